@@ -1,0 +1,1 @@
+"""Data sets, and how images and their masks travel through timm's loader."""

@@ -1,0 +1,1 @@
+"""The stages of a training run, as functions around timm's: `run.py` shows their order."""

@@ -1,0 +1,44 @@
+"""The networks E, G and D, their SPADE blocks, and what turns label maps into their inputs."""
+
+from timm_repaint.networks.discriminator import Discriminator, split_logits
+from timm_repaint.networks.encoder import LATENTS, Encoder, Posterior, check_latent
+from timm_repaint.networks.generator import GENERATORS, GeneratorSpec, SpadeGenerator, generator_spec
+from timm_repaint.networks.label_maps import (
+    SEGMENT_SLOTS,
+    boundary_map,
+    discriminator_condition,
+    draw_normal,
+    num_condition_channels,
+    one_hot,
+    paint_segments,
+    pool_segments,
+    resize_labels,
+    segment_slots,
+)
+from timm_repaint.networks.spade import Spade, SpadeResBlock, SpectralConv2d
+
+__all__ = [
+    'GENERATORS',
+    'LATENTS',
+    'SEGMENT_SLOTS',
+    'Discriminator',
+    'Encoder',
+    'GeneratorSpec',
+    'Posterior',
+    'Spade',
+    'SpadeGenerator',
+    'SpadeResBlock',
+    'SpectralConv2d',
+    'boundary_map',
+    'check_latent',
+    'discriminator_condition',
+    'draw_normal',
+    'generator_spec',
+    'num_condition_channels',
+    'one_hot',
+    'paint_segments',
+    'pool_segments',
+    'resize_labels',
+    'segment_slots',
+    'split_logits',
+]

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""The fine-tune phase of a `train.py --repaint` run: the classifier alone, on the original images.
+
+`python fine_tune.py RUN_DIR` reads the run's options and last checkpoint and goes on in the same learning-rate
+schedule, from the end of the repaint phase to `--epochs`. Results go to `RUN_DIR/fine_tune/`. Any option of `train.py`
+overrides. Source: Repaint section 4.2.
+"""
+
+import argparse
+import os
+from typing import Any
+
+import yaml
+from timm import utils
+from timm.models import create_model
+from timm.utils import load_checkpoint_metadata
+
+from timm_repaint.engine.loop import train_one_epoch, validate
+from timm_repaint.engine.run import Functions, run_training
+from timm_repaint.options import build_config_parser, build_parser, check_options, resolve_repaint_epochs
+from timm_repaint.options import parse_args as parse_options
+
+FOLDER = 'fine_tune'
+CHECKPOINT = 'last.pth.tar'
+# What belongs to the repaint phase alone. T goes on with its optimizer's state and its place in the schedule.
+FINE_TUNE_OPTIONS = {
+    'repaint': False,
+    'resume': '',
+    'start_epoch': None,
+    'stop_epoch': None,
+    'initial_checkpoint': '',
+    'pretrained': False,
+    'config': '',
+}
+
+
+def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, str]:
+    """The run's options with those of the command line on top, set up for the fine-tune phase.
+
+    Stops with the parser's error if the folder has no checkpoint, is no repaint run, or its repaint phase is not done.
+    """
+    parser = build_parser(run_dir=True)
+    run_dir = parser.parse_args(argv).run_dir
+    run_options = read_options(run_dir, parser)
+    kept = {name: value for name, value in run_options.items() if not name.startswith('repaint_')}
+    parser.set_defaults(**{**kept, **FINE_TUNE_OPTIONS, 'output': run_dir, 'experiment': FOLDER})
+    args, _ = parse_options(parser, build_config_parser(), argv)
+    own_checkpoint = os.path.join(run_dir, FOLDER, CHECKPOINT)
+    if not args.resume or (args.resume == 'auto' and not os.path.isfile(own_checkpoint)):
+        args.resume = os.path.join(run_dir, CHECKPOINT)
+        check_phase(args.resume, argparse.Namespace(**run_options), parser)
+    del args.run_dir
+    return args, yaml.safe_dump(vars(args), default_flow_style=False)
+
+
+def read_options(run_dir: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """The options of a repaint run from its `args.yaml`."""
+    path = os.path.join(run_dir, 'args.yaml')
+    if not os.path.isfile(path):
+        parser.error(f'{path} does not exist: RUN_DIR is the output folder of a train.py --repaint run')
+    with open(path) as file:
+        options = yaml.safe_load(file)
+    if not isinstance(options, dict) or not options.get('repaint'):
+        parser.error(f'{run_dir} is a run without --repaint: there is no repaint phase to fine-tune after')
+    return options
+
+
+def check_phase(checkpoint: str, run_args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Stop if the run has no checkpoint, its repaint phase is not complete, or nothing is left to do after it."""
+    if not os.path.isfile(checkpoint):
+        parser.error(f'{checkpoint} does not exist: the run has no checkpoint yet')
+    done = load_checkpoint_metadata(checkpoint)['epoch'] + 1
+    wanted = resolve_repaint_epochs(run_args)
+    if done < wanted:
+        parser.error(
+            f'{checkpoint} is at epoch {done} of the {wanted} of its repaint phase; finish it first: '
+            f'python train.py -c {os.path.dirname(checkpoint)}/args.yaml --resume {checkpoint}'
+        )
+
+
+def main() -> None:
+    utils.setup_default_logging()
+    args, args_text = parse_args()
+    check_options(build_parser(), args)
+    run_training(args, args_text, Functions(create_model, train_one_epoch, validate))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,32 @@
+"""Fixtures for all tests: where real images and the facts about timm's script lie, and one thread a process."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _one_thread():
+    torch.set_num_threads(1)  # small networks: two processes with a thread each beat one with two
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+    """Real photographs, not part of the product: `TIMM_REPAINT_DATA`, or `../shared/data` beside the checkout."""
+    path = Path(os.environ.get('TIMM_REPAINT_DATA', REPO.parent / 'shared' / 'data'))
+    if not path.is_dir():
+        pytest.skip(f'no real images: {path} does not exist; set TIMM_REPAINT_DATA')
+    return path
+
+
+@pytest.fixture(scope='session')
+def shared_timm() -> Path:
+    """Facts about timm's training script: `TIMM_REPAINT_FACTS`, or `../shared/timm` beside the checkout."""
+    path = Path(os.environ.get('TIMM_REPAINT_FACTS', REPO.parent / 'shared' / 'timm'))
+    if not path.is_dir():
+        pytest.skip(f"no facts about timm's script: {path} does not exist; set TIMM_REPAINT_FACTS")
+    return path

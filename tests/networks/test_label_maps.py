@@ -1,0 +1,111 @@
+import torch
+
+from timm_repaint.networks.label_maps import (
+    SEGMENT_SLOTS,
+    boundary_map,
+    discriminator_condition,
+    num_condition_channels,
+    one_hot,
+    paint_segments,
+    pool_segments,
+    resize_labels,
+    segment_slots,
+)
+
+
+def test_boundary_marks_both_sides_of_an_edge():
+    labels = torch.tensor([[[1, 1, 2, 2], [1, 1, 2, 2], [1, 1, 1, 1]]])
+    expected = torch.tensor([[[[0, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]]]).float()
+    torch.testing.assert_close(boundary_map(labels), expected)
+
+
+def test_boundary_of_one_segment_is_empty_up_to_the_border():
+    assert not boundary_map(torch.full((2, 5, 4), 7)).any()
+
+
+def test_boundary_sees_the_difference_of_ids_that_share_a_slot():
+    labels = torch.tensor([[[3, 3 + SEGMENT_SLOTS]]])
+    assert boundary_map(labels).flatten().tolist() == [1, 1]
+
+
+def test_slots_stay_in_range_for_any_id():
+    labels = torch.tensor([[[0, 255, 256, 65535, 300]]])
+    assert segment_slots(labels).flatten().tolist() == [0, 255, 0, 255, 44]
+
+
+def test_pooling_gives_each_segments_mean_and_which_segments_exist():
+    features = torch.tensor([[[[1.0, 3.0], [10.0, 20.0]]], [[[5.0, 5.0], [5.0, 9.0]]]])
+    slots = torch.tensor([[[0, 0], [255, 255]], [[2, 2], [2, 0]]])
+    means, present = pool_segments(features, slots)
+    assert means.shape == (2, SEGMENT_SLOTS, 1)
+    assert [means[0, 0, 0], means[0, 255, 0], means[1, 2, 0], means[1, 0, 0]] == [2, 15, 5, 9]
+    assert present.nonzero().tolist() == [[0, 0], [0, 255], [1, 0], [1, 2]]
+    assert means.sum() == 2 + 15 + 5 + 9
+
+
+def test_pooling_of_half_precision_sums_in_float32():
+    features = torch.full((1, 1, 64, 64), 100.0, dtype=torch.float16)  # the sum is above float16's largest number
+    means, _ = pool_segments(features, torch.zeros(1, 64, 64, dtype=torch.long))
+    assert means.dtype == torch.float32
+    assert means[0, 0, 0] == 100
+
+
+def test_painting_gives_each_pixel_its_segments_code():
+    codes = torch.zeros(2, SEGMENT_SLOTS, 2)
+    codes[0, 3], codes[1, 3] = torch.tensor([1.0, 2.0]), torch.tensor([7.0, 8.0])
+    slots = torch.tensor([[[3, 0]], [[0, 3]]])
+    painted = paint_segments(codes, slots)
+    assert painted[0].tolist() == [[[1, 0]], [[2, 0]]]
+    assert painted[1].tolist() == [[[0, 7]], [[0, 8]]]
+
+
+def test_painting_then_pooling_returns_the_codes_of_present_segments():
+    torch.manual_seed(0)
+    codes, slots = torch.randn(2, SEGMENT_SLOTS, 5), torch.randint(0, SEGMENT_SLOTS, (2, 12, 9))
+    means, present = pool_segments(paint_segments(codes, slots), slots)
+    torch.testing.assert_close(means[present], codes[present])
+    assert not means[~present].any()
+
+
+def test_resize_takes_the_label_under_each_pixels_centre():
+    labels = torch.arange(16).view(1, 4, 4)
+    assert resize_labels(labels, (2, 2)).tolist() == [[[5, 7], [13, 15]]]
+    assert resize_labels(labels, (4, 4)).equal(labels)
+    assert resize_labels(torch.tensor([[[1, 65535]]]), (2, 4)).tolist() == [[[1, 1, 65535, 65535]] * 2]
+
+
+def test_one_hot_puts_unknown_and_outside_labels_in_the_last_channel():
+    encoded = one_hot(torch.tensor([[[0, 1, 2, 255, -1]]]), 2)
+    assert encoded[0, :, 0].tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 1, 1]]
+
+
+def test_one_hot_keeps_255_unknown_with_more_than_255_classes():
+    assert one_hot(torch.tensor([[[255, 299]]]), 300).argmax(1).tolist() == [[[300, 299]]]
+
+
+def test_discriminator_condition_draws_a_code_a_segment():
+    labels = torch.tensor([[[3, 700], [65535, 700]]])
+    condition = discriminator_condition(labels, None, torch.Generator().manual_seed(0))[0]
+    assert condition.shape[0] == num_condition_channels(None) == 9
+    codes = condition[:8].flatten(1).T
+    assert torch.equal(codes[1], codes[3])
+    assert codes.unique(dim=0).shape[0] == 3
+    assert torch.equal(condition[8], torch.ones(2, 2))
+    assert not torch.equal(condition, discriminator_condition(labels, None)[0])
+
+
+def test_discriminator_condition_of_classes_is_one_hot_and_boundary():
+    condition = discriminator_condition(torch.tensor([[[0, 0, 255]]]), 2)[0]
+    assert condition.shape[0] == num_condition_channels(2) == 4
+    assert condition[:, 0].tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1], [0, 1, 1]]
+
+
+def test_nothing_reads_values_back_to_the_host():
+    # Tensors without values: whatever needs one (item, nonzero, unique) raises.
+    labels = torch.zeros(2, 8, 8, dtype=torch.long, device='meta')
+    slots = resize_labels(segment_slots(labels), (4, 4))
+    means, present = pool_segments(torch.zeros(2, 3, 4, 4, device='meta'), slots)
+    assert means.shape == (2, SEGMENT_SLOTS, 3) and present.dtype == torch.bool
+    assert paint_segments(means, segment_slots(labels)).shape == (2, 3, 8, 8)
+    assert one_hot(labels, 4).shape == (2, 5, 8, 8)
+    assert discriminator_condition(labels, None).shape == (2, 9, 8, 8)

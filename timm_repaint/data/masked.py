@@ -1,0 +1,138 @@
+"""Image and mask through timm's loader: the label map rides along as two more channels of the image tensor.
+
+timm's collate functions and its prefetcher pass one tensor an image. A label map of 16-bit ids is split into a low and
+a high byte, [5, H, W] = red, green, blue, labels & 255, labels >> 8, and put together again on the device. Each byte is
+exact in every dtype the loader may convert to, bfloat16 included.
+
+    loader = create_loader(dataset, ...)
+    add_masks(loader.dataset, source, mean, std)
+    extend_normalization(loader)
+    for batch, target in loader:
+        image_norm, labels = split_labels(batch)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data.loader import PrefetchLoader
+from timm.data.mixup import FastCollateMixup
+from timm.data.scheduled_sampler import ScheduledTransformDataset
+
+from timm_repaint.masks import MaskSource
+
+IMAGE_CHANNELS = 3
+LABEL_CHANNELS = 2
+BYTE = 256
+
+
+class WithMask:
+    """A transform followed by its mask: PIL image to image and label map, [5, H, W].
+
+    The mask is computed from the finished picture, after crop, flip and colour augmentation, so it fits pixel by pixel.
+
+    Args:
+        transform: PIL image to [3, H, W], uint8 (tensor or numpy, 0 to 255: timm's prefetcher) or float tensor
+            normalised with mean and std (without the prefetcher).
+        mask_source: [H, W, 3] uint8 to [H, W] label map, ids 0 to 65535.
+        mean: mean a channel on the [0, 1] scale, used to undo the normalisation of float images.
+        std: standard deviation a channel on the [0, 1] scale.
+
+    Raises:
+        ValueError: if mean and std are not three values each.
+    """
+
+    def __init__(
+        self, transform: Callable, mask_source: MaskSource, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        if len(mean) != IMAGE_CHANNELS or len(std) != IMAGE_CHANNELS:
+            raise ValueError(f'masks need the mean and std of an RGB image, got {tuple(mean)} and {tuple(std)}')
+        self.transform = transform
+        self.mask_source = mask_source
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+
+    def __call__(self, picture: Any) -> torch.Tensor:
+        """Transforms one picture.
+
+        Returns:
+            [5, H, W], uint8 or float32 like the transform's image: three image channels, low byte, high byte.
+
+        Raises:
+            ValueError: if the transform yields no three channels, or the mask's size differs from the image's.
+        """
+        image = torch.as_tensor(self.transform(picture))  # [3, H, W]
+        if image.ndim != 3 or image.shape[0] != IMAGE_CHANNELS:
+            raise ValueError(f'masks need RGB images [3, H, W] from the transform, got {tuple(image.shape)}')
+        labels = self.mask_source(self._to_u8(image).permute(1, 2, 0).contiguous().numpy())  # [H, W]
+        if labels.shape != tuple(image.shape[1:]):
+            raise ValueError(f'mask is {labels.shape}, its image is {tuple(image.shape[1:])}')
+        label_bytes = torch.from_numpy(np.stack([labels % BYTE, labels // BYTE]).astype(np.uint8))  # [2, H, W]
+        return torch.cat([image, label_bytes.to(image.dtype)])
+
+    def _to_u8(self, image: torch.Tensor) -> torch.Tensor:
+        if image.dtype == torch.uint8:
+            return image
+        return (image * self.std + self.mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def add_masks(dataset: Any, mask_source: MaskSource, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Makes a data set yield [5, H, W] tensors, by wrapping the transform that create_loader gave it.
+
+    Works for timm's map-style and iterable data sets, torchvision's and those of scheduled image sizes. Call it on
+    loader.dataset before the first iteration: loader workers copy the data set when they start.
+
+    Args:
+        dataset: loader.dataset of a timm loader.
+        mask_source: see WithMask.
+        mean: see WithMask.
+        std: see WithMask.
+
+    Raises:
+        ValueError: if the data set has no transform to wrap.
+    """
+    if isinstance(dataset, ScheduledTransformDataset):
+        dataset.transforms = tuple(WithMask(transform, mask_source, mean, std) for transform in dataset.transforms)
+        return
+    if not callable(getattr(dataset, 'transform', None)):
+        raise ValueError(f'{type(dataset).__name__} has no transform; call add_masks after timm.data.create_loader')
+    dataset.transform = WithMask(dataset.transform, mask_source, mean, std)
+
+
+def extend_normalization(loader: Any) -> None:
+    """Lets the two label channels pass timm's prefetcher unchanged: mean 0, std 1. Leaves other loaders alone.
+
+    Args:
+        loader: a loader of timm.data.create_loader; a PrefetchLoader's mean and std become [1, 5, 1, 1].
+
+    Raises:
+        ValueError: if the loader would change pixels and labels together, by mixing or random erasing.
+    """
+    if not isinstance(loader, PrefetchLoader):
+        return
+    if loader.random_erasing is not None or isinstance(loader.loader.collate_fn, FastCollateMixup):
+        raise ValueError('the loader erases or mixes images, labels included; do both on the device, after the repaint')
+    if loader.mean.shape[1] != IMAGE_CHANNELS:
+        raise ValueError(f'the loader normalises {loader.mean.shape[1]} channels, {IMAGE_CHANNELS} expected')
+    shape = (1, LABEL_CHANNELS, 1, 1)
+    loader.mean = torch.cat([loader.mean, loader.mean.new_zeros(shape)], dim=1)
+    loader.std = torch.cat([loader.std, loader.std.new_ones(shape)], dim=1)
+
+
+def split_labels(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Takes a loader's batch apart.
+
+    Args:
+        batch: [B, 5, H, W], any dtype; the last two channels are whole numbers 0 to 255.
+
+    Returns:
+        The image [B, 3, H, W] as the loader made it, and labels [B, H, W] int64.
+
+    Raises:
+        ValueError: if batch is not [B, 5, H, W].
+    """
+    if batch.ndim != 4 or batch.shape[1] != IMAGE_CHANNELS + LABEL_CHANNELS:
+        raise ValueError(f'a batch with labels is [B, 5, H, W], got {tuple(batch.shape)}; was add_masks called?')
+    low, high = batch[:, IMAGE_CHANNELS:].to(torch.int64).unbind(1)
+    return batch[:, :IMAGE_CHANNELS], low + BYTE * high

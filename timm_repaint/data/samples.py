@@ -1,0 +1,72 @@
+"""A few fixed training images with their label maps, the same at every call: for galleries and measurements."""
+
+import argparse
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data import create_transform
+from torch import Tensor
+
+from timm_repaint.masks import create_mask_source
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N images of one size and their label maps.
+
+    Attributes:
+        images_u8: N arrays [H, W, 3] uint8.
+        labels: N arrays [H, W] uint16.
+    """
+
+    images_u8: list[np.ndarray]
+    labels: list[np.ndarray]
+
+    @property
+    def images_pm1(self) -> Tensor:
+        """[N, 3, H, W] float32 in [-1, 1]."""
+        return to_pm1(self.images_u8)
+
+    @property
+    def label_tensor(self) -> Tensor:
+        """[N, H, W] int64."""
+        return torch.from_numpy(np.stack(self.labels).astype(np.int64))
+
+
+def to_pm1(images_u8: list[np.ndarray]) -> Tensor:
+    """N images [H, W, 3] uint8 -> [N, 3, H, W] float32 in [-1, 1]."""
+    return torch.from_numpy(np.stack(images_u8)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_u8(image_pm1: Tensor) -> np.ndarray:
+    """[3, H, W] in [-1, 1] -> [H, W, 3] uint8."""
+    return ((image_pm1 + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+
+
+def fixed_samples(dataset: Any, data_config: dict[str, Any], args: argparse.Namespace, count: int) -> Samples:
+    """`count` images spread evenly over the data set (the first of a stream), resized and cropped to the input size."""
+    transform = create_transform(
+        data_config['input_size'],
+        is_training=False,
+        use_prefetcher=True,
+        interpolation=data_config['interpolation'],
+        crop_pct=1.0,
+    )
+    masks = create_mask_source(args)
+    images_u8 = [np.asarray(transform(image)).transpose(1, 2, 0) for image in _pick(dataset, count)]
+    return Samples(images_u8, [masks(image) for image in images_u8])
+
+
+def _pick(dataset: Any, count: int) -> list[Any]:
+    """Untransformed images of a timm, torchvision or built-in data set."""
+    transform, dataset.transform = dataset.transform, None
+    try:
+        if not hasattr(dataset, '__getitem__') or isinstance(dataset, torch.utils.data.IterableDataset):
+            return [sample[0] for sample in islice(iter(dataset), count)]
+        count = min(count, len(dataset))
+        return [dataset[index * len(dataset) // count][0] for index in range(count)]
+    finally:
+        dataset.transform = transform

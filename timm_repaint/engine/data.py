@@ -1,0 +1,296 @@
+"""Data sets and loaders: timm's factories, the built-in shapes, and label maps beside the images for `--repaint`."""
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm import utils
+from timm.data import AugMixDataset, FastCollateMixup, Mixup, NaFlexMixup, create_dataset, create_loader
+from timm.data.naflex_loader import create_naflex_loader
+
+from timm_repaint.data.masked import add_masks, extend_normalization
+from timm_repaint.data.shapes import ShapesDataset
+from timm_repaint.engine.criterion import mixup_active
+from timm_repaint.masks import create_mask_source
+
+
+@dataclass
+class Loaders:
+    """What a run reads from.
+
+    Attributes:
+        train: Training batches.
+        eval: Validation batches, or None without `--val-split`.
+        dataset_train: The training images, for epoch numbers and the gallery.
+        mixup_fn: MixUp or CutMix on the device; None where the loader's collate function does it, or nobody.
+    """
+
+    train: Any
+    eval: Any
+    dataset_train: Any
+    mixup_fn: Mixup | None
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return len(self.train)
+
+    def set_epoch(self, epoch: int, distributed: bool) -> None:
+        """Tell data set and samplers the epoch: shuffles differ between epochs and agree between processes."""
+        if hasattr(self.dataset_train, 'set_epoch'):
+            self.dataset_train.set_epoch(epoch)
+        batch_sampler: Any = getattr(self.train, 'batch_sampler', None)
+        if hasattr(batch_sampler, 'set_epoch'):
+            batch_sampler.set_epoch(epoch)
+        elif distributed and hasattr(getattr(self.train, 'sampler', None), 'set_epoch'):
+            self.train.sampler.set_epoch(epoch)
+
+
+def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, Any], is_training: bool) -> Any:
+    """One split of `--dataset`: timm's, or the built-in shapes.
+
+    Raises:
+        ValueError: if the data folder is missing, has no images, or holds class folders without images.
+    """
+    num_samples = args.train_num_samples if is_training else args.val_num_samples
+    if args.dataset == 'shapes':
+        return ShapesDataset(split, num_samples, image_size=max(data_config['input_size'][-2:]))
+    root = args.data_dir or args.data
+    if '/' not in args.dataset:
+        check_image_folder(root)
+    training_kwargs = {'seed': args.seed, 'repeats': args.epoch_repeats} if is_training else {}
+    dataset = create_dataset(
+        args.dataset,
+        root=root,
+        split=split,
+        is_training=is_training,
+        class_map=args.class_map,
+        download=args.dataset_download,
+        batch_size=args.batch_size,
+        input_img_mode=args.input_img_mode or ('RGB' if data_config['input_size'][0] == 3 else 'L'),
+        input_key=args.input_key,
+        target_key=args.target_key,
+        num_samples=num_samples,
+        trust_remote_code=args.dataset_trust_remote_code,
+        **training_kwargs,
+    )
+    check_classes(dataset, split, args.num_classes)
+    return dataset
+
+
+def check_image_folder(root: str | None) -> None:
+    """Refuse a data folder that is not named, not there or empty."""
+    if not root:
+        raise ValueError('no data folder: give it as the first argument or with --data-dir (or use --dataset shapes)')
+    if not os.path.exists(root):
+        raise ValueError(f'data folder {root} does not exist')
+    if os.path.isdir(root) and not os.listdir(root):
+        raise ValueError(f'data folder {root} is empty; it needs train/<class>/<image> and validation/<class>/<image>')
+
+
+def check_classes(dataset: Any, split: str, num_classes: int) -> None:
+    """Refuse an image folder with more classes than the model, or with a class folder that holds no image.
+
+    The class of an empty folder would be missing, and all classes behind it would get other numbers.
+    """
+    reader: Any = getattr(dataset, 'reader', None)
+    root, class_to_idx = getattr(reader, 'root', None), getattr(reader, 'class_to_idx', None)
+    if not isinstance(root, str) or not os.path.isdir(root) or not isinstance(class_to_idx, dict):
+        return
+    if max(class_to_idx.values(), default=0) >= num_classes:
+        raise ValueError(
+            f'{split} split: {root} has {len(class_to_idx)} classes, the model {num_classes}; set --num-classes'
+        )
+    parents = [os.path.relpath(os.path.dirname(path), root) for path, _ in reader.samples]
+    filled = {parent.split(os.sep)[0] for parent in parents}
+    folders = {entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith('.')}
+    empty = sorted(folders - filled)
+    if empty and filled != {os.curdir}:
+        names = ', '.join(os.path.join(root, name) for name in empty[:5])
+        raise ValueError(f'{split} split: no images in class folder {names}; remove the folder or fill it')
+
+
+def build_loaders(
+    args: argparse.Namespace,
+    data_config: dict[str, Any],
+    model: torch.nn.Module,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> Loaders:
+    """Training and validation loaders with timm's augmentation; with `--repaint` images come with their label maps."""
+    dataset_train = build_dataset(args, args.train_split, data_config, is_training=True)
+    dataset_eval = build_dataset(args, args.val_split, data_config, is_training=False) if args.val_split else None
+    common = {
+        'mean': data_config['mean'],
+        'std': data_config['std'],
+        'pin_memory': args.pin_mem,
+        'img_dtype': dtype or torch.float32,
+        'device': device,
+        'distributed': args.distributed,
+        'use_prefetcher': not args.no_prefetcher,
+    }
+    train_kwargs = {**common, **_augmentation_kwargs(args, data_config)}
+    eval_kwargs = {**common, **_eval_kwargs(args, data_config)}
+    mixup_fn = None
+    loader_eval = None
+    if args.naflex_loader:
+        loader_train = _naflex_train_loader(dataset_train, args, model, train_kwargs)
+        if dataset_eval is not None:
+            loader_eval = create_naflex_loader(
+                dataset_eval,
+                patch_size=_model_patch_size(model),
+                max_seq_len=args.naflex_max_seq_len,
+                patchify_channels_last=not args.naflex_patchify_channels_first,
+                **eval_kwargs,
+            )
+    else:
+        loader_train, mixup_fn = _train_loader(dataset_train, args, data_config, train_kwargs)
+        if dataset_eval is not None:
+            loader_eval = create_loader(dataset_eval, input_size=data_config['input_size'], **eval_kwargs)
+    if len(loader_train) == 0:
+        raise ValueError(
+            f'{len(dataset_train)} training images do not fill a batch of {args.batch_size}; use a smaller --batch-size'
+        )
+    return Loaders(loader_train, loader_eval, dataset_train, mixup_fn)
+
+
+def _augmentation_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) -> dict[str, Any]:
+    """timm's augmentation options. With `--repaint`, random erasing waits for the repaint (see `after_repaint`)."""
+    interpolation = args.train_interpolation
+    if args.no_aug or not interpolation:
+        interpolation = data_config['interpolation']
+    return {
+        'batch_size': args.batch_size,
+        'is_training': True,
+        'no_aug': args.no_aug,
+        're_prob': 0.0 if args.repaint else args.reprob,
+        're_mode': args.remode,
+        're_count': args.recount,
+        're_split': args.resplit,
+        'train_crop_mode': args.train_crop_mode,
+        'scale': args.scale,
+        'ratio': args.ratio,
+        'hflip': args.hflip,
+        'vflip': args.vflip,
+        'color_jitter': args.color_jitter,
+        'color_jitter_prob': args.color_jitter_prob,
+        'grayscale_prob': args.grayscale_prob or 0.0,
+        'gaussian_blur_prob': args.gaussian_blur_prob or 0.0,
+        'auto_augment': args.aa,
+        'num_aug_repeats': args.aug_repeats,
+        'num_aug_splits': args.aug_splits,
+        'interpolation': interpolation,
+        'num_workers': args.workers,
+        'worker_seeding': args.worker_seeding,
+    }
+
+
+def _eval_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) -> dict[str, Any]:
+    workers = args.workers
+    if args.distributed and ('tfds' in args.dataset or 'wds' in args.dataset):
+        workers = min(2, workers)  # fewer shares to pad when samples are spread over processes and workers
+    return {
+        'batch_size': args.validation_batch_size or args.batch_size,
+        'is_training': False,
+        'interpolation': data_config['interpolation'],
+        'num_workers': workers,
+        'crop_pct': data_config['crop_pct'],
+    }
+
+
+def mixup_kwargs(args: argparse.Namespace, num_classes: int) -> dict[str, Any]:
+    return {
+        'mixup_alpha': args.mixup,
+        'cutmix_alpha': args.cutmix,
+        'cutmix_minmax': args.cutmix_minmax,
+        'prob': args.mixup_prob,
+        'switch_prob': args.mixup_switch_prob,
+        'mode': args.mixup_mode,
+        'label_smoothing': args.smoothing,
+        'num_classes': num_classes,
+    }
+
+
+def _train_loader(
+    dataset: Any,
+    args: argparse.Namespace,
+    data_config: dict[str, Any],
+    kwargs: dict[str, Any],
+) -> tuple[Any, Mixup | None]:
+    """timm's loader. MixUp sits in its collate function, or acts on the device (no prefetcher, or after a repaint)."""
+    collate_fn: Callable | None = None
+    mixup_fn = None
+    if mixup_active(args):
+        if args.no_prefetcher or args.repaint:
+            mixup_fn = Mixup(**mixup_kwargs(args, args.num_classes))
+        elif args.aug_splits:
+            raise ValueError('MixUp and CutMix do not work with --aug-splits; with both, give --no-prefetcher')
+        else:
+            collate_fn = FastCollateMixup(**mixup_kwargs(args, args.num_classes))
+    if args.aug_splits > 1:
+        dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
+    loader = create_loader(
+        dataset,
+        input_size=data_config['input_size'],
+        collate_fn=collate_fn,
+        use_multi_epochs_loader=args.use_multi_epochs_loader,
+        **_scheduled_kwargs(args, data_config),
+        **kwargs,
+    )
+    if args.repaint:
+        add_masks(loader.dataset, create_mask_source(args), data_config['mean'], data_config['std'])
+        extend_normalization(loader)
+    return loader, mixup_fn
+
+
+def _scheduled_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of timm's scheduled batches: several training sizes, or a fixed number of batches an epoch."""
+    if not args.train_img_sizes and not args.train_batches_per_epoch:
+        return {}
+    return {
+        'input_size_choices': args.train_img_sizes or [data_config['input_size']],
+        'batch_size_choices': args.train_batch_sizes,
+        'batch_choice_weights': args.train_size_probs,
+        'batch_choice_seed': args.seed,
+        'batch_choice_schedule': args.train_size_schedule,
+        'batch_schedule_epochs': args.epochs,
+        'batch_schedule_spread': args.train_size_schedule_spread,
+        'batch_schedule_random_mix': args.train_size_random_mix,
+        'num_batches': args.train_batches_per_epoch,
+    }
+
+
+def _model_patch_size(model: torch.nn.Module) -> Any:
+    """The patch size of a NaFlexVit; 16 for a model that does not say."""
+    embeds: Any = getattr(utils.unwrap_model(model), 'embeds', None)
+    return getattr(embeds, 'patch_size', None) or (16, 16)
+
+
+def _naflex_train_loader(dataset: Any, args: argparse.Namespace, model: torch.nn.Module, kwargs: dict[str, Any]) -> Any:
+    if args.aug_splits > 1:
+        raise ValueError('--naflex-loader does not work with --aug-splits')
+    mixup_fn = None
+    if mixup_active(args):
+        options = mixup_kwargs(args, args.num_classes)
+        del options['mode'], options['cutmix_minmax']  # NaFlexMixup has neither
+        mixup_fn = NaFlexMixup(mixup_off_epoch=args.mixup_off_epoch, **options)
+    patches: dict[str, Any] = {'patch_size': _model_patch_size(model)}
+    if args.naflex_patch_sizes:
+        probs = args.naflex_patch_size_probs
+        if probs and len(probs) != len(args.naflex_patch_sizes):
+            raise ValueError('--naflex-patch-size-probs needs as many values as --naflex-patch-sizes')
+        patches = {'patch_size_choices': args.naflex_patch_sizes, 'patch_size_choice_probs': probs}
+    del kwargs['num_aug_splits']
+    return create_naflex_loader(
+        dataset,
+        train_seq_lens=args.naflex_train_seq_lens,
+        mixup_fn=mixup_fn,
+        rank=args.rank,
+        world_size=args.world_size,
+        seed=args.seed,
+        patchify_channels_last=not args.naflex_patchify_channels_first,
+        **patches,
+        **kwargs,
+    )

@@ -1,0 +1,229 @@
+"""One epoch of plain training and of validation. Names and arguments of the two functions are timm's."""
+
+import argparse
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
+
+import torch
+from timm import utils
+from timm.data import Mixup
+from timm.task import ClassificationEvaluator, TrainingTask, evaluation_sample_limit
+from torch import nn
+
+from timm_repaint.engine.epoch import (
+    MeanMeter,
+    Micro,
+    ProgressLog,
+    accumulate,
+    save_batch_image,
+    synchronize,
+    updates_per_epoch,
+)
+
+_logger = logging.getLogger('train')
+DEFAULT_DEVICE = torch.device('cuda')
+LOSS_SCALES: dict[str, Callable[[float], float]] = {
+    'none': lambda ratio: 1.0,
+    'sqrt': lambda ratio: ratio**0.5,
+    'linear': lambda ratio: ratio,
+}
+
+
+def train_one_epoch(
+    epoch: int,
+    model: nn.Module,
+    loader: Any,
+    optimizer: torch.optim.Optimizer,
+    args: argparse.Namespace,
+    task: TrainingTask | None = None,
+    device: torch.device = DEFAULT_DEVICE,
+    lr_scheduler: Any = None,
+    saver: utils.CheckpointSaver | None = None,
+    output_dir: str | None = None,
+    amp_autocast: Callable[[], AbstractContextManager] = suppress,
+    loss_scaler: utils.NativeScaler | None = None,
+    model_dtype: torch.dtype | None = None,
+    mixup_fn: Mixup | None = None,
+    num_updates_total: int | None = None,
+    naflex_mode: bool = False,
+) -> OrderedDict[str, float]:
+    """Train the task network for one epoch.
+
+    The arguments are those of timm's script (wrappers call it), but the task owns the weight average (`--model-ema`).
+
+    Returns:
+        `loss`: mean training loss over all images and processes.
+    """
+    assert task is not None
+    switch_mixup_off(loader, mixup_fn, epoch, args)
+    num_batches, accum_steps = len(loader), max(1, args.grad_accum_steps)
+    num_updates = updates_per_epoch(num_batches, accum_steps)
+    losses, progress = MeanMeter(), ProgressLog(epoch, num_updates, args)
+    task.train()
+    optimizer.zero_grad()
+    for micro in accumulate(loader, num_batches, accum_steps):
+        inputs, target = to_device(micro.batch, args, device, model_dtype)
+        if args.no_prefetcher and mixup_fn is not None:
+            inputs, target = mixup_fn(inputs, target)
+        progress.got_batch(micro)
+        with nullcontext() if micro.need_update else task.no_sync():
+            with amp_autocast():
+                loss = task(inputs, target)['loss']
+            num_samples = target.shape[0]
+            scale = batch_loss_scale(loader, num_samples, naflex_mode, args) * rank_scale(num_samples, args, device)
+            backward(loss * (scale / micro.accum_steps), task, optimizer, args, loss_scaler, micro.need_update)
+        losses.update(loss, num_samples)
+        progress.ran_batch(num_samples * args.world_size)
+        if micro.need_update:
+            done = epoch * num_updates + micro.update_idx + 1
+            finish_update(task, optimizer, args, device, done)
+            progress.updated()
+            if progress.due(micro):
+                report_loss(progress, micro, losses, optimizer, device)
+                if args.save_images and utils.is_primary(args) and isinstance(inputs, torch.Tensor):
+                    save_batch_image(inputs, output_dir, micro.batch_idx)
+            save_recovery(saver, epoch, micro, args)
+            if lr_scheduler is not None:
+                lr_scheduler.step_update(num_updates=done)
+            progress.restart()
+    if hasattr(optimizer, 'sync_lookahead'):
+        optimizer.sync_lookahead()
+    return OrderedDict(loss=losses.mean(args, device))
+
+
+def to_device(
+    batch: tuple, args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None
+) -> tuple[Any, torch.Tensor]:
+    """A loader's batch on the device; timm's prefetcher has already done it where it is used."""
+    inputs, target = batch
+    if args.no_prefetcher:
+        if isinstance(inputs, dict):
+            inputs = {k: v.to(device, dtype=dtype if k == 'patches' else None) for k, v in inputs.items()}
+        else:
+            inputs = inputs.to(device=device, dtype=dtype)
+        target = target.to(device)
+    if args.channels_last and isinstance(inputs, torch.Tensor):
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    return inputs, target
+
+
+def switch_mixup_off(loader: Any, mixup_fn: Mixup | None, epoch: int, args: argparse.Namespace) -> None:
+    """From `--mixup-off-epoch` on, neither the loader nor the device mixes images."""
+    if not args.mixup_off_epoch or epoch < args.mixup_off_epoch:
+        return
+    if getattr(loader, 'mixup_enabled', False):
+        loader.mixup_enabled = False
+    if mixup_fn is not None:
+        mixup_fn.mixup_enabled = False
+
+
+def batch_loss_scale(loader: Any, batch_size: int, naflex_mode: bool, args: argparse.Namespace) -> float:
+    """Weight of a batch whose size varies: relative to the mean batch (scheduled) or to `--batch-size` (NaFlex)."""
+    if naflex_mode:
+        return LOSS_SCALES[args.naflex_loss_scale](batch_size / args.batch_size)
+    mean_size = getattr(getattr(loader, 'batch_sampler', None), 'average_batch_size', None)
+    if mean_size is None:
+        return 1.0
+    return LOSS_SCALES[args.variable_batch_loss_scale](batch_size / mean_size)
+
+
+def rank_scale(batch_size: int, args: argparse.Namespace, device: torch.device) -> torch.Tensor | float:
+    """With NaFlex each process may have another batch size: weight its mean loss by its share of all images."""
+    if not (args.distributed and args.naflex_loader):
+        return 1.0
+    total = torch.tensor(float(batch_size), device=device)
+    torch.distributed.all_reduce(total)
+    return args.world_size * batch_size / total
+
+
+def backward(
+    loss: torch.Tensor,
+    task: TrainingTask,
+    optimizer: torch.optim.Optimizer,
+    args: argparse.Namespace,
+    loss_scaler: utils.NativeScaler | None,
+    need_update: bool,
+) -> None:
+    """Backward pass of the task's loss and, where an update ends, clipping and the optimizer's step."""
+    create_graph = getattr(optimizer, 'is_second_order', False)
+    clip_parameters = task.get_clip_parameters(exclude_head='agc' in args.clip_mode)
+    if loss_scaler is not None:
+        loss_scaler(
+            loss,
+            optimizer,
+            clip_grad=args.clip_grad,
+            clip_mode=args.clip_mode,
+            parameters=clip_parameters,
+            create_graph=create_graph,
+            need_update=need_update,
+        )
+        return
+    loss.backward(create_graph=create_graph)
+    if need_update:
+        if args.clip_grad is not None:
+            utils.dispatch_clip_grad(clip_parameters, value=args.clip_grad, mode=args.clip_mode)
+        optimizer.step()
+
+
+def finish_update(
+    task: TrainingTask,
+    optimizer: torch.optim.Optimizer,
+    args: argparse.Namespace,
+    device: torch.device,
+    num_updates: int,
+) -> None:
+    """After a step of the task's optimizer: clear the gradients and move the weight average."""
+    optimizer.zero_grad()
+    task.update_ema(step=num_updates)
+    if args.synchronize_step:
+        synchronize(device)
+
+
+def report_loss(
+    progress: ProgressLog, micro: Micro, losses: MeanMeter, optimizer: torch.optim.Optimizer, device: torch.device
+) -> None:
+    mean = losses.mean(progress.args, device)
+    progress.write(micro, f'Loss: {float(losses.latest):#.3g} ({mean:#.3g})', optimizer)
+
+
+def save_recovery(saver: utils.CheckpointSaver | None, epoch: int, micro: Micro, args: argparse.Namespace) -> None:
+    interval = args.recovery_interval
+    if saver is not None and interval and (micro.update_idx + 1) % interval == 0:
+        saver.save_recovery(epoch, batch_idx=micro.update_idx)
+
+
+def validate(
+    model: nn.Module,
+    loader: Any,
+    loss_fn: nn.Module,
+    args: argparse.Namespace,
+    device: torch.device = DEFAULT_DEVICE,
+    amp_autocast: Callable[[], AbstractContextManager] = suppress,
+    model_dtype: torch.dtype | None = None,
+    log_suffix: str = '',
+) -> OrderedDict[str, float]:
+    """Loss, top-1 and top-5 (percent) of `model` on `loader`, by timm's evaluator, over all processes."""
+    evaluator = ClassificationEvaluator(device, max_samples=evaluation_sample_limit(loader), criterion=loss_fn)
+    last_idx = len(loader) - 1
+    model.eval()
+    with torch.inference_mode():
+        for batch_idx, batch in enumerate(loader):
+            inputs, target = to_device(batch, args, device, model_dtype)
+            with amp_autocast():
+                output = model(inputs)
+            if isinstance(output, (tuple, list)):
+                output = output[0]
+            if args.tta > 1:  # mean over the views of each image
+                output = output.unfold(0, args.tta, args.tta).mean(dim=2)
+                target = target[:: args.tta]
+            evaluator.update(output, target)
+            if utils.is_primary(args) and (batch_idx == last_idx or batch_idx % args.log_interval == 0):
+                now = evaluator.summary()
+                _logger.info(
+                    'Test%s: [%4d/%d]  Loss: %6.3f  Acc@1: %7.3f  Acc@5: %7.3f',
+                    log_suffix, batch_idx, last_idx, now['loss'], now['top1'], now['top5'],
+                )  # fmt: skip
+    return evaluator.compute(distributed=args.distributed)

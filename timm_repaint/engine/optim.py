@@ -1,0 +1,65 @@
+"""Learning rate, optimizer and schedule of the task network: timm's factories with the options' values."""
+
+import argparse
+import logging
+from typing import Any
+
+import torch
+from timm import utils
+from timm.optim import create_optimizer_v2, optimizer_kwargs
+from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+from timm.task import TrainingTask
+
+_logger = logging.getLogger('train')
+
+
+def resolve_lr(args: argparse.Namespace) -> float:
+    """The learning rate: `--lr`, or `--lr-base` scaled by the global batch size over `--lr-base-size`."""
+    if args.lr:
+        return args.lr
+    global_batch_size = args.batch_size * args.world_size * max(1, args.grad_accum_steps)
+    adaptive = any(name in args.opt.lower() for name in ('ada', 'lamb'))
+    scaling = args.lr_base_scale or ('sqrt' if adaptive else 'linear')
+    ratio = global_batch_size / args.lr_base_size
+    lr = args.lr_base * (ratio**0.5 if scaling == 'sqrt' else ratio)
+    if utils.is_primary(args):
+        _logger.info(
+            'Learning rate %g: base %g for %d images, %s scaling to a global batch of %d.',
+            lr, args.lr_base, args.lr_base_size, scaling, global_batch_size,
+        )  # fmt: skip
+    return lr
+
+
+def build_optimizer(task: TrainingTask, args: argparse.Namespace, lr: float) -> torch.optim.Optimizer:
+    """The task network's optimizer; with feature distillation its projection learns too."""
+    kwargs = {**optimizer_kwargs(cfg=args), 'lr': lr, **args.opt_kwargs}
+    model = task.get_trainable_module()
+    assert model is not None
+    optimizer = create_optimizer_v2(model, **kwargs)
+    if utils.is_primary(args):
+        _logger.info('Optimizer %s, learning rate %g, weight decay %g.', args.opt, lr, args.weight_decay)
+    return optimizer
+
+
+def build_scheduler(
+    optimizer: torch.optim.Optimizer,
+    args: argparse.Namespace,
+    updates_per_epoch: int,
+    decreasing_metric: bool,
+) -> tuple[Any, int]:
+    """The schedule over all of `--epochs`, and the number of epochs with cooldown and warm-up prefix."""
+    return create_scheduler_v2(
+        optimizer,
+        **scheduler_kwargs(args, decreasing_metric=decreasing_metric),
+        updates_per_epoch=updates_per_epoch,
+    )
+
+
+def forward_schedule(scheduler: Any, args: argparse.Namespace, start_epoch: int, updates_per_epoch: int) -> None:
+    """Bring the schedule to the first epoch of a resumed run."""
+    if scheduler is None or start_epoch == 0:
+        return
+    if args.sched_on_updates:
+        scheduler.step_update(start_epoch * updates_per_epoch)
+    else:
+        scheduler.step(start_epoch)

@@ -1,0 +1,157 @@
+"""What a run leaves behind: its folder, checkpoints, `summary.csv`, and records for W&B or TensorBoard."""
+
+import argparse
+import json
+import logging
+import os
+from collections import OrderedDict
+from datetime import datetime
+from typing import Any
+
+import torch
+from timm import utils
+from timm.models import safe_model_name
+from timm.task import TrainingTask
+
+_logger = logging.getLogger('train')
+DEFAULT_OUTPUT = './output/train'
+
+
+def experiment_dir(args: argparse.Namespace) -> str | None:
+    """The folder of a named experiment; None where the name comes from the time of the start."""
+    return os.path.join(args.output or DEFAULT_OUTPUT, args.experiment) if args.experiment else None
+
+
+def resume_path(args: argparse.Namespace) -> str:
+    """The checkpoint to resume from: '' for none. `--resume auto` looks for the experiment's own last checkpoint.
+
+    Raises:
+        ValueError: for `--resume auto` without `--experiment`.
+        FileNotFoundError: if a named checkpoint is missing.
+    """
+    if args.resume != 'auto':
+        if args.resume and not os.path.isfile(args.resume):
+            raise FileNotFoundError(f'--resume {args.resume}: there is no such checkpoint')
+        return args.resume
+    folder = experiment_dir(args)
+    if folder is None:
+        raise ValueError('--resume auto needs --experiment NAME, to find the folder of the run that it goes on with')
+    path = os.path.join(folder, 'last.pth.tar')
+    if os.path.isfile(path):
+        return path
+    _logger.info('--resume auto: no checkpoint in %s, starting from scratch.', folder)
+    return ''
+
+
+class RunOutput:
+    """The run's folder and what is written to it, on the primary process only.
+
+    Attributes:
+        folder: Where the files go; None on other processes.
+        saver: timm's checkpoint saver; None on other processes.
+    """
+
+    def __init__(self, args: argparse.Namespace, img_size: int) -> None:
+        self.args = args
+        self.folder: str | None = None
+        self.saver: utils.CheckpointSaver | None = None
+        self.tensorboard: Any = None
+        if utils.is_primary(args):
+            stamp = datetime.now().strftime('%Y%m%d-%H%M%S')
+            name = args.experiment or '-'.join([stamp, safe_model_name(args.model), str(img_size)])
+            self.folder = utils.get_outdir(args.output or DEFAULT_OUTPUT, name)
+
+    def open(
+        self,
+        task: TrainingTask,
+        optimizer: torch.optim.Optimizer,
+        loss_scaler: utils.NativeScaler | None,
+        args_text: str,
+        decreasing_metric: bool,
+    ) -> None:
+        """Create the checkpoint saver, write `args.yaml` and start the loggers that the options ask for."""
+        if self.folder is None:
+            return
+        self.saver = utils.CheckpointSaver(
+            model=task.get_trainable_module(),
+            optimizer=optimizer,
+            args=self.args,
+            amp_scaler=loss_scaler,
+            checkpoint_dir=self.folder,
+            recovery_dir=self.folder,
+            decreasing=decreasing_metric,
+            max_history=self.args.checkpoint_hist,
+            task=task,
+        )
+        with open(os.path.join(self.folder, 'args.yaml'), 'w') as file:
+            file.write(args_text)
+        if self.args.log_wandb:
+            self._start_wandb()
+        if self.args.log_tensorboard:
+            self._start_tensorboard()
+
+    def _start_wandb(self) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ImportError('--log-wandb needs Weights & Biases: pip install wandb') from error
+        resume_id = self.args.wandb_resume_id
+        if resume_id and not self.args.resume:
+            raise ValueError('--wandb-resume-id goes with --resume')
+        wandb.init(
+            project=self.args.wandb_project,
+            name=os.path.basename(str(self.folder)),
+            config=vars(self.args),
+            tags=self.args.wandb_tags,
+            resume='must' if resume_id else None,
+            id=resume_id or None,
+        )
+
+    def _start_tensorboard(self) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError('--log-tensorboard needs TensorBoard: pip install tensorboard') from error
+        self.tensorboard = SummaryWriter(os.path.join(str(self.folder), 'tensorboard'))
+
+    def trim_summary(self, start_epoch: int) -> None:
+        """Drop the rows of `summary.csv` that this run writes anew; a fresh run starts the file anew."""
+        if self.folder is not None:
+            utils.trim_summary(os.path.join(self.folder, 'summary.csv'), start_epoch)
+
+    def write_summary(
+        self,
+        epoch: int,
+        train_metrics: OrderedDict[str, float],
+        eval_metrics: OrderedDict[str, float] | None,
+        lr: float,
+    ) -> None:
+        if self.folder is None:
+            return
+        utils.update_summary(
+            epoch,
+            train_metrics,
+            eval_metrics,
+            filename=os.path.join(self.folder, 'summary.csv'),
+            lr=lr,
+            log_wandb=self.args.log_wandb,
+        )
+        if self.tensorboard is not None:
+            scalars = {f'train/{name}': value for name, value in train_metrics.items()}
+            scalars |= {f'eval/{name}': value for name, value in (eval_metrics or {}).items()}
+            for name, value in {**scalars, 'lr': lr}.items():
+                self.tensorboard.add_scalar(name, value, epoch)
+            self.tensorboard.flush()
+
+    def close(self, results: list[dict[str, Any]], metric: str, decreasing_metric: bool) -> None:
+        """Log the best epoch and print the ten best as JSON behind the line `--result`, as timm does."""
+        if self.saver is None:
+            return
+        if self.saver.best_metric is not None:
+            _logger.info('*** Best metric: %s (epoch %s)', self.saver.best_metric, self.saver.best_epoch)
+        ranked = sorted(
+            results, key=lambda r: r.get('validation', r['train']).get(metric, 0), reverse=decreasing_metric
+        )
+        print(f'--result\n{json.dumps(ranked[-10:], indent=4)}')
+        if self.tensorboard is not None:
+            self.tensorboard.close()

@@ -1,0 +1,189 @@
+"""The repaint phase's parts from the options, its pictures and its last words."""
+
+import argparse
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timm import utils
+from timm.data import Mixup
+from timm.data.random_erasing import RandomErasing
+from timm.task import TrainingTask
+from timm.utils import unwrap_model
+from torch import Tensor
+
+from timm_repaint.data.samples import Samples, fixed_samples, to_u8
+from timm_repaint.gan_optimizer import GanOptimizer
+from timm_repaint.masks import create_mask_source
+from timm_repaint.networks.discriminator import Discriminator
+from timm_repaint.networks.label_maps import num_condition_channels
+from timm_repaint.repainter import Repainter
+from timm_repaint.report.gallery import save_gallery
+from timm_repaint.task import AfterRepaint, RepaintSettings, RepaintTask
+from timm_repaint.task_state import load_repainter
+
+if TYPE_CHECKING:
+    from timm_repaint.engine.run import Run
+
+_logger = logging.getLogger('train')
+GALLERY_COLUMNS = 8
+GALLERY_COPIES = 3
+DISCRIMINATOR_MIN_WIDTH = 16
+
+
+def build_repaint_task(
+    task: TrainingTask,
+    args: argparse.Namespace,
+    data_config: dict[str, Any],
+    device: torch.device,
+    mixup_fn: Mixup | None,
+) -> RepaintTask:
+    """E, G and D with their optimizers around T's task."""
+    check_input_size(args, data_config)
+    num_labels = create_mask_source(args).num_labels
+    repainter = Repainter(
+        latent=args.repaint_latent,
+        latent_dim=args.repaint_latent_dim,
+        width=args.repaint_width,
+        generator=args.repaint_generator,
+        num_labels=num_labels,
+    )
+    if args.repaint_checkpoint:
+        repainter = load_trained(args, repainter)
+    discriminator = None
+    if not args.repaint_freeze:
+        layers = 4 if min(_train_sizes(args, data_config)) >= 64 else 3
+        width = max(args.repaint_width, DISCRIMINATOR_MIN_WIDTH)
+        discriminator = Discriminator(num_condition_channels(num_labels), width, layers).to(device)
+    settings = RepaintSettings(
+        prob=args.repaint_prob,
+        mix=args.repaint_mix,
+        split_bn=args.repaint_split_bn,
+        gan_loss=args.repaint_gan_loss,
+        task_weight=args.repaint_task_weight,
+        feat_weight=args.repaint_feat_weight,
+        kl_weight=args.repaint_kl_weight,
+        segment_kl_weight=args.repaint_segment_kl_weight,
+        rec_weight=args.repaint_rec_weight,
+    )
+    normalization = (torch.tensor(data_config['mean']), torch.tensor(data_config['std']))
+    after_repaint = build_after_repaint(args, mixup_fn, device)
+    repaint_task = RepaintTask(task, repainter.to(device), discriminator, settings, normalization, after_repaint)
+    if not args.repaint_freeze:
+        repaint_task.optimizers = build_gan_optimizers(repaint_task, args, device)
+    if utils.is_primary(args):
+        counts = [sum(p.numel() for p in m.parameters()) for m in (repainter, discriminator) if m is not None]
+        _logger.info('Repaint: parameters of E+G, D: %s.', counts)
+    return repaint_task
+
+
+def _train_sizes(args: argparse.Namespace, data_config: dict[str, Any]) -> list[int]:
+    return args.train_img_sizes or list(data_config['input_size'][-2:])
+
+
+def check_input_size(args: argparse.Namespace, data_config: dict[str, Any]) -> None:
+    """Refuse what the generator cannot paint, known only when the model has said its input size.
+
+    Raises:
+        ValueError: below 32 px, or another number of channels than three.
+    """
+    channels, sizes = data_config['input_size'][0], _train_sizes(args, data_config)
+    if channels != 3:
+        raise ValueError(f'--repaint paints RGB images; the model takes {channels} channels')
+    if min(sizes) < 32:
+        raise ValueError(f'--repaint needs images of at least 32 px, the input is {sizes}; give a larger --img-size')
+
+
+def load_trained(args: argparse.Namespace, expected: Repainter) -> Repainter:
+    """The generator of another run (`--repaint-checkpoint`).
+
+    Raises:
+        ValueError: if its masks are of another kind than this run's.
+    """
+    repainter = load_repainter(args.repaint_checkpoint)
+    if repainter.config['num_labels'] != expected.config['num_labels']:
+        raise ValueError(
+            f'{args.repaint_checkpoint} was trained on masks with {repainter.config["num_labels"]} classes, --mask '
+            f'{args.mask} has {expected.config["num_labels"]} (None: segments); use the same --mask'
+        )
+    return repainter
+
+
+def build_gan_optimizers(task: RepaintTask, args: argparse.Namespace, device: torch.device) -> dict[str, GanOptimizer]:
+    """Adam for E+G and for D, each with a scaler of its own under float16 AMP (timm's scaler updates on every call)."""
+    assert task.discriminator is not None
+    scaled = args.amp and args.amp_dtype == 'float16' and device.type == 'cuda'
+
+    def create(name: str, module: torch.nn.Module, lr: float) -> GanOptimizer:
+        scaler = utils.NativeScaler(device=device.type) if scaled else None
+        return GanOptimizer(name, module.parameters(), lr, scaler, args.repaint_max_nonfinite)
+
+    return {
+        'generator': create('generator', task.repainter, args.repaint_g_lr),
+        'discriminator': create('discriminator', task.discriminator, args.repaint_d_lr),
+    }
+
+
+def build_after_repaint(args: argparse.Namespace, mixup_fn: Mixup | None, device: torch.device) -> AfterRepaint:
+    """MixUp, CutMix and random erasing on top of the repaint, in timm's order."""
+    erasing = None
+    if args.reprob > 0 and not args.no_aug:
+        erasing = RandomErasing(
+            probability=args.reprob,
+            mode=args.remode,
+            max_count=args.recount,
+            num_splits=2 if args.resplit else 0,
+            device=device,
+        )
+
+    def after_repaint(image_norm: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        if mixup_fn is not None:
+            image_norm, target = mixup_fn(image_norm, target)
+        return (image_norm if erasing is None else erasing(image_norm)), target
+
+    return after_repaint
+
+
+def show_repaints(run: 'Run', epoch: int) -> dict[str, float]:
+    """Repaint the fixed images twice or more: the diversity, and at intervals the gallery's PNG.
+
+    Returns:
+        'diversity': mean absolute distance of two repaints of one image, pixels in [-1, 1]; 'skipped_updates'.
+    """
+    assert isinstance(run.task, RepaintTask)
+    interval = run.args.repaint_gallery_interval
+    last = epoch + 1 == run.stop_epoch
+    samples = fixed_samples(run.loaders.dataset_train, run.data_config, run.args, GALLERY_COLUMNS)
+    repaints_pm1 = repaint_samples(run.task, samples, run.device, run.args.seed)
+    if run.output.folder and (last or (interval and (epoch + 1) % interval == 0)):
+        path = os.path.join(run.output.folder, f'gallery-{epoch}.png')
+        copies = [[to_u8(image) for image in repaint] for repaint in repaints_pm1]
+        save_gallery(path, samples.images_u8, samples.labels, copies)
+    diversity = (repaints_pm1[0] - repaints_pm1[1]).abs().mean().item()
+    skipped = sum(optimizer.skipped for optimizer in run.task.optimizers.values())
+    return {'diversity': diversity, 'skipped_updates': float(skipped)}
+
+
+@torch.no_grad()
+def repaint_samples(task: RepaintTask, samples: Samples, device: torch.device, seed: int) -> list[Tensor]:
+    """`GALLERY_COPIES` repaints [N, 3, H, W] in [-1, 1] of the samples, with draws of their own (training's stay)."""
+    repainter = unwrap_model(task.repainter)
+    training = repainter.training
+    repainter.eval()
+    generator = torch.Generator(device).manual_seed(seed)
+    images_pm1, labels = samples.images_pm1.to(device), samples.label_tensor.to(device)
+    copies = [repainter(images_pm1, labels, generator).image_pm1.float() for _ in range(GALLERY_COPIES)]
+    repainter.train(training)
+    return copies
+
+
+def finish_repaint_phase(run: 'Run') -> None:
+    """Say how to go on: the fine-tune phase on the original images."""
+    if run.output.folder is None or run.stop_epoch >= run.num_epochs:
+        return
+    print(
+        f'Repaint phase done: epochs 0 to {run.stop_epoch - 1} of {run.num_epochs}. Fine-tune on the originals with\n'
+        f'    python fine_tune.py {run.output.folder}',
+        flush=True,
+    )

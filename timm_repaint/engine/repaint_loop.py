@@ -1,0 +1,159 @@
+"""One epoch of the repaint phase: who learns when, and the optimizers' steps.
+
+Updates follow the pattern of `--repaint-schedule`: at 2:1 two updates of D and T, then one of E and G, on consecutive
+batches (Repaint section 3.2: the best of those tried).
+"""
+
+import argparse
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from timm import utils
+from torch import Tensor
+
+from timm_repaint.engine.epoch import (
+    MeanMeter,
+    Micro,
+    ProgressLog,
+    accumulate,
+    save_batch_image,
+    updates_per_epoch,
+)
+from timm_repaint.engine.loop import backward, finish_update, save_recovery, to_device
+from timm_repaint.frozen import frozen
+from timm_repaint.options.conflicts import parse_schedule
+from timm_repaint.task import RepaintTask
+
+GENERATOR_PARTS = ('gan', 'feat', 'kl', 'segment_kl', 'rec', 'task')
+
+
+def is_generator_update(update: int, schedule: tuple[int, int]) -> bool:
+    """Whether update number `update`, counted from 0 over the whole run, is one of E+G."""
+    task_updates, generator_updates = schedule
+    return update % (task_updates + generator_updates) >= task_updates
+
+
+class RepaintMeters:
+    """Means over an epoch of what the repaint phase reports."""
+
+    def __init__(self) -> None:
+        names = ('loss', 'd_loss', *(f'g_{part}' for part in GENERATOR_PARTS), 'hits_repaint', 'hits_original')
+        self.meters = {name: MeanMeter() for name in names}
+
+    def add_task(self, losses: dict[str, Any], num_samples: int) -> None:
+        self.meters['loss'].update(losses['loss'], num_samples)
+        if 'discriminator_loss' in losses:
+            self.meters['d_loss'].update(losses['discriminator_loss'])
+        for name in ('hits_repaint', 'hits_original'):
+            hits, count = losses[name]
+            if count:
+                self.meters[name].update(100 * hits / count, count)
+
+    def add_generator(self, losses: dict[str, Tensor]) -> None:
+        for part in GENERATOR_PARTS:
+            self.meters[f'g_{part}'].update(losses[part])
+
+    def means(self, args: argparse.Namespace, device: torch.device) -> OrderedDict[str, float]:
+        return OrderedDict((name, meter.mean(args, device)) for name, meter in self.meters.items())
+
+    def text(self, args: argparse.Namespace, device: torch.device) -> str:
+        means = self.means(args, device)
+        shown = ('loss', 'd_loss', 'g_gan', 'g_feat', 'g_task', 'hits_repaint', 'hits_original')
+        return '  '.join(f'{name}: {means[name]:#.3g}' for name in shown)
+
+
+def repaint_one_epoch(
+    epoch: int,
+    loader: Any,
+    optimizer: torch.optim.Optimizer,
+    args: argparse.Namespace,
+    task: RepaintTask,
+    device: torch.device,
+    lr_scheduler: Any = None,
+    saver: utils.CheckpointSaver | None = None,
+    output_dir: str | None = None,
+    amp_autocast: Callable[[], AbstractContextManager] = nullcontext,
+    loss_scaler: utils.NativeScaler | None = None,
+    model_dtype: torch.dtype | None = None,
+) -> OrderedDict[str, float]:
+    """Co-train T, D, E and G for one epoch; the arguments are those of `train_one_epoch`.
+
+    Returns:
+        Means over the epoch: T's 'loss', D's 'd_loss', the parts of E+G's loss as 'g_…' (nan if no update was theirs),
+        T's hits on repaints and on originals in percent.
+    """
+    num_batches, accum_steps = len(loader), max(1, args.grad_accum_steps)
+    num_updates = updates_per_epoch(num_batches, accum_steps)
+    pattern = parse_schedule(args.repaint_schedule)
+    meters, progress = RepaintMeters(), ProgressLog(epoch, num_updates, args)
+    task.train()
+    optimizer.zero_grad()
+    for micro in accumulate(loader, num_batches, accum_steps):
+        batch, target = to_device(micro.batch, args, device, model_dtype)
+        progress.got_batch(micro)
+        update = epoch * num_updates + micro.update_idx
+        generator_update = bool(task.optimizers) and is_generator_update(update, pattern)
+        if generator_update:
+            meters.add_generator(update_generator(task, batch, target, micro, args, amp_autocast))
+        else:
+            losses = update_task_and_discriminator(
+                task, batch, target, micro, args, amp_autocast, optimizer, loss_scaler
+            )
+            meters.add_task(losses, len(target))
+        progress.ran_batch(len(target) * args.world_size)
+        if micro.need_update:
+            if not generator_update:
+                finish_update(task, optimizer, args, device, update + 1)
+            progress.updated()
+            if progress.due(micro):
+                progress.write(micro, meters.text(args, device), optimizer)
+                if args.save_images and utils.is_primary(args):
+                    save_batch_image(batch[:, :3], output_dir, micro.batch_idx)
+            save_recovery(saver, epoch, micro, args)
+            if lr_scheduler is not None:
+                lr_scheduler.step_update(num_updates=update + 1)
+            progress.restart()
+    if hasattr(optimizer, 'sync_lookahead'):
+        optimizer.sync_lookahead()
+    return meters.means(args, device)
+
+
+def update_task_and_discriminator(
+    task: RepaintTask,
+    batch: Tensor,
+    target: Tensor,
+    micro: Micro,
+    args: argparse.Namespace,
+    amp_autocast: Callable[[], AbstractContextManager],
+    optimizer: torch.optim.Optimizer,
+    loss_scaler: utils.NativeScaler | None,
+) -> dict[str, Any]:
+    """A batch of a D+T update: T learns from repaints and originals, D to tell them apart. E and G stay."""
+    with nullcontext() if micro.need_update else task.no_sync():
+        with amp_autocast():
+            losses = task(batch, target)
+        backward(losses['loss'] / micro.accum_steps, task, optimizer, args, loss_scaler, micro.need_update)
+        if 'discriminator_loss' in losses:
+            loss = losses['discriminator_loss'] / micro.accum_steps
+            task.optimizers['discriminator'].backward(loss, micro.need_update, args.distributed)
+    return losses
+
+
+def update_generator(
+    task: RepaintTask,
+    batch: Tensor,
+    target: Tensor,
+    micro: Micro,
+    args: argparse.Namespace,
+    amp_autocast: Callable[[], AbstractContextManager],
+) -> dict[str, Tensor]:
+    """A batch of an E+G update: T and D judge, but stay as they are."""
+    with frozen(task.task, task.discriminator), task.no_sync():
+        with amp_autocast():
+            losses = task.generator_losses(batch, target)
+        loss = losses['loss'] / micro.accum_steps
+        task.optimizers['generator'].backward(loss, micro.need_update, args.distributed)
+    return losses

@@ -1,0 +1,266 @@
+"""A training run from options to result: START HERE for the order of the stages."""
+
+import argparse
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm import utils
+from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
+from torch import nn
+
+from timm_repaint.engine.criterion import build_task
+from timm_repaint.engine.data import Loaders, build_loaders
+from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
+from timm_repaint.engine.optim import build_optimizer, build_scheduler, forward_schedule, resolve_lr
+from timm_repaint.engine.output import RunOutput, resume_path
+from timm_repaint.engine.repaint import build_repaint_task, finish_repaint_phase, show_repaints
+from timm_repaint.engine.repaint_loop import repaint_one_epoch
+from timm_repaint.engine.setup import Precision, build_model, place_model, resolve_data, resolve_precision, setup_device
+from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch
+from timm_repaint.report.cue_conflict import report_cue_conflict
+from timm_repaint.task import RepaintTask
+
+_logger = logging.getLogger('train')
+
+
+@dataclass(frozen=True)
+class Functions:
+    """The functions that `train.py` names at module level, so that a wrapper which replaces them there is heard."""
+
+    create_model: Callable[..., nn.Module]
+    train_one_epoch: Callable[..., OrderedDict[str, float]]
+    validate: Callable[..., OrderedDict[str, float]]
+
+
+@dataclass
+class Run:
+    """Everything that the epochs need, made by the stages in `prepare`."""
+
+    args: argparse.Namespace
+    device: torch.device
+    precision: Precision
+    data_config: dict[str, Any]
+    loaders: Loaders
+    task: TrainingTask
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: Any
+    output: RunOutput
+    start_epoch: int
+    stop_epoch: int
+    num_epochs: int
+
+    @property
+    def metric(self) -> str:
+        return self.args.eval_metric if self.loaders.eval is not None else 'loss'
+
+    @property
+    def decreasing_metric(self) -> bool:
+        return self.metric == 'loss'
+
+
+def run_training(args: argparse.Namespace, args_text: str, functions: Functions) -> None:
+    """Train as the options say and leave the results in the run's folder."""
+    run = prepare(args, args_text, functions)
+    if run is None:
+        return
+    try:
+        results = run_epochs(run, functions)
+        if run.args.cue_conflict:
+            report_cue_conflict(run)
+        if isinstance(run.task, RepaintTask):
+            finish_repaint_phase(run)
+    finally:
+        if run.args.distributed:
+            torch.distributed.destroy_process_group()
+    run.output.close(results, run.metric, run.decreasing_metric)
+
+
+def prepare(args: argparse.Namespace, args_text: str, functions: Functions) -> Run | None:
+    """All stages before the first epoch; None if `--resume auto` finds a finished run."""
+    device = setup_device(args)
+    precision = resolve_precision(args, device)
+    checkpoint = resume_path(args)
+    model = build_model(args, functions.create_model)
+    data_config = resolve_data(args, model)
+    num_classes = model.num_classes if args.num_classes is None else args.num_classes
+    args = with_values(args, num_classes=num_classes, lr=resolve_lr(args))
+    model = place_model(model, args, device, precision.model_dtype)
+    loaders = build_loaders(args, data_config, model, device, precision.model_dtype)
+    task = build_task(model, args, device, precision.model_dtype)
+    optimizer = build_optimizer(task, args, args.lr)
+    if args.repaint:
+        task = build_repaint_task(task, args, data_config, device, loaders.mixup_fn)
+
+    resume_epoch = resume(task, checkpoint, optimizer, precision, args)
+    wrap_task(task, args, device)
+    output = RunOutput(args, data_config['input_size'][-1])
+    run = Run(args, device, precision, data_config, loaders, task, optimizer, None, output, resume_epoch, 0, 0)
+    schedule(run)
+    if args.resume == 'auto' and checkpoint and run.start_epoch >= run.stop_epoch:
+        _logger.info('%s is finished: %d of %d epochs done.', output.folder, run.start_epoch, run.stop_epoch)
+        return None
+    output.open(task, optimizer, precision.loss_scaler, args_text, run.decreasing_metric)
+    if output.saver is not None and args.resume == 'auto' and checkpoint:
+        output.saver.load_state_dict_from_checkpoint(checkpoint)
+    output.trim_summary(run.start_epoch)
+    return run
+
+
+def with_values(args: argparse.Namespace, **values: Any) -> argparse.Namespace:
+    """A copy of the options with values that were left to be worked out."""
+    return argparse.Namespace(**{**vars(args), **values})
+
+
+def resume(
+    task: TrainingTask,
+    checkpoint: str,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    args: argparse.Namespace,
+) -> int:
+    """Load `checkpoint` and create the weight average; returns the epoch to go on with."""
+    epoch = None
+    if checkpoint:
+        try:
+            epoch = resume_task_checkpoint(
+                task,
+                checkpoint,
+                optimizer=None if args.no_resume_opt else optimizer,
+                loss_scaler=None if args.no_resume_opt else precision.loss_scaler,
+                log_info=utils.is_primary(args),
+            )
+        except RuntimeError as error:  # torch lists the keys that differ
+            raise ValueError(f'checkpoint {checkpoint} does not fit --model {args.model}: {error}') from error
+    if args.model_ema:
+        task.setup_ema(
+            decay=args.model_ema_decay,
+            use_warmup=args.model_ema_warmup,
+            device=torch.device('cpu') if args.model_ema_force_cpu else None,
+        )
+        if checkpoint:
+            load_task_ema_checkpoint(task, checkpoint)
+    return epoch or 0
+
+
+def wrap_task(task: TrainingTask, args: argparse.Namespace, device: torch.device) -> None:
+    """Compile the networks and wrap them for several processes, as the options ask."""
+    if args.torchcompile:
+        task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
+        task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
+    if args.distributed:
+        device_ids = [device] if device.type != 'cpu' else None
+        task.prepare_distributed(device_ids=device_ids, broadcast_buffers=not args.no_ddp_bb)
+
+
+def schedule(run: Run) -> None:
+    """Create the learning-rate schedule over all of `--epochs`, and find the first and last epoch of this run."""
+    args = run.args
+    updates = updates_per_epoch(run.loaders.batches_per_epoch, max(1, args.grad_accum_steps))
+    run.lr_scheduler, run.num_epochs = build_scheduler(run.optimizer, args, updates, run.decreasing_metric)
+    last = resolve_repaint_epochs(args) if args.repaint else run.num_epochs
+    run.stop_epoch = min(resolve_stop_epoch(args.stop_epoch, run.num_epochs), last)
+    if args.start_epoch is not None:
+        run.start_epoch = args.start_epoch
+    forward_schedule(run.lr_scheduler, args, run.start_epoch, updates)
+    if utils.is_primary(args):
+        _logger.info('Epochs %d to %d of %d.', run.start_epoch, run.stop_epoch - 1, run.num_epochs)
+
+
+def run_epochs(run: Run, functions: Functions) -> list[dict[str, Any]]:
+    """Train and validate epoch by epoch; an interrupt (Ctrl-C) ends the run in order."""
+    results: list[dict[str, Any]] = []
+    try:
+        for epoch in range(run.start_epoch, run.stop_epoch):
+            run.loaders.set_epoch(epoch, run.args.distributed)
+            result = run_epoch(run, epoch, functions)
+            if result:
+                results.append(result)
+    except KeyboardInterrupt:
+        _logger.info('Interrupted.')
+    return results
+
+
+def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | None:
+    """One epoch: train, validate, write the summary, save, step the schedule; None where validation is skipped."""
+    args, task = run.args, run.task
+    train_metrics = train_epoch(run, epoch, functions)
+    distribute_bn(run, task.get_trainable_module())
+    completed = epoch + 1
+    milestone = completed in (args.save_epochs or ())
+    if completed % args.val_interval and completed != run.stop_epoch and not milestone:
+        if run.lr_scheduler is not None:
+            run.lr_scheduler.step(completed, metric=None)
+        return None
+    eval_metrics = evaluate(run, functions)
+    if isinstance(task, RepaintTask):
+        train_metrics.update(show_repaints(run, epoch))
+    run.output.write_summary(epoch, train_metrics, eval_metrics, mean_lr(run.optimizer))
+    latest = (eval_metrics or train_metrics)[run.metric]
+    if run.output.saver is not None:
+        run.output.saver.save_checkpoint(epoch, metric=latest)
+        if milestone:
+            run.output.saver.save_milestone(completed)
+    if run.lr_scheduler is not None:
+        run.lr_scheduler.step(completed, latest)
+    result: dict[str, Any] = {'epoch': epoch, 'train': train_metrics}
+    if eval_metrics is not None:
+        result['validation'] = eval_metrics
+    return result
+
+
+def train_epoch(run: Run, epoch: int, functions: Functions) -> OrderedDict[str, float]:
+    """One epoch of the repaint phase, or of plain training."""
+    common: dict[str, Any] = {
+        'task': run.task,
+        'device': run.device,
+        'lr_scheduler': run.lr_scheduler,
+        'saver': run.output.saver,
+        'output_dir': run.output.folder,
+        'amp_autocast': run.precision.autocast,
+        'loss_scaler': run.precision.loss_scaler,
+        'model_dtype': run.precision.model_dtype,
+    }
+    if isinstance(run.task, RepaintTask):
+        return repaint_one_epoch(epoch, run.loaders.train, run.optimizer, run.args, **common)
+    return functions.train_one_epoch(
+        epoch,
+        run.task.get_trainable_module(),
+        run.loaders.train,
+        run.optimizer,
+        run.args,
+        mixup_fn=run.loaders.mixup_fn,
+        num_updates_total=run.num_epochs
+        * updates_per_epoch(run.loaders.batches_per_epoch, max(1, run.args.grad_accum_steps)),
+        naflex_mode=run.args.naflex_loader,
+        **common,
+    )
+
+
+def distribute_bn(run: Run, model: nn.Module | None) -> None:
+    """Bring the running batch-norm statistics of all processes together (`--dist-bn`)."""
+    args = run.args
+    if args.distributed and args.dist_bn in ('broadcast', 'reduce') and not args.sync_bn and model is not None:
+        utils.distribute_bn(model, args.world_size, args.dist_bn == 'reduce')
+
+
+def evaluate(run: Run, functions: Functions) -> OrderedDict[str, float] | None:
+    """Metrics on the validation split; those of the weight average where there is one on the device."""
+    if run.loaders.eval is None:
+        return None
+    args, task = run.args, run.task
+    options: dict[str, Any] = {
+        'device': run.device,
+        'amp_autocast': run.precision.autocast,
+        'model_dtype': run.precision.model_dtype,
+    }
+    loss_fn = nn.CrossEntropyLoss().to(run.device)
+    metrics = functions.validate(task.get_eval_model(), run.loaders.eval, loss_fn, args, **options)
+    if args.model_ema and not args.model_ema_force_cpu:
+        distribute_bn(run, task.get_trainable_module(ema=True))
+        ema_model = task.get_eval_model(ema=True)
+        metrics = functions.validate(ema_model, run.loaders.eval, loss_fn, args, log_suffix=' (EMA)', **options)
+    return metrics

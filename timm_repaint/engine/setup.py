@@ -1,0 +1,164 @@
+"""First stages of a run: process group, device, number formats, random seeds and the classifier."""
+
+import argparse
+import importlib
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from timm import utils
+from timm.data import resolve_data_config
+from timm.layers import convert_splitbn_model, convert_sync_batchnorm, set_fast_norm
+from timm.models import safe_model_name
+from torch import nn
+
+from timm_repaint.data.shapes import CLASSES as SHAPE_CLASSES
+
+_logger = logging.getLogger('train')
+SHAPES_IMG_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number formats of a run.
+
+    Attributes:
+        model_dtype: Parameters and images of the task network (`--model-dtype`); None is float32.
+        autocast: Makes the context for forward passes: `torch.autocast` under `--amp`, else one that does nothing.
+        loss_scaler: Scales the task's gradients under float16 AMP on CUDA, else None.
+    """
+
+    model_dtype: torch.dtype | None
+    autocast: Callable[[], AbstractContextManager]
+    loss_scaler: utils.NativeScaler | None
+
+
+def setup_device(args: argparse.Namespace) -> torch.device:
+    """Join the process group if there is one, choose the device and seed the random generators.
+
+    timm's `init_distributed_device` writes `device`, `rank`, `world_size`, `local_rank` and `distributed` into `args`.
+    """
+    for module in args.device_modules or ():
+        importlib.import_module(module)
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    device = utils.init_distributed_device(args)
+    _logger.info('Process %d of %d, device %s.', args.rank, args.world_size, args.device)
+    utils.random_seed(args.seed, args.rank)
+    if args.fuser:
+        utils.set_jit_fuser(args.fuser)
+    if args.fast_norm:
+        set_fast_norm()
+    return device
+
+
+def resolve_precision(args: argparse.Namespace, device: torch.device) -> Precision:
+    """Read `--amp`, `--amp-dtype` and `--model-dtype`.
+
+    Raises:
+        ValueError: for another type than float32, float16 or bfloat16, or a half-precision model under AMP.
+    """
+    allowed = {'model_dtype': ('float32', 'float16', 'bfloat16'), 'amp_dtype': ('float16', 'bfloat16')}
+    for name, choices in allowed.items():
+        value = getattr(args, name)
+        if value and value not in choices:
+            raise ValueError(f'--{name.replace("_", "-")} is {value}; it has to be one of {", ".join(choices)}')
+    model_dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
+    if model_dtype == torch.float16:
+        _logger.warning('float16 weights lose small updates; bfloat16 is the better half precision for training.')
+    if not args.amp:
+        return Precision(model_dtype, nullcontext, None)
+    if model_dtype not in (None, torch.float32):
+        raise ValueError(f'--amp needs a float32 model, --model-dtype is {args.model_dtype}; give one of the two')
+    amp_dtype = getattr(torch, args.amp_dtype)
+    autocast = partial(torch.autocast, device_type=device.type, dtype=amp_dtype)
+    scaled = device.type == 'cuda' and amp_dtype == torch.float16
+    return Precision(model_dtype, autocast, utils.NativeScaler(device=device.type) if scaled else None)
+
+
+def build_model(
+    args: argparse.Namespace,
+    create_model: Callable[..., Any],
+) -> nn.Module:
+    """Create the classifier with timm's factory, on the CPU, with `num_classes` from the options or the data."""
+    in_chans = args.in_chans or (args.input_size[0] if args.input_size else 3)
+    num_classes = args.num_classes
+    if num_classes is None and args.dataset == 'shapes':
+        num_classes = len(SHAPE_CLASSES)
+    factory_kwargs: dict[str, Any] = {}
+    if args.pretrained_path:
+        # num_classes=-1 makes timm adapt the head to ours.
+        factory_kwargs['pretrained_cfg_overlay'] = {'file': args.pretrained_path, 'num_classes': -1}
+    model = create_model(
+        args.model,
+        pretrained=args.pretrained,
+        in_chans=in_chans,
+        num_classes=num_classes,
+        drop_rate=args.drop,
+        drop_path_rate=args.drop_connect if args.drop_connect is not None else args.drop_path,
+        drop_block_rate=args.drop_block,
+        global_pool=args.gp,
+        bn_momentum=args.bn_momentum,
+        bn_eps=args.bn_eps,
+        scriptable=args.torchscript,
+        checkpoint_path=args.initial_checkpoint,
+        **factory_kwargs,
+        **args.model_kwargs,
+    )
+    _init_head(model, args.head_init_scale, args.head_init_bias)
+    if args.grad_checkpointing:
+        model.set_grad_checkpointing(enable=True)
+    num_params = sum(p.numel() for p in model.parameters())
+    if utils.is_primary(args):
+        _logger.info('Model %s created, %d parameters.', safe_model_name(args.model), num_params)
+    return model
+
+
+def _init_head(model: Any, scale: float | None, bias: float | None) -> None:
+    if scale is None and bias is None:
+        return
+    head = model.get_classifier()
+    with torch.no_grad():
+        if scale is not None:
+            head.weight.mul_(scale)
+            head.bias.mul_(scale)
+        if bias is not None:
+            nn.init.constant_(head.bias, bias)
+
+
+def resolve_data(args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
+    """Input size, mean, std, interpolation and crop from the options and the model's defaults (timm's function)."""
+    options = dict(vars(args))
+    if args.dataset == 'shapes' and not args.img_size and not args.input_size:
+        options['img_size'] = SHAPES_IMG_SIZE
+    return resolve_data_config(options, model=model, verbose=utils.is_primary(args))
+
+
+def place_model(
+    model: nn.Module,
+    args: argparse.Namespace,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> nn.Module:
+    """Move the classifier to its device and format, and convert its batch norms where the options ask for it."""
+    if args.split_bn:
+        if args.aug_splits <= 1 and not args.resplit:
+            raise ValueError('--split-bn needs --aug-splits 2 or more, or --resplit')
+        model = convert_splitbn_model(model, max(args.aug_splits, 2))
+    model.to(device=device, dtype=dtype)
+    if args.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if args.distributed and args.sync_bn:
+        if args.split_bn:
+            raise ValueError('--sync-bn does not work with --split-bn')
+        model = convert_sync_batchnorm(model)
+    if args.torchscript:
+        if args.torchcompile or args.sync_bn:
+            raise ValueError('--torchscript works neither with --torchcompile nor with --sync-bn')
+        model = torch.jit.script(model)
+    return model

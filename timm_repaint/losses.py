@@ -1,0 +1,146 @@
+"""Losses of generator, encoder and discriminator: pure functions, float32 inside, the reduction in each docstring.
+
+Sources: Repaint section 3.2, equations 2 and 3; pix2pixHD (Wang et al., CVPR 2018) for the multi-scale GAN and feature
+matching losses; SPADE (Park et al., CVPR 2019) for the KL divergence.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class GanLoss(NamedTuple):
+    """Element-wise terms of a GAN loss, each a function of unbounded logits."""
+
+    real: Callable[[Tensor], Tensor]  # discriminator, on real images
+    fake: Callable[[Tensor], Tensor]  # discriminator, on repaints
+    generator: Callable[[Tensor], Tensor]  # generator, on repaints
+
+
+GAN_LOSSES: dict[str, GanLoss] = {
+    'hinge': GanLoss(
+        real=lambda logits: F.relu(1 - logits),
+        fake=lambda logits: F.relu(1 + logits),
+        generator=lambda logits: -logits,
+    ),
+    # Binary cross-entropy on logits; the generator's side is the non-saturating one.
+    'original': GanLoss(
+        real=lambda logits: F.softplus(-logits),
+        fake=F.softplus,
+        generator=lambda logits: F.softplus(-logits),
+    ),
+    'lsgan': GanLoss(
+        real=lambda logits: (logits - 1).square(),
+        fake=torch.square,
+        generator=lambda logits: (logits - 1).square(),
+    ),
+}
+
+
+def _gan_loss(kind: str) -> GanLoss:
+    if kind not in GAN_LOSSES:
+        raise ValueError(f'unknown GAN loss {kind!r}; choose one of {", ".join(GAN_LOSSES)}')
+    return GAN_LOSSES[kind]
+
+
+def _check_pairs(real: Sequence[Tensor], fake: Sequence[Tensor], what: str) -> None:
+    real_shapes, fake_shapes = [tuple(t.shape) for t in real], [tuple(t.shape) for t in fake]
+    if not real_shapes or real_shapes != fake_shapes:
+        raise ValueError(f'{what}: real {real_shapes} and fake {fake_shapes} must be non-empty and of equal shapes')
+
+
+def discriminator_loss(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor], kind: str = 'hinge') -> Tensor:
+    """Loss of the discriminator: real term + fake term, mean over images and patches, then over scales.
+
+    Args:
+        real_logits: D on real images, one [B, 1, h, w] a scale, unbounded.
+        fake_logits: D on detached repaints, same shapes.
+        kind: a key of `GAN_LOSSES`.
+    Returns:
+        Scalar, float32.
+    Raises:
+        ValueError: if the kind is unknown, or the shapes of real and fake logits differ.
+    """
+    loss = _gan_loss(kind)
+    _check_pairs(real_logits, fake_logits, 'logits')
+    per_scale = [
+        loss.real(real.float()).mean() + loss.fake(fake.float()).mean()
+        for real, fake in zip(real_logits, fake_logits, strict=True)
+    ]
+    return torch.stack(per_scale).mean()
+
+
+def generator_loss(fake_logits: Sequence[Tensor], kind: str = 'hinge') -> Tensor:
+    """Loss of the generator: mean over images and patches, then over scales.
+
+    Args:
+        fake_logits: D on repaints, one [B, 1, h, w] a scale, unbounded.
+        kind: a key of `GAN_LOSSES`.
+    Returns:
+        Scalar, float32.
+    Raises:
+        ValueError: if the kind is unknown, or there are no logits.
+    """
+    loss = _gan_loss(kind)
+    if not fake_logits:
+        raise ValueError('logits: got no scale, want at least one')
+    return torch.stack([loss.generator(fake.float()).mean() for fake in fake_logits]).mean()
+
+
+def feature_matching_loss(
+    real_features: Sequence[Sequence[Tensor]], fake_features: Sequence[Sequence[Tensor]]
+) -> Tensor:
+    """L1 distance of D's features on an image and its repaint: mean a layer, then over all layers of all scales.
+
+    pix2pixHD averages over scales but sums over layers: its value is this one times the number of layers.
+
+    Args:
+        real_features: D on real images, [scale][layer] of [B, C, h, w]; detached here.
+        fake_features: D on their repaints, same shapes.
+    Returns:
+        Scalar, float32.
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    real = [layer for scale in real_features for layer in scale]
+    fake = [layer for scale in fake_features for layer in scale]
+    _check_pairs(real, fake, 'features')
+    per_layer = [F.l1_loss(f.float(), r.detach().float()) for r, f in zip(real, fake, strict=True)]
+    return torch.stack(per_layer).mean()
+
+
+def _kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
+    mu, logvar = mu.float(), logvar.float()  # exp() overflows float16 above 11
+    return 0.5 * (mu.square() + logvar.exp() - logvar - 1)
+
+
+def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL divergence of N(mu, exp(logvar)) from N(0, 1), summed over dimensions, mean over images.
+
+    SPADE sums over the batch: its weight of 0.05 at batch size b is a weight of 0.05 * b here.
+
+    Args:
+        mu: [B, Z].
+        logvar: [B, Z].
+    Returns:
+        Scalar, float32, at least 0.
+    """
+    return _kl_per_dimension(mu, logvar).sum(dim=1).mean()
+
+
+def segment_kl_divergence(mu: Tensor, logvar: Tensor, present: Tensor) -> Tensor:
+    """KL divergence of the segments' latents from N(0, 1), summed over dimensions, mean over all present segments.
+
+    Args:
+        mu: [B, S, Z].
+        logvar: [B, S, Z].
+        present: [B, S] bool, True where the slot holds a segment; the mean is over these, of the whole batch.
+    Returns:
+        Scalar, float32, at least 0; 0 when no segment is present.
+    """
+    per_segment = _kl_per_dimension(mu, logvar).sum(dim=2)  # [B, S]
+    total = torch.where(present, per_segment, torch.zeros_like(per_segment)).sum()
+    return total / present.sum().clamp(min=1)

@@ -1,0 +1,99 @@
+"""D: (image, condition map) -> real or not, patch by patch at several scales.
+
+Source: multi-scale PatchGAN of pix2pixHD (Wang et al., CVPR 2018), conditional as in SPADE (Park et al., CVPR 2019),
+spectral norm (Miyato et al., ICLR 2018).
+"""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from timm_repaint.networks.spade import LEAKY_SLOPE, SpectralConv2d, narrow_condition
+
+Features = list[Tensor]
+
+
+class PatchDiscriminator(nn.Module):
+    """One scale: strided 4x4 convolutions, one 3x3 convolution, and a 3x3 convolution to the logits.
+
+    Args:
+        in_channels: of the image and condition together.
+        width: channels of the first layer; the later ones have twice as many.
+        num_layers: convolutions ahead of the logits, the last of them without a stride.
+    """
+
+    def __init__(self, in_channels: int, width: int, num_layers: int):
+        super().__init__()
+        channels = [in_channels, width] + [2 * width] * (num_layers - 1)
+        pairs = list(itertools.pairwise(channels))
+        # A kernel of twice the stride gives G gradients without a checkerboard.
+        self.layers = nn.ModuleList(SpectralConv2d(i, o, 4, stride=2, padding=1) for i, o in pairs[:-1])
+        self.layers.append(SpectralConv2d(*pairs[-1], 3, padding=1))
+        self.logits = SpectralConv2d(channels[-1], 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Features:
+        """[B, 3 + K, H, W] -> the layers' features, then the logits [B, 1, h, w]."""
+        outputs = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), LEAKY_SLOPE)
+            outputs.append(x)
+        return [*outputs, self.logits(x)]
+
+
+class Discriminator(nn.Module):
+    """A patch discriminator a scale, each on half the size of the one before; no weights are shared.
+
+    Args:
+        cond_channels: K of the condition map, 0 for none; above 16 or width, a 1x1 convolution narrows it first.
+        width: channels of the first layer.
+        num_layers: convolutions ahead of the logits, at least 2; one less than that have stride 2.
+        num_scales: number of scales, at least 1.
+    Raises:
+        ValueError: if num_layers is below 2 or num_scales below 1.
+    """
+
+    def __init__(self, cond_channels: int, width: int, num_layers: int = 4, num_scales: int = 2):
+        super().__init__()
+        if num_layers < 2 or num_scales < 1:
+            raise ValueError(f'got num_layers {num_layers}, num_scales {num_scales}; want at least 2 and 1')
+        self.narrow, cond_channels = narrow_condition(cond_channels, max(16, width), SpectralConv2d)
+        self.scales = nn.ModuleList(PatchDiscriminator(3 + cond_channels, width, num_layers) for _ in range(num_scales))
+        # The smallest scale keeps logits of 2x2.
+        self.min_size_px = 2 ** (num_layers - 1 + num_scales)
+
+    def forward(self, image_pm1: Tensor, condition: Tensor) -> list[Features]:
+        """Judge a batch.
+
+        Args:
+            image_pm1: [B, 3, H, W] in [-1, 1].
+            condition: [B, K, H, W].
+        Returns:
+            A list a scale: the layers' features, then the logits [B, 1, h, w], unbounded; see `split_logits`.
+        Raises:
+            ValueError: if the image is too small for the smallest scale.
+        """
+        height, width = image_pm1.shape[-2:]
+        if min(height, width) < self.min_size_px:
+            raise ValueError(
+                f'the discriminator got {height}x{width} px, needs {self.min_size_px}; use fewer layers or scales'
+            )
+        x = torch.cat([image_pm1, self.narrow(condition)], dim=1)
+        outputs = []
+        for index, scale in enumerate(self.scales):
+            if index > 0:
+                x = F.avg_pool2d(x, kernel_size=3, stride=2, padding=1, count_include_pad=False)
+            outputs.append(scale(x))
+        return outputs
+
+
+def split_logits(outputs: list[Features]) -> tuple[list[Tensor], list[Features]]:
+    """Take D's outputs apart.
+
+    Args:
+        outputs: what `Discriminator` returns.
+    Returns:
+        Logits, one [B, 1, h, w] a scale; and features, [scale][layer] of [B, C, h, w].
+    """
+    return [scale[-1] for scale in outputs], [scale[:-1] for scale in outputs]

@@ -1,0 +1,145 @@
+"""G: condition map and global latent -> repaint of the same size; SPADE residual blocks, nearest upsampling.
+
+Fully convolutional from 1/32 of the size, so every size works. Source: Repaint section 3.2; SPADE (Park et al., CVPR
+2019).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from timm_repaint.networks.spade import LEAKY_SLOPE, SpadeResBlock, narrow_condition, resize_condition
+
+STRIDE = 32
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """What tells generators apart.
+
+    Args:
+        stages: channels of the residual blocks at H/32, H/16, H/8, ...; six stages end at the full size, fewer leave
+            the rest to one upsampling of the features, next to the condition at full size.
+        hidden: channels of SPADE's shared convolution.
+        kernel_size: of SPADE's gamma and beta convolutions, 1 or 3.
+        spectral: spectral norm in the residual blocks.
+        max_cond_channels: a wider condition goes through a 1x1 convolution to this width first.
+    """
+
+    stages: tuple[tuple[int, ...], ...]
+    hidden: int
+    kernel_size: int
+    spectral: bool
+    max_cond_channels: int
+
+
+def _light(width: int) -> GeneratorSpec:
+    stages = ((4 * width,), (4 * width,), (2 * width,), (3 * width // 2,), (width,))
+    return GeneratorSpec(stages, hidden=width, kernel_size=1, spectral=False, max_cond_channels=max(16, width))
+
+
+def _spade(width: int) -> GeneratorSpec:
+    # The size that SPADE's authors use, seven blocks; the width of the light networks does not change it.
+    stages = ((1024,), (1024, 1024), (512,), (256,), (128,), (64,))
+    return GeneratorSpec(stages, hidden=128, kernel_size=3, spectral=True, max_cond_channels=256)
+
+
+GENERATORS: dict[str, Callable[[int], GeneratorSpec]] = {'light': _light, 'spade': _spade}
+
+
+def generator_spec(name: str, width: int) -> GeneratorSpec:
+    """The generator of that name in `GENERATORS`.
+
+    Raises:
+        ValueError: if the name is unknown, with the choices.
+    """
+    if name not in GENERATORS:
+        raise ValueError(f'unknown generator {name!r}; choose one of {", ".join(GENERATORS)}')
+    return GENERATORS[name](width)
+
+
+class FullSizeHead(nn.Module):
+    """Features at full size -> image in [-1, 1]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.to_rgb = nn.Conv2d(channels, 3, kernel_size=3, padding=1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """[B, C, H, W] and an unused condition -> [B, 3, H, W] in [-1, 1]."""
+        return torch.tanh(self.to_rgb(F.leaky_relu(x, LEAKY_SLOPE)))
+
+
+class UpsamplingHead(nn.Module):
+    """Features at 1/upscale of the size -> image in [-1, 1], sharpened by the condition at full size.
+
+    Nearest upsampling, as sub-pixel convolution painted flat segments with a checkerboard.
+
+    Args:
+        channels: of the features.
+        cond_channels: of the condition.
+        upscale: factor to the full size.
+    """
+
+    def __init__(self, channels: int, cond_channels: int, upscale: int):
+        super().__init__()
+        self.upscale = upscale
+        self.to_rgb = nn.Conv2d(channels + cond_channels, 3, kernel_size=3, padding=1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """[B, C, h, w] and [B, K, H, W] -> [B, 3, H, W] in [-1, 1]."""
+        x = F.interpolate(F.leaky_relu(x, LEAKY_SLOPE), scale_factor=self.upscale, mode='nearest')  # [B, C, H, W]
+        return torch.tanh(self.to_rgb(torch.cat([x, condition], dim=1)))
+
+
+class SpadeGenerator(nn.Module):
+    """SPADE generator.
+
+    Args:
+        cond_channels: K of the condition map.
+        latent_dim: Z of the global latent.
+        spec: sizes, from `generator_spec`.
+    """
+
+    def __init__(self, cond_channels: int, latent_dim: int, spec: GeneratorSpec):
+        super().__init__()
+        self.narrow, cond_channels = narrow_condition(cond_channels, spec.max_cond_channels)
+        channels = spec.stages[0][0]
+        self.seed_latent = nn.Linear(latent_dim, channels)
+        self.seed_condition = nn.Conv2d(cond_channels, channels, kernel_size=3, padding=1)
+        self.stages = nn.ModuleList()
+        for widths in spec.stages:
+            stage = nn.ModuleList()
+            for width in widths:
+                stage.append(
+                    SpadeResBlock(channels, width, cond_channels, spec.hidden, spec.kernel_size, spectral=spec.spectral)
+                )
+                channels = width
+            self.stages.append(stage)
+        upscale = STRIDE // 2 ** (len(spec.stages) - 1)
+        self.head = UpsamplingHead(channels, cond_channels, upscale) if upscale > 1 else FullSizeHead(channels)
+
+    def forward(self, condition: Tensor, z: Tensor) -> Tensor:
+        """Paint a batch.
+
+        Args:
+            condition: [B, K, H, W], any H and W; padded inside to a multiple of 32 by repeating the border.
+            z: [B, Z] global latent.
+        Returns:
+            [B, 3, H, W] in [-1, 1].
+        """
+        height, width = condition.shape[-2:]
+        condition = F.pad(condition, (0, -width % STRIDE, 0, -height % STRIDE), mode='replicate')
+        condition = self.narrow(condition)  # [B, K', H', W']
+        small = resize_condition(condition, (condition.shape[2] // STRIDE, condition.shape[3] // STRIDE))
+        x = self.seed_condition(small) + self.seed_latent(z)[:, :, None, None]  # [B, C, H'/32, W'/32]
+        for index, stage in enumerate(self.stages):
+            if index > 0:
+                x = F.interpolate(x, scale_factor=2, mode='nearest')
+            resized = resize_condition(condition, x.shape[-2:])
+            for block in stage.children():
+                x = block(x, resized)
+        return self.head(x, condition)[:, :, :height, :width]

@@ -1,0 +1,132 @@
+"""From label maps to what the networks see: slots, boundaries, one-hot maps, pooling and painting by segment.
+
+Labels are int64 [B, H, W]: ids of segments (0..65535, without meaning or order) or of classes (255 = unknown). The
+inputs' shapes fix all shapes, so nothing here makes the host wait for the device.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SEGMENT_SLOTS = 256
+RANDOM_CODE_DIM = 8
+
+
+def segment_slots(labels: Tensor) -> Tensor:
+    """Slot of each pixel's segment: its label modulo `SEGMENT_SLOTS`.
+
+    Two segments whose ids are a multiple of 256 apart share a slot, so they share a latent: harmless, they are only
+    repainted alike.
+
+    Args:
+        labels: [B, H, W] int64, any ids.
+    Returns:
+        [B, H, W] int64, 0..255.
+    """
+    return labels.remainder(SEGMENT_SLOTS)
+
+
+def boundary_map(labels: Tensor) -> Tensor:
+    """1 where a pixel's label differs from its left, right, upper or lower neighbour's, else 0.
+
+    Args:
+        labels: [B, H, W] int64.
+    Returns:
+        [B, 1, H, W] float32, 0 or 1.
+    """
+    beside = labels[:, :, 1:] != labels[:, :, :-1]  # [B, H, W-1]
+    below = labels[:, 1:] != labels[:, :-1]  # [B, H-1, W]
+    edge = F.pad(beside, (0, 1)) | F.pad(beside, (1, 0)) | F.pad(below, (0, 0, 0, 1)) | F.pad(below, (0, 0, 1, 0))
+    return edge.unsqueeze(1).float()
+
+
+def one_hot(labels: Tensor, num_labels: int) -> Tensor:
+    """One channel a class, the last one for unknown: 255, or any label outside 0..num_labels-1.
+
+    Args:
+        labels: [B, H, W] int64 class ids.
+        num_labels: number of classes.
+    Returns:
+        [B, num_labels + 1, H, W] float32, 0 or 1; each pixel sums to 1.
+    """
+    known = (labels >= 0) & (labels < num_labels) & (labels != 255)
+    index = torch.where(known, labels, num_labels).unsqueeze(1)
+    batch, height, width = labels.shape
+    zeros = torch.zeros(batch, num_labels + 1, height, width, device=labels.device)
+    return zeros.scatter_(1, index, 1.0)
+
+
+def resize_labels(labels: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Nearest resize: each output pixel takes the label under its centre.
+
+    Args:
+        labels: [B, H, W] int64.
+        size_hw: wanted height and width in pixels.
+    Returns:
+        [B, h, w] int64.
+    """
+    rows, columns = (
+        (2 * torch.arange(new, device=labels.device) + 1) * old // (2 * new)
+        for new, old in zip(size_hw, labels.shape[1:], strict=True)
+    )
+    return labels[:, rows[:, None], columns[None, :]]
+
+
+def pool_segments(features: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean feature of each segment of each image.
+
+    Args:
+        features: [B, C, h, w].
+        slots: [B, h, w] int64, 0..255.
+    Returns:
+        means: [B, 256, C] float32, 0 for a slot without pixels.
+        present: [B, 256] bool, True where the slot has a pixel.
+    """
+    batch, channels = features.shape[:2]
+    offsets = SEGMENT_SLOTS * torch.arange(batch, device=slots.device)
+    index = (slots.flatten(1) + offsets[:, None]).flatten()  # [B*h*w], 0..B*256-1
+    pixels = features.float().flatten(2).transpose(1, 2).reshape(-1, channels)  # [B*h*w, C]; sums overflow float16
+    sums = pixels.new_zeros(batch * SEGMENT_SLOTS, channels).index_add(0, index, pixels)
+    counts = pixels.new_zeros(batch * SEGMENT_SLOTS).index_add(0, index, torch.ones_like(pixels[:, 0]))
+    means = sums / counts.clamp(min=1)[:, None]
+    return means.view(batch, SEGMENT_SLOTS, channels), (counts > 0).view(batch, SEGMENT_SLOTS)
+
+
+def paint_segments(codes: Tensor, slots: Tensor) -> Tensor:
+    """Each pixel gets its segment's code.
+
+    Args:
+        codes: [B, 256, C].
+        slots: [B, H, W] int64, 0..255.
+    Returns:
+        [B, C, H, W], of the codes' type.
+    """
+    index = slots.flatten(1).unsqueeze(1).expand(-1, codes.shape[2], -1)  # [B, C, H*W]
+    return codes.transpose(1, 2).gather(2, index).unflatten(2, slots.shape[1:])
+
+
+def draw_normal(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """Draw float32 from N(0, 1) on `device`; a generator of another device draws on its own, so numbers stay its."""
+    source = generator.device if generator is not None else device
+    return torch.randn(shape, generator=generator, device=source).to(device)
+
+
+def num_condition_channels(num_labels: int | None) -> int:
+    """Number of channels that `discriminator_condition` gives."""
+    return 1 + (RANDOM_CODE_DIM if num_labels is None else num_labels + 1)
+
+
+def discriminator_condition(labels: Tensor, num_labels: int | None, generator: torch.Generator | None = None) -> Tensor:
+    """The shapes alone, without anything from the image: what D sees, and G with latent 'global' (SPADE's scheme).
+
+    Args:
+        labels: [B, H, W] int64.
+        num_labels: number of classes of semantic maps; None for segment maps, whose segments get random codes.
+        generator: source of the random numbers; None for the global one.
+    Returns:
+        [B, num_condition_channels(num_labels), H, W] float32: one-hot classes or N(0, 1) codes, then the boundary.
+    """
+    if num_labels is not None:
+        return torch.cat([one_hot(labels, num_labels), boundary_map(labels)], dim=1)
+    codes = draw_normal((labels.shape[0], SEGMENT_SLOTS, RANDOM_CODE_DIM), labels.device, generator)
+    return torch.cat([paint_segments(codes, segment_slots(labels)), boundary_map(labels)], dim=1)

@@ -1,0 +1,160 @@
+"""YAML files of options: `-c FILE` gives defaults, checked as if they stood on the command line.
+
+A saved `args.yaml` is such a file, so a run can be repeated with `train.py -c output/train/<experiment>/args.yaml`.
+"""
+
+import argparse
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from timm.utils import ParseKwargs
+
+_logger = logging.getLogger('train')
+
+# timm's transforms read None here as 'no colour jitter at all'; elsewhere null is the option's default.
+_NULL_IS_A_VALUE = frozenset({'color_jitter'})
+
+_TYPE_NAMES: dict[Any, str] = {int: 'an integer', float: 'a number', str: 'a text'}
+
+
+def parse_args(
+    parser: argparse.ArgumentParser, config_parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, str]:
+    """Reads the command line over the YAML file that it names, if any.
+
+    Args:
+        parser: parser of all options; left as it is.
+        config_parser: parser of `-c/--config` alone.
+        argv: command line without the program's name; None: that of the process.
+
+    Returns:
+        The options, and the same as YAML text for `args.yaml`.
+
+    Raises:
+        SystemExit: with status 2, if the file cannot be read or a value does not fit its option.
+    """
+    config_args, remaining = config_parser.parse_known_args(argv)
+    if config_args.config:
+        defaults = check_config(parser, load_config(parser, config_args.config), config_args.config)
+        parser = copy.deepcopy(parser)  # the caller may parse again without this file
+        parser.set_defaults(**defaults)
+    args = parser.parse_args(remaining)
+    return args, yaml.safe_dump(args.__dict__, default_flow_style=False)
+
+
+def load_config(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:
+    """Reads a YAML mapping of options; anything else stops with `parser.error` and the path."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            config = yaml.safe_load(file)
+    except OSError as error:
+        parser.error(f'argument -c/--config: cannot read {path}: {error.strerror}')
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        parser.error(f'argument -c/--config: {path} is not YAML: {error}')
+    if not isinstance(config, dict):
+        parser.error(f'argument -c/--config: {path} must hold lines of "option: value", but is {_describe(config)}')
+    return config
+
+
+def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: str) -> dict[str, Any]:
+    """Turns a YAML mapping into defaults for the parser.
+
+    Keys are an option's names, long or short, with dashes or underscores. Unknown keys are named in a warning and left
+    out; `config` itself is left out in silence.
+
+    Args:
+        parser: parser of all options.
+        config: the mapping as read.
+        path: its file, for messages.
+
+    Returns:
+        Value by dest, of the type that the command line would give.
+    """
+    actions = _actions_by_name(parser)
+    defaults: dict[str, Any] = {}
+    unknown = []
+    for key, value in config.items():
+        name = str(key).lstrip('-').replace('-', '_')
+        if name == 'config':
+            continue
+        if name not in actions:
+            unknown.append(str(key))
+            continue
+        action = actions[name]
+        if action.dest in defaults:
+            parser.error(f'{argparse.ArgumentError(action, f"{path} sets it twice")}')
+        try:
+            defaults[action.dest] = _convert(action, value)
+        except ValueError as error:
+            parser.error(f'{argparse.ArgumentError(action, f"{error} (in {path})")}')
+    if unknown:
+        _logger.warning('%s: unknown options are ignored: %s', path, ', '.join(unknown))
+    return defaults
+
+
+def _actions_by_name(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Every option that has a value, by its dest and by each of its flags without dashes in front."""
+    actions = {}
+    for action in parser._actions:
+        if action.default is argparse.SUPPRESS:  # --help, --config
+            continue
+        for name in (action.dest, *action.option_strings):
+            actions[name.lstrip('-').replace('-', '_')] = action
+    return actions
+
+
+def _convert(action: argparse.Action, value: Any) -> Any:
+    """Gives the value as the command line would, or raises ValueError with what was wanted."""
+    if value is None:
+        return None if action.dest in _NULL_IS_A_VALUE else copy.deepcopy(action.default)
+    if isinstance(action, ParseKwargs):
+        if not isinstance(value, dict):
+            raise ValueError(f'wants a mapping of names to values, not {_describe(value)}')
+        return value
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise ValueError(f'wants true or false, not {_describe(value)}')
+        return value
+    if action.nargs in ('+', '*') or isinstance(action.nargs, int):
+        return _convert_list(action, value)
+    if action.nargs == '?' and action.const is not None and isinstance(value, bool):
+        return action.const if value else action.default  # the bare flag
+    return _convert_scalar(action, value)
+
+
+def _convert_list(action: argparse.Action, value: Any) -> list[Any]:
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    if isinstance(action.nargs, int) and len(items) != action.nargs:
+        raise ValueError(f'wants {action.nargs} values, not {_describe(value)}')
+    if not items and action.nargs == '+' and action.default != []:
+        raise ValueError('wants at least one value, not an empty list')
+    return [_convert_scalar(action, item) for item in items]
+
+
+def _convert_scalar(action: argparse.Action, value: Any) -> Any:
+    wanted: Any = action.type or str
+    fits = isinstance(value, (str, int) if wanted is int else (str, int, float)) and not isinstance(value, bool)
+    try:
+        # An integer stays one where a number is wanted, as in the parser's own defaults, so args.yaml reads back alike.
+        converted = value if wanted is float and isinstance(value, int) else wanted(value)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f'wants {_TYPE_NAMES[wanted]}, not {_describe(value)}')
+    if action.choices is not None and converted not in action.choices:
+        raise ValueError(f'{converted!r} is no choice; choose from {", ".join(map(repr, action.choices))}')
+    return converted
+
+
+def _describe(value: Any) -> str:
+    """Names a YAML value as its author sees it: true, [1, 2], 'text', an empty file."""
+    if value is None:
+        return 'empty'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return f'a mapping ({", ".join(map(str, value)) or "empty"})'
+    return repr(value)

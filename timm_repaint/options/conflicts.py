@@ -1,0 +1,235 @@
+"""What --repaint refuses, with the reason and the way out; and the epochs of its phases.
+
+`check_options` runs before any work. Each check looks at the options and yields a sentence for every problem.
+"""
+
+import argparse
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from timm.optim import get_optimizer_info
+
+_logger = logging.getLogger('train')
+
+MIN_IMAGE_PX = 32  # the generator starts from a map of 1/32 of the image's side
+MIXUP_MODES = ('batch', 'pair', 'elem')
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Range of one option: its dest, a test of the value, and the range in words."""
+
+    dest: str
+    holds: Callable[[float], bool]
+    wanted: str
+
+
+def _above_zero(value: float) -> bool:
+    return 0 < value < float('inf')
+
+
+def _zero_or_more(value: float) -> bool:
+    return 0 <= value < float('inf')
+
+
+def _one_or_more(value: float) -> bool:
+    return value >= 1
+
+
+def _share(value: float) -> bool:
+    return 0 < value <= 1
+
+
+LIMITS = (
+    Limit('repaint_prob', _share, 'above 0 and at most 1; without --repaint nothing is repainted'),
+    Limit('repaint_task_weight', _zero_or_more, '0 or more'),
+    Limit('repaint_feat_weight', _zero_or_more, '0 or more'),
+    Limit('repaint_kl_weight', _zero_or_more, '0 or more'),
+    Limit('repaint_segment_kl_weight', _zero_or_more, '0 or more'),
+    Limit('repaint_rec_weight', _zero_or_more, '0 or more'),
+    Limit('repaint_g_lr', _above_zero, 'above 0; to keep the generator as it is, use --repaint-freeze'),
+    Limit('repaint_d_lr', _above_zero, 'above 0; to keep the discriminator as it is, use --repaint-freeze'),
+    Limit('repaint_width', _one_or_more, '1 or more'),
+    Limit('repaint_latent_dim', _one_or_more, '1 or more'),
+    Limit('repaint_gallery_interval', _zero_or_more, '0 or more'),
+    Limit('repaint_max_nonfinite', _one_or_more, '1 or more'),
+    Limit('fh_scale', _above_zero, 'above 0'),
+    Limit('fh_sigma', _zero_or_more, '0 or more'),
+    Limit('fh_min_size', _one_or_more, '1 or more'),
+)
+
+
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Stops at the first conflict between options, before any work.
+
+    Without `--repaint` timm's options are left alone, and repaint options that were set are named in a warning.
+
+    Args:
+        parser: parser of all options, with its own defaults.
+        args: the options as parsed; not changed.
+
+    Raises:
+        SystemExit: with status 2, by `parser.error`, which gives the reason and the way out.
+    """
+    for check in GENERAL_CHECKS + (REPAINT_CHECKS if args.repaint else ()):
+        for problem in check(args):
+            parser.error(problem)
+    if not args.repaint:
+        _warn_unused(parser, args)
+
+
+def parse_schedule(text: str) -> tuple[int, int]:
+    """Reads '2:1' as (2, 1): updates of discriminator and task, updates of encoder and generator.
+
+    Raises:
+        ValueError: if the text is not two positive integers with a colon between.
+    """
+    match = re.fullmatch(r'\s*([0-9]+)\s*:\s*([0-9]+)\s*', text)
+    counts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if min(counts) < 1:
+        raise ValueError(
+            f"the schedule is {text!r}, but must be two positive integers such as '2:1', in YAML with quotes"
+        )
+    return counts
+
+
+def resolve_repaint_epochs(args: argparse.Namespace) -> int:
+    """Number of epochs with repaints: `--repaint-epochs`, or three quarters of `--epochs`.
+
+    The three quarters are rounded, a half in favour of fine-tuning, and at least 1: 150 of 200, 7 of 10, 1 of 2.
+    """
+    if args.repaint_epochs is not None:
+        return args.repaint_epochs
+    return max(1, (3 * args.epochs + 1) // 4)
+
+
+def resolve_stop_epoch(stop_epoch: int | None, num_epochs: int) -> int:
+    """Number of epochs after which the run stops: `--stop-epoch`, or all of them.
+
+    Args:
+        stop_epoch: the option, 1..num_epochs; None: not set.
+        num_epochs: length of the whole schedule, with warm-up and cool-down.
+
+    Raises:
+        ValueError: if the option is out of range.
+    """
+    if stop_epoch is None:
+        return num_epochs
+    if not 1 <= stop_epoch <= num_epochs:
+        raise ValueError(
+            f'--stop-epoch is {stop_epoch}, but must be from 1 to {num_epochs}, the length of the schedule'
+        )
+    return stop_epoch
+
+
+def _warn_unused(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    unused = [_flag(dest) for dest in vars(args) if _is_ours(dest) and vars(args)[dest] != parser.get_default(dest)]
+    if unused:
+        _logger.warning('without --repaint these options do nothing: %s', ', '.join(unused))
+
+
+def _is_ours(dest: str) -> bool:
+    return dest == 'mask' or dest.startswith(('repaint_', 'fh_'))
+
+
+def _flag(dest: str) -> str:
+    return '--' + dest.replace('_', '-')
+
+
+def _check_evaluation(args: argparse.Namespace) -> Iterator[str]:
+    if args.cue_conflict and args.dataset != 'shapes':
+        yield f'--cue-conflict needs --dataset shapes, whose texture labels it uses; got --dataset {args.dataset!r}'
+
+
+def _check_limits(args: argparse.Namespace) -> Iterator[str]:
+    for limit in LIMITS:
+        value = getattr(args, limit.dest)
+        if value is not None and not limit.holds(value):
+            yield f'{_flag(limit.dest)} is {value}, but must be {limit.wanted}'
+
+
+def _check_phases(args: argparse.Namespace) -> Iterator[str]:
+    if args.repaint_epochs is not None and not 1 <= args.repaint_epochs <= args.epochs:
+        yield f'--repaint-epochs is {args.repaint_epochs}, but must be from 1 to --epochs {args.epochs}'
+    try:
+        parse_schedule(args.repaint_schedule)
+    except ValueError as error:
+        yield f'--repaint-schedule: {error}'
+
+
+def _check_generator(args: argparse.Namespace) -> Iterator[str]:
+    if args.repaint_split_bn and args.repaint_prob == 1 and args.repaint_mix == 'replace':
+        yield (
+            '--repaint-split-bn keeps batch norms apart for originals and repaints, but --repaint-prob 1 leaves no '
+            'originals in a batch; lower it, or use --repaint-mix both'
+        )
+    if args.repaint_freeze and not args.repaint_checkpoint:
+        yield '--repaint-freeze needs --repaint-checkpoint FILE: a generator that never learned paints noise'
+    if args.repaint_checkpoint and not os.path.isfile(args.repaint_checkpoint):
+        yield f'--repaint-checkpoint: there is no file {args.repaint_checkpoint}'
+
+
+def _check_loading(args: argparse.Namespace) -> Iterator[str]:
+    if args.naflex_loader:
+        yield '--repaint needs whole images, but --naflex-loader gives patch sequences; leave one of them out'
+    if args.aug_splits:
+        yield '--repaint gives each image views of its own; leave out --aug-splits'
+    if args.jsd_loss:
+        yield '--jsd-loss compares the views of --aug-splits, which --repaint does not take; leave it out'
+    if args.split_bn:
+        yield '--split-bn is for --aug-splits; with --repaint use --repaint-split-bn'
+
+
+def _check_model(args: argparse.Namespace) -> Iterator[str]:
+    if args.torchscript:
+        yield '--torchscript has no place for the gradient to the generator; with --repaint use --torchcompile'
+    try:
+        second_order = get_optimizer_info(args.opt.lower().split('_')[-1]).second_order
+    except ValueError:  # not timm's name of an optimizer: timm says so itself
+        second_order = False
+    if second_order:
+        yield f'--opt {args.opt} wants second derivatives, which --repaint does not compute; use a first-order one'
+
+
+def _check_images(args: argparse.Namespace) -> Iterator[str]:
+    reason = '--repaint paints RGB images'
+    if args.in_chans not in (None, 3):
+        yield f'{reason}, but --in-chans is {args.in_chans}; leave it out'
+    if args.input_size is not None and args.input_size[0] != 3:
+        yield f'{reason}, but --input-size has {args.input_size[0]} channels; make its first number 3'
+    if args.input_img_mode not in (None, 'RGB'):
+        yield f'{reason}, but --input-img-mode is {args.input_img_mode}; leave it out'
+    sizes_px = {
+        '--img-size': [] if args.img_size is None else [args.img_size],
+        '--input-size': (args.input_size or [])[1:],
+        '--train-img-sizes': args.train_img_sizes or [],
+    }
+    for flag, values in sizes_px.items():
+        if values and min(values) < MIN_IMAGE_PX:
+            yield f'--repaint needs images of {MIN_IMAGE_PX} px or more, but {flag} has {min(values)}'
+
+
+def _check_mixing(args: argparse.Namespace) -> Iterator[str]:
+    if args.mixup <= 0 and args.cutmix <= 0 and args.cutmix_minmax is None:
+        return
+    if args.mixup_mode not in MIXUP_MODES:
+        yield f'--mixup-mode is {args.mixup_mode}, but with --repaint must be one of {", ".join(MIXUP_MODES)}'
+    for flag, sizes in (('--batch-size', [args.batch_size]), ('--train-batch-sizes', args.train_batch_sizes or [])):
+        odd = [size for size in sizes if size % 2]
+        if odd:
+            yield f'--mixup and --cutmix mix images in pairs, but {flag} has {odd[0]}; make it even'
+
+
+GENERAL_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (_check_evaluation,)
+REPAINT_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (
+    _check_limits,
+    _check_phases,
+    _check_generator,
+    _check_loading,
+    _check_model,
+    _check_images,
+    _check_mixing,
+)

@@ -1,0 +1,155 @@
+"""The options of Repaint: co-training with a generator that repaints the training images.
+
+Defaults are those of the trial in the project's notes on small photographs; where the paper (BMVC 2021, section 4)
+used another value, the help says so. `recipes/paper.yaml` sets the paper's.
+"""
+
+import argparse
+
+from timm_repaint.masks import MASK_SOURCES
+
+
+def add_mask_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose where the masks come from."""
+    add = parser.add_argument_group('Repaint: masks').add_argument
+    add(
+        '--mask',
+        type=str,
+        default='fh',
+        choices=sorted(MASK_SOURCES),
+        help='source of the masks; fh: Felzenszwalb-Huttenlocher segments. Paper: fh, or DeepLab-v2',
+    )
+    add('--fh-scale', type=float, metavar='X', help='fh: higher gives larger segments; unset: from the image size')
+    add('--fh-sigma', type=float, default=0.5, metavar='PX', help='fh: blur of the image ahead of segmentation')
+    add('--fh-min-size', type=int, metavar='PX', help='fh: pixels of the smallest segment; unset: from the image size')
+
+
+def add_repaint_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say when, and how much of each batch, is repainted."""
+    add = parser.add_argument_group('Repaint').add_argument
+    add('--repaint', action='store_true', help='co-train with a generator that repaints the training images')
+    add(
+        '--repaint-epochs',
+        type=int,
+        metavar='N',
+        help='epochs with repaints; the rest of --epochs is fine-tuning on originals in the same learning-rate '
+        'schedule. Unset: three quarters. Paper: 150 of 200',
+    )
+    add(
+        '--repaint-schedule',
+        type=str,
+        default='2:1',
+        metavar='A:B',
+        help='updates of discriminator and task : updates of encoder and generator. Paper: 2:1',
+    )
+    add('--repaint-prob', type=float, default=0.5, metavar='P', help='share of a batch that is repainted. Paper: 1')
+    add(
+        '--repaint-mix',
+        type=str,
+        default='replace',
+        choices=['replace', 'both'],
+        help="repaints stand in for their originals, or come on top ('both'). Paper: replace",
+    )
+    add('--repaint-split-bn', action='store_true', help='batch norms of their own for repaints. Paper: not used')
+    add(
+        '--repaint-freeze',
+        action='store_true',
+        help='do not train the generator; needs --repaint-checkpoint. Paper: not used',
+    )
+    add(
+        '--repaint-checkpoint',
+        type=str,
+        default='',
+        metavar='FILE',
+        help='start encoder, generator and discriminator from this run. Paper: from scratch',
+    )
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that shape the encoder and the generator."""
+    add = parser.add_argument_group('Repaint: networks').add_argument
+    add(
+        '--repaint-generator',
+        type=str,
+        default='light',
+        choices=['light', 'spade'],
+        help='generator of our own, or the full-size SPADE one. Paper: a light one; SPADE as a row of Table 3',
+    )
+    add('--repaint-width', type=int, default=16, metavar='N', help='channels at full size. Paper: not said; SPADE: 64')
+    add(
+        '--repaint-latent',
+        type=str,
+        default='segment',
+        choices=['segment', 'global'],
+        help='a random code for each segment, or one for the image. Paper: follows SPADE, which has one for the image',
+    )
+    add(
+        '--repaint-latent-dim',
+        type=int,
+        metavar='N',
+        help="length of the code; unset: 8 for a segment's, 64 for the image's. Paper: not said; SPADE: 256",
+    )
+
+
+def add_gan_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the losses and optimizers of encoder, generator and discriminator."""
+    add = parser.add_argument_group('Repaint: losses and learning rates').add_argument
+    add(
+        '--repaint-task-weight',
+        type=float,
+        default=1.0,
+        metavar='X',
+        help="weight of the task's loss for the generator. Paper: 1; 0 is its row 'w/o task-loss'",
+    )
+    add(
+        '--repaint-gan-loss',
+        type=str,
+        default='hinge',
+        choices=['hinge', 'original', 'lsgan'],
+        help="the GAN's loss. Paper: prints 'original', and builds on SPADE's code, which uses hinge",
+    )
+    add(
+        '--repaint-feat-weight',
+        type=float,
+        default=10.0,
+        metavar='X',
+        help="weight of feature matching. Paper: follows pix2pixHD's, 10",
+    )
+    add(
+        '--repaint-kl-weight',
+        type=float,
+        default=0.05,
+        metavar='X',
+        help="weight of the KL divergence of the image's code. Paper: follows SPADE's, 0.05",
+    )
+    add(
+        '--repaint-segment-kl-weight',
+        type=float,
+        default=1.0,
+        metavar='X',
+        help="the same for the segments' codes; low: faithful, high: diverse. Paper: no such codes",
+    )
+    add(
+        '--repaint-rec-weight',
+        type=float,
+        default=0.0,
+        metavar='X',
+        help='weight of the pixel difference between repaint and original. Paper: not used',
+    )
+    add('--repaint-g-lr', type=float, default=1e-3, metavar='LR', help='encoder and generator, Adam. Paper: 1e-4')
+    add('--repaint-d-lr', type=float, default=2e-3, metavar='LR', help='discriminator, Adam. Paper: 4e-4')
+    add(
+        '--repaint-max-nonfinite',
+        type=int,
+        default=20,
+        metavar='N',
+        help='stop the run after N generator or discriminator updates in a row were skipped because their loss was '
+        'not finite. Paper: not said',
+    )
+    add(
+        '--repaint-gallery-interval',
+        type=int,
+        default=10,
+        metavar='N',
+        help='epochs between two galleries of repaints; 0: only at the end. Paper: not said',
+    )

@@ -1,0 +1,133 @@
+"""Repainter = E + G: (image, label map) -> the image with the same shapes and newly drawn texture and colour.
+
+Source: Repaint section 3; with latent 'segment', every segment has its own latent besides the global one.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from timm_repaint.networks import (
+    Encoder,
+    Posterior,
+    SpadeGenerator,
+    boundary_map,
+    check_latent,
+    discriminator_condition,
+    draw_normal,
+    generator_spec,
+    num_condition_channels,
+    one_hot,
+    paint_segments,
+    segment_slots,
+)
+
+MIN_SIZE_PX = 32
+GLOBAL_DIM = 64
+SEGMENT_DIM = 8
+
+
+class Repaint(NamedTuple):
+    """What `Repainter` returns."""
+
+    image_pm1: Tensor  # [B, 3, H, W] float32 in [-1, 1]
+    posterior: Posterior
+    condition: Tensor  # [B, K, H, W] float32, what G saw
+
+
+def sample_latent(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw z from N(mu, exp(logvar)), with gradients to both (Kingma and Welling, ICLR 2014).
+
+    Args:
+        mu: [..., Z].
+        logvar: [..., Z].
+        generator: source of the random numbers; None for the global one.
+    Returns:
+        [..., Z].
+    """
+    return mu + torch.exp(0.5 * logvar) * draw_normal(tuple(mu.shape), mu.device, generator)
+
+
+class Repainter(nn.Module):
+    """Encoder and generator. `Repainter(**repainter.config)` has the same layers.
+
+    Args:
+        latent: 'segment' (a latent a segment and a global one of 64) or 'global' (one for the picture).
+        latent_dim: size of a segment's latent (None: 8) or of the global one (None: 64).
+        width: channels of the encoder's first layer and of the light generator at half size.
+        generator: 'light', or 'spade' for the full-size generator of SPADE.
+        num_labels: number of classes of semantic maps; None for segment maps.
+    Raises:
+        ValueError: if the latent or generator is unknown, or a size is below 1.
+    """
+
+    def __init__(
+        self,
+        latent: str = 'segment',
+        latent_dim: int | None = None,
+        width: int = 16,
+        generator: str = 'light',
+        num_labels: int | None = None,
+    ):
+        super().__init__()
+        check_latent(latent)
+        if latent_dim is None:
+            latent_dim = SEGMENT_DIM if latent == 'segment' else GLOBAL_DIM
+        for name, value in {'latent_dim': latent_dim, 'width': width, 'num_labels': num_labels}.items():
+            if value is not None and value < 1:
+                raise ValueError(f'{name} is {value}, must be at least 1')
+        self.config: dict[str, Any] = {
+            'latent': latent,
+            'latent_dim': latent_dim,
+            'width': width,
+            'generator': generator,
+            'num_labels': num_labels,
+        }
+        self.num_labels = num_labels
+        per_segment = latent == 'segment'
+        global_dim = GLOBAL_DIM if per_segment else latent_dim
+        if per_segment:
+            self.cond_channels = latent_dim + 1 + (0 if num_labels is None else num_labels + 1)
+        else:
+            self.cond_channels = num_condition_channels(num_labels)
+        self.encoder = Encoder(latent, global_dim, latent_dim, width)
+        self.generator = SpadeGenerator(self.cond_channels, global_dim, generator_spec(generator, width))
+
+    def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repaint:
+        """Repaint a batch.
+
+        Args:
+            image_pm1: [B, 3, H, W] in [-1, 1], H and W at least 32.
+            labels: [B, H, W] int64, segment ids of any value or class ids (255 = unknown).
+            generator: source of the random numbers; None for the global one.
+        Returns:
+            The repaint, float32 in [-1, 1], with the posterior (for the KL divergence) and what G saw.
+        Raises:
+            ValueError: if the image or the label map has a wrong shape.
+        """
+        _check_inputs(image_pm1, labels)
+        posterior = self.encoder(image_pm1, segment_slots(labels))
+        z = sample_latent(posterior.global_mu, posterior.global_logvar, generator)  # [B, Z]
+        condition = self._condition(posterior, labels, generator)  # [B, K, H, W]
+        repaint_pm1 = self.generator(condition, z).float()  # [B, 3, H, W]
+        return Repaint(repaint_pm1, posterior, condition)
+
+    def _condition(self, posterior: Posterior, labels: Tensor, generator: torch.Generator | None) -> Tensor:
+        if posterior.segment_mu is None or posterior.segment_logvar is None:
+            return discriminator_condition(labels, self.num_labels, generator)
+        codes = sample_latent(posterior.segment_mu, posterior.segment_logvar, generator)  # [B, 256, Z]
+        parts = [paint_segments(codes, segment_slots(labels)), boundary_map(labels)]
+        if self.num_labels is not None:
+            parts.append(one_hot(labels, self.num_labels))
+        return torch.cat(parts, dim=1)
+
+
+def _check_inputs(image_pm1: Tensor, labels: Tensor) -> None:
+    if image_pm1.ndim != 4 or image_pm1.shape[1] != 3:
+        raise ValueError(f'the image batch is {tuple(image_pm1.shape)}, must be [B, 3, H, W]: repainting needs RGB')
+    batch, _, height, width = image_pm1.shape
+    if min(height, width) < MIN_SIZE_PX:
+        raise ValueError(f'the images are {height}x{width} px, repainting needs {MIN_SIZE_PX}; use a larger input size')
+    if tuple(labels.shape) != (batch, height, width):
+        raise ValueError(f'the label maps are {tuple(labels.shape)}, the images need {(batch, height, width)}')

@@ -1,0 +1,62 @@
+"""Does the classifier decide by shape or by texture? Its accuracy by each on images where the two disagree."""
+
+import json
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import torch
+from timm.data import create_loader
+from torch import Tensor
+
+from timm_repaint.data.shapes import ShapesDataset
+
+if TYPE_CHECKING:
+    from timm_repaint.engine.run import Run
+
+_logger = logging.getLogger('train')
+
+
+def shape_and_texture_accuracy(predictions: Tensor, shapes: Tensor, textures: Tensor) -> dict[str, float]:
+    """Share of predictions that are the image's shape, and that are the class of its texture, in percent.
+
+    Args:
+        predictions, shapes, textures: Class indices, [N].
+    """
+    return {
+        'shape': 100 * (predictions == shapes).float().mean().item(),
+        'texture': 100 * (predictions == textures).float().mean().item(),
+    }
+
+
+@torch.inference_mode()
+def report_cue_conflict(run: 'Run') -> None:
+    """Log both accuracies on the built-in set's split 'cue-conflict' and write them to `cue_conflict.json`."""
+    input_size = run.data_config['input_size']
+    dataset = ShapesDataset('cue-conflict', run.args.val_num_samples, image_size=max(input_size[-2:]))
+    loader = create_loader(
+        dataset,  # type: ignore[arg-type]
+        input_size=input_size,
+        batch_size=run.args.validation_batch_size or run.args.batch_size,
+        interpolation=run.data_config['interpolation'],
+        mean=run.data_config['mean'],
+        std=run.data_config['std'],
+        crop_pct=run.data_config['crop_pct'],
+        num_workers=run.args.workers,
+        device=run.device,
+        img_dtype=run.precision.model_dtype or torch.float32,
+    )
+    model = run.task.get_eval_model()
+    assert model is not None
+    model.eval()
+    predictions, shapes = [], []
+    for images, target in loader:
+        with run.precision.autocast():
+            predictions.append(model(images).argmax(dim=1).cpu())
+        shapes.append(target.cpu())
+    textures = torch.tensor([dataset.texture_label(index) for index in range(len(dataset))])
+    result = shape_and_texture_accuracy(torch.cat(predictions), torch.cat(shapes), textures)
+    _logger.info('Cue conflict: %.1f %% by shape, %.1f %% by texture.', result['shape'], result['texture'])
+    if run.output.folder:
+        with open(os.path.join(run.output.folder, 'cue_conflict.json'), 'w') as file:
+            json.dump({'epochs': run.stop_epoch, 'images': len(dataset), **result}, file, indent=2)

@@ -1,0 +1,118 @@
+"""Galleries: originals, their masks and their repaints side by side in one PNG."""
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+MIN_CELL_PX = 96
+CAPTION_PX = 72
+GAP_PX = 4
+MARGIN_RGB = (255, 255, 255)
+UNKNOWN_LABEL = 255  # in semantic maps
+UNKNOWN_RGB = (128, 128, 128)
+NUM_LABELS = 2**16
+GOLDEN_RATIO = 0.618033988749895
+
+Images = Sequence[np.ndarray] | np.ndarray
+
+
+@lru_cache(maxsize=1)
+def _palette() -> np.ndarray:
+    """A colour a label, [65536, 3] uint8: golden-ratio steps in hue, coprime cycles of saturation and value."""
+    labels = np.arange(NUM_LABELS)
+    hue = (labels * GOLDEN_RATIO) % 1
+    saturation = np.array([0.85, 0.55, 0.7])[labels % 3]
+    value = np.array([0.95, 0.6, 0.8, 0.45])[labels % 4]
+    wheel = np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1  # [65536, 3], HSV's three ramps
+    rgb = value[:, None] * (1 - saturation[:, None] * (1 - np.clip(wheel, 0, 1)))
+    palette = np.rint(255 * rgb).astype(np.uint8)
+    palette[UNKNOWN_LABEL] = UNKNOWN_RGB
+    return palette
+
+
+def colorize_labels(labels: np.ndarray) -> np.ndarray:
+    """Paints a label map: each label has its own colour, the same in every picture; 255 (unknown) is grey.
+
+    Args:
+        labels: [H, W] integers, 0 to 65535.
+
+    Returns:
+        RGB, [H, W, 3] uint8.
+
+    Raises:
+        ValueError: if labels is not [H, W] or holds values outside 0 to 65535.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2:
+        raise ValueError(f'a label map is [H, W], got {labels.shape}')
+    if labels.size and (labels.min() < 0 or labels.max() >= NUM_LABELS):
+        raise ValueError(f'labels go from {labels.min()} to {labels.max()}; 0 to {NUM_LABELS - 1} expected')
+    return _palette()[labels.astype(np.int64)]
+
+
+def save_gallery(
+    path: str | os.PathLike, originals_u8: Images, labels: Images, repaints_u8: Sequence[Images] | np.ndarray
+) -> None:
+    """Writes a PNG with a column an image and the rows original, mask, repaint 1, repaint 2, ...
+
+    Small images are enlarged by whole factors, pixels kept, until a cell is at least 96 px. The file is written beside
+    its place and moved there, so nobody sees half of it.
+
+    Args:
+        path: the PNG; its folder is made if missing.
+        originals_u8: N images, [H, W, 3] uint8.
+        labels: N label maps, [H, W], see colorize_labels.
+        repaints_u8: one or more times N images, [H, W, 3] uint8; repaints_u8[k][n] is repaint k of image n.
+
+    Raises:
+        ValueError: if there is no image, or a row has another number of images than originals_u8.
+    """
+    rows = {'original': list(originals_u8), 'mask': [colorize_labels(label_map) for label_map in labels]}
+    rows |= {f'repaint {number}': list(row) for number, row in enumerate(repaints_u8, start=1)}
+    num_images = len(rows['original'])
+    if num_images == 0:
+        raise ValueError('a gallery needs at least one image')
+    for caption, row in rows.items():
+        if len(row) != num_images:
+            raise ValueError(f'gallery row {caption!r} has {len(row)} images, there are {num_images} originals')
+    _write_png(Path(path), _draw_rows(rows))
+
+
+def _draw_rows(rows: dict[str, list[np.ndarray]]) -> Image.Image:
+    cells = {caption: [_enlarge(image) for image in row] for caption, row in rows.items()}
+    cell_width = max(cell.width for row in cells.values() for cell in row)
+    cell_height = max(cell.height for row in cells.values() for cell in row)
+    num_columns = len(cells['original'])
+    size = (
+        CAPTION_PX + num_columns * (cell_width + GAP_PX) + GAP_PX,
+        len(cells) * (cell_height + GAP_PX) + GAP_PX,
+    )
+    sheet = Image.new('RGB', size, MARGIN_RGB)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default()
+    for row_number, (caption, row) in enumerate(cells.items()):
+        top = GAP_PX + row_number * (cell_height + GAP_PX)
+        draw.text((2 * GAP_PX, top + cell_height // 2), caption, fill=(0, 0, 0), font=font, anchor='lm')
+        for column, cell in enumerate(row):
+            sheet.paste(cell, (CAPTION_PX + GAP_PX + column * (cell_width + GAP_PX), top))
+    return sheet
+
+
+def _enlarge(image_u8: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(np.asarray(image_u8))
+    factor = max(1, -(-MIN_CELL_PX // min(picture.size)))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def _write_png(path: Path, sheet: Image.Image) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        sheet.save(beside, format='PNG')
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

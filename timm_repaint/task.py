@@ -1,0 +1,200 @@
+"""RepaintTask: one batch through E, G, T and D. START HERE.
+
+`image -> S -> labels;  image -> E -> (mu, logvar) -> z;  (labels, z) -> G -> repaint;  repaint -> T and D`
+
+S has already run: the loader's batches carry the label map behind the image (`data/masked.py`). E and G are the
+`Repainter`, T is any timm task (classification, distillation), D judges patches. Who learns in which update, the
+optimizers' steps and the 2:1 pattern are in `engine/repaint_loop.py`; state and wrappers in `task_state.py`.
+Source: Repaint (BMVC 2021), sections 3.1 and 3.2.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.task import TrainingTask
+from timm.utils import unwrap_model
+from torch import Tensor, nn
+
+from timm_repaint.data.masked import split_labels
+from timm_repaint.frozen import frozen, untracked
+from timm_repaint.losses import (
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+    kl_divergence,
+    segment_kl_divergence,
+)
+from timm_repaint.networks.discriminator import Features, split_logits
+from timm_repaint.networks.label_maps import discriminator_condition
+from timm_repaint.repainter import Repainter
+from timm_repaint.task_state import WrappingTask
+
+AfterRepaint = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class RepaintSettings:
+    """How batches are made and losses weighed; the help of each `--repaint-…` option says what it does."""
+
+    prob: float = 0.5
+    mix: str = 'replace'
+    split_bn: bool = False
+    gan_loss: str = 'hinge'
+    task_weight: float = 1.0
+    feat_weight: float = 10.0
+    kl_weight: float = 0.05
+    segment_kl_weight: float = 1.0
+    rec_weight: float = 0.0
+
+
+class RepaintTask(WrappingTask):
+    """A timm task whose training images are repainted by a co-trained generator.
+
+    Args:
+        task: T with its loss: a timm training task.
+        repainter: E and G.
+        discriminator: D; None when the repainter is frozen.
+        settings: Shares of the batch and weights of the losses.
+        normalization: Mean and std of T's images, three values each, for pixels in [0, 1].
+        after_repaint: (image_norm, target) -> the same after MixUp, CutMix and random erasing.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        repainter: Repainter,
+        discriminator: nn.Module | None,
+        settings: RepaintSettings,
+        normalization: tuple[Tensor, Tensor],
+        after_repaint: AfterRepaint,
+    ) -> None:
+        super().__init__(task, repainter, discriminator)
+        self.settings = settings
+        self.after_repaint = after_repaint
+        mean, std = (values.float().view(1, 3, 1, 1).to(self.device) for values in normalization)
+        self.register_buffer('mean', mean, persistent=False)
+        self.register_buffer('std', std, persistent=False)
+
+    def forward(self, batch: Tensor, target: Tensor) -> dict[str, Any]:
+        """The D+T update's losses: T's on a batch of which a share is repainted, D's on originals and repaints.
+
+        Args:
+            batch: [B, 5, H, W]: image_norm, low and high byte of the label map.
+            target: Labels, [B].
+
+        Returns:
+            'loss' of T, 'discriminator_loss' (without D absent), 'hits_repaint' and 'hits_original': (hits, images).
+        """
+        image_norm, labels = split_labels(batch)  # [B, 3, H, W], [B, H, W]
+        count = self.num_repaints(len(target))
+        image_pm1, labels = self.to_pm1(image_norm[:count]), labels[:count]  # [K, 3, H, W], [K, H, W]
+        with torch.no_grad(), frozen(self.repainter):
+            repaint_pm1 = unwrap_model(self.repainter)(image_pm1, labels).image_pm1  # [K, 3, H, W]
+        losses = self._task_losses(image_norm, self.to_norm(repaint_pm1, image_norm.dtype), target)
+        if self.discriminator is not None:
+            real, fake = self._judge_together(image_pm1, repaint_pm1, labels)
+            real_logits, fake_logits = split_logits(real)[0], split_logits(fake)[0]
+            losses['discriminator_loss'] = discriminator_loss(real_logits, fake_logits, self.settings.gan_loss)
+        return losses
+
+    def generator_losses(self, batch: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The E+G update's losses on the repainted share of a batch; freeze T and D around it and its backward pass.
+
+        Returns:
+            'loss', the weighted sum of its parts 'gan', 'feat', 'kl', 'segment_kl', 'rec' and 'task'.
+        """
+        image_norm, labels = split_labels(batch)
+        count = self.num_repaints(len(target))
+        image_pm1, labels, target = self.to_pm1(image_norm[:count]), labels[:count], target[:count]
+        repaint_pm1, posterior, _ = self.repainter(image_pm1, labels)  # [K, 3, H, W]
+        judge, condition = unwrap_model(self.discriminator), self._condition(labels)
+        with torch.no_grad():
+            _, real_features = split_logits(judge(image_pm1, condition))
+        fake_logits, fake_features = split_logits(judge(repaint_pm1, condition))
+        zero = repaint_pm1.new_zeros(())
+        settings = self.settings
+        parts = {
+            'gan': generator_loss(fake_logits, settings.gan_loss),
+            'feat': feature_matching_loss(real_features, fake_features),
+            'kl': kl_divergence(posterior.global_mu, posterior.global_logvar),
+            'segment_kl': zero if posterior.segment_mu is None else segment_kl_divergence(*posterior[2:]),
+            'rec': (repaint_pm1 - image_pm1).abs().mean() if settings.rec_weight else zero,
+            'task': zero,
+        }
+        if settings.task_weight:
+            mixed = self.after_repaint(self.to_norm(repaint_pm1, image_norm.dtype), target)
+            parts['task'] = self.task(*mixed)['loss']
+        weights = {'gan': 1.0, **{part: getattr(settings, f'{part}_weight') for part in parts if part != 'gan'}}
+        return {'loss': sum((weights[part] * parts[part] for part in parts), zero), **parts}
+
+    def num_repaints(self, batch_size: int) -> int:
+        """Images of a batch that are repainted: its first ones (the loader has shuffled it), an even number if it can.
+
+        MixUp pairs images, so what T sees must be even too.
+        """
+        count = round(self.settings.prob * batch_size)
+        if batch_size % 2 == 0:
+            count -= count % 2
+        return min(batch_size, max(count, min(2, batch_size)))
+
+    def to_pm1(self, image_norm: Tensor) -> Tensor:
+        """T's normalised image -> float32 in [-1, 1]."""
+        return (image_norm.float() * self.std + self.mean) * 2 - 1
+
+    def to_norm(self, image_pm1: Tensor, dtype: torch.dtype) -> Tensor:
+        """Image in [-1, 1] -> T's normalised image in T's number format."""
+        return (((image_pm1.float() + 1) / 2 - self.mean) / self.std).to(dtype)
+
+    def _task_losses(self, image_norm: Tensor, repaint_norm: Tensor, target: Tensor) -> dict[str, Any]:
+        """T's loss on repaints and originals, and its hits on each."""
+        count = len(repaint_norm)
+        first_original = 0 if self.settings.mix == 'both' else count
+        originals, original_target = image_norm[first_original:], target[first_original:]
+        repaint_target = target[:count]
+        if self.settings.split_bn:
+            # Originals alone move the running statistics; each part is normalised with its own.
+            result = self.task(*self.after_repaint(originals, original_target))
+            with untracked(self.task):
+                repainted = self.task(*self.after_repaint(repaint_norm, repaint_target))
+            outputs = (repainted['output'], result['output'])
+            loss = (repainted['loss'] * count + result['loss'] * len(originals)) / (count + len(originals))
+        else:
+            batch, both_targets = torch.cat([repaint_norm, originals]), torch.cat([repaint_target, original_target])
+            result = self.task(*self.after_repaint(batch, both_targets))
+            outputs = (result['output'][:count], result['output'][count:])
+            loss = result['loss']
+        return {
+            'loss': loss,
+            'hits_repaint': count_hits(outputs[0], repaint_target),
+            'hits_original': count_hits(outputs[1], original_target),
+        }
+
+    def _condition(self, labels: Tensor) -> Tensor:
+        return discriminator_condition(labels, unwrap_model(self.repainter).config['num_labels'])
+
+    def _judge_together(
+        self, image_pm1: Tensor, repaint_pm1: Tensor, labels: Tensor
+    ) -> tuple[list[Features], list[Features]]:
+        """D on originals and repaints in one batch, under the same condition: (real, fake) outputs."""
+        assert self.discriminator is not None
+        condition = self._condition(labels)
+        outputs = self.discriminator(torch.cat([image_pm1, repaint_pm1]), torch.cat([condition, condition]))
+        real = [[layer.chunk(2)[0] for layer in scale] for scale in outputs]
+        fake = [[layer.chunk(2)[1] for layer in scale] for scale in outputs]
+        return real, fake
+
+
+@torch.no_grad()
+def count_hits(output: Tensor, target: Tensor) -> tuple[Tensor, int]:
+    """Hits of the classifier on images of which it was asked for `target`, and their number.
+
+    Under MixUp an image holds two classes; the hit is on its own.
+    """
+    if output.ndim != 2:  # distillation heads and detectors have other outputs
+        return output.new_zeros(()), 0
+    return (output.argmax(dim=1) == target).float().sum(), len(target)

@@ -1,0 +1,131 @@
+"""What a task around another task passes on, and the state of E, G and D in a checkpoint."""
+
+import argparse
+from typing import Any
+
+import torch
+from timm.task import TrainingTask
+from timm.utils import unwrap_model
+from torch import nn
+
+from timm_repaint.gan_optimizer import GanOptimizer
+from timm_repaint.repainter import Repainter
+
+# E, G, D and their optimizers in a checkpoint's `task_state`, beside what T's own task keeps there.
+REPAINT_KEY = 'repaint'
+
+
+class WrappingTask(TrainingTask):
+    """Holds T's own task and the GAN; everything that timm asks of a task about T is T's own task's answer.
+
+    So a checkpoint's `state_dict` is plain T, which timm's `validate.py` and `create_model(checkpoint_path=…)` read.
+
+    Attributes:
+        optimizers: 'generator' (E+G) and 'discriminator'; empty when the repainter is frozen.
+    """
+
+    def __init__(self, task: TrainingTask, repainter: Repainter, discriminator: nn.Module | None) -> None:
+        super().__init__(device=task.device, dtype=task.dtype, verbose=task.verbose)
+        self.task = task
+        self.repainter: nn.Module = repainter
+        self.discriminator = discriminator
+        self.optimizers: dict[str, GanOptimizer] = {}
+
+    def get_trainable_module(self, ema: bool = False) -> nn.Module | None:
+        return self.task.get_trainable_module(ema=ema)
+
+    def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> nn.Module | None:
+        return self.task.get_eval_model(module, ema=ema)
+
+    def get_clip_parameters(self, exclude_head: bool = False) -> Any:
+        return self.task.get_clip_parameters(exclude_head=exclude_head)
+
+    def setup_ema(self, *args: Any, **kwargs: Any) -> nn.Module:
+        return self.task.setup_ema(*args, **kwargs)
+
+    def compile_ema(self, *args: Any, **kwargs: Any) -> nn.Module | None:
+        return self.task.compile_ema(*args, **kwargs)
+
+    def no_sync(self) -> Any:
+        return self.task.no_sync()
+
+    def compile(self, *args: Any, **kwargs: Any) -> nn.Module | None:  # type: ignore[override]
+        """Compile T, E+G and D one by one."""
+        compiled = self.task.compile(*args, **kwargs)
+        self.repainter.compile(*args, **kwargs)
+        if self.discriminator is not None:
+            self.discriminator.compile(*args, **kwargs)
+        return compiled
+
+    def prepare_distributed(self, device_ids: list | None = None, **ddp_kwargs: Any) -> 'WrappingTask':
+        """Wrap T, E+G and D one by one: in each update some of them get no gradient."""
+        self.task.prepare_distributed(device_ids=device_ids, **ddp_kwargs)
+        return self
+
+    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
+        """E, G, D and their optimizers, and the state of T's own task, as tensors and plain values."""
+        inner = self.task.get_task_state(module, ema=ema)
+        if ema:
+            return inner
+        repainter = unwrap_model(self.repainter)
+        state = {
+            'repainter': {'config': repainter.config, 'state_dict': repainter.state_dict()},
+            'optimizers': {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }
+        if self.discriminator is not None:
+            state['discriminator'] = unwrap_model(self.discriminator).state_dict()
+        return {**inner, REPAINT_KEY: state}
+
+    def load_task_state(
+        self, state: dict[str, Any] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
+    ) -> None:
+        """Take E, G, D and their optimizers from a checkpoint.
+
+        Raises:
+            ValueError: if the checkpoint has no generator, or one of another shape.
+        """
+        if ema:
+            self.task.load_task_state(state, strict, module, ema)
+            return
+        if not state or REPAINT_KEY not in state:
+            raise ValueError(
+                'the checkpoint is of a run without --repaint: start from its classifier with --initial-checkpoint'
+            )
+        self.task.load_task_state(state, strict)
+        state = state[REPAINT_KEY]
+        load_repainter_state(unwrap_model(self.repainter), state['repainter'])
+        if self.discriminator is not None and 'discriminator' in state:
+            unwrap_model(self.discriminator).load_state_dict(state['discriminator'])
+        for name, optimizer in self.optimizers.items():
+            if name in state['optimizers']:
+                optimizer.load_state_dict(state['optimizers'][name])
+
+
+def load_repainter_state(repainter: Repainter, state: dict[str, Any]) -> None:
+    """Load E and G, after a look at whether the networks are the same.
+
+    Raises:
+        ValueError: naming the settings that differ.
+    """
+    ours, theirs = repainter.config, state['config']
+    differ = [f'{key} is {theirs.get(key)}, here {ours[key]}' for key in ours if theirs.get(key) != ours[key]]
+    if differ:
+        raise ValueError(f'the generator in the checkpoint is another one: {"; ".join(differ)}')
+    repainter.load_state_dict(state['state_dict'])
+
+
+def load_repainter(path: str) -> Repainter:
+    """E and G of a `train.py --repaint` run, from its checkpoint (tensors and plain values only, no pickle).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is of a run without `--repaint`.
+    """
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+    state = (checkpoint.get('task_state') or {}).get(REPAINT_KEY)
+    if state is None:
+        raise ValueError(f'{path} has no generator: it is not a checkpoint of train.py --repaint')
+    repainter = Repainter(**state['repainter']['config'])
+    repainter.load_state_dict(state['repainter']['state_dict'])
+    return repainter

@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Train an image classifier as timm's script does; with `--repaint`, co-train a generator ahead of the classifier.
+
+The names in this module are those of timm's script, for wrappers that use them. The stages of a run are in
+`timm_repaint/engine/run.py`, the repaint method in `timm_repaint/task.py`.
+"""
+
+import argparse
+
+from timm import utils
+from timm.models import create_model
+
+from timm_repaint.engine.loop import train_one_epoch, validate
+from timm_repaint.engine.run import Functions, run_training
+from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
+
+config_parser = build_config_parser()
+parser = build_parser()
+
+
+def _parse_args() -> tuple[argparse.Namespace, str]:
+    """The options from the command line and the YAML file, and their text for `args.yaml`."""
+    return parse_args(parser, config_parser)
+
+
+def main() -> None:
+    utils.setup_default_logging()
+    args, args_text = _parse_args()
+    check_options(parser, args)
+    run_training(args, args_text, Functions(create_model, train_one_epoch, validate))
+
+
+if __name__ == '__main__':
+    main()
