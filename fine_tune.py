@@ -17,6 +17,7 @@ from timm.utils import load_checkpoint_metadata
 
 from timm_repaint.engine.loop import train_one_epoch, validate
 from timm_repaint.engine.run import Functions, run_training
+from timm_repaint.errors import run_command
 from timm_repaint.options import build_config_parser, build_parser, check_options, resolve_repaint_epochs
 from timm_repaint.options import parse_args as parse_options
 
@@ -86,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

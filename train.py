@@ -12,6 +12,7 @@ from timm.models import create_model
 
 from timm_repaint.engine.loop import train_one_epoch, validate
 from timm_repaint.engine.run import Functions, run_training
+from timm_repaint.errors import run_command
 from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
 
 config_parser = build_config_parser()
@@ -31,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from timm.data.readers.img_extensions import get_img_extensions
 
 from timm_repaint.data.samples import to_pm1, to_u8
+from timm_repaint.errors import UsageError, run_command
 from timm_repaint.masks import create_mask_source
 from timm_repaint.options import build_parser
 from timm_repaint.progress import progress
@@ -53,11 +54,11 @@ def checkpoint_path(run: str) -> Path:
     """The checkpoint of a run folder, or the file itself.
 
     Raises:
-        FileNotFoundError: if there is none.
+        UsageError: if there is none.
     """
     path = Path(run) / 'last.pth.tar' if os.path.isdir(run) else Path(run)
     if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist: RUN is the output folder of a train.py --repaint run')
+        raise UsageError(f'{path} does not exist: RUN is the output folder of a train.py --repaint run')
     return path
 
 
@@ -140,4 +141,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_command(main)

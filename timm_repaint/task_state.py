@@ -8,6 +8,7 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch import nn
 
+from timm_repaint.errors import UsageError
 from timm_repaint.gan_optimizer import GanOptimizer
 from timm_repaint.repainter import Repainter
 
@@ -82,13 +83,13 @@ class WrappingTask(TrainingTask):
         """Take E, G, D and their optimizers from a checkpoint.
 
         Raises:
-            ValueError: if the checkpoint has no generator, or one of another shape.
+            UsageError: if the checkpoint has no generator, or one of another shape.
         """
         if ema:
             self.task.load_task_state(state, strict, module, ema)
             return
         if not state or REPAINT_KEY not in state:
-            raise ValueError(
+            raise UsageError(
                 'the checkpoint is of a run without --repaint: start from its classifier with --initial-checkpoint'
             )
         self.task.load_task_state(state, strict)
@@ -105,12 +106,12 @@ def load_repainter_state(repainter: Repainter, state: dict[str, Any]) -> None:
     """Load E and G, after a look at whether the networks are the same.
 
     Raises:
-        ValueError: naming the settings that differ.
+        UsageError: naming the settings that differ.
     """
     ours, theirs = repainter.config, state['config']
     differ = [f'{key} is {theirs.get(key)}, here {ours[key]}' for key in ours if theirs.get(key) != ours[key]]
     if differ:
-        raise ValueError(f'the generator in the checkpoint is another one: {"; ".join(differ)}')
+        raise UsageError(f'the generator in the checkpoint is another one: {"; ".join(differ)}')
     repainter.load_state_dict(state['state_dict'])
 
 
@@ -118,14 +119,14 @@ def load_repainter(path: str) -> Repainter:
     """E and G of a `train.py --repaint` run, from its checkpoint (tensors and plain values only, no pickle).
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is of a run without `--repaint`.
+        UsageError: if there is no such file.
+        UsageError: if the file is of a run without `--repaint`.
     """
     with torch.serialization.safe_globals([argparse.Namespace]):
         checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     state = (checkpoint.get('task_state') or {}).get(REPAINT_KEY)
     if state is None:
-        raise ValueError(f'{path} has no generator: it is not a checkpoint of train.py --repaint')
+        raise UsageError(f'{path} has no generator: it is not a checkpoint of train.py --repaint')
     repainter = Repainter(**state['repainter']['config'])
     repainter.load_state_dict(state['repainter']['state_dict'])
     return repainter

@@ -67,6 +67,7 @@ def _pick(dataset: Any, count: int) -> list[Any]:
         if not hasattr(dataset, '__getitem__') or isinstance(dataset, torch.utils.data.IterableDataset):
             return [sample[0] for sample in islice(iter(dataset), count)]
         count = min(count, len(dataset))
-        return [dataset[index * len(dataset) // count][0] for index in range(count)]
+        # One further each time: evenly spaced images of a set that repeats its classes would all be of one class.
+        return [dataset[(index * len(dataset) // count + index) % len(dataset)][0] for index in range(count)]
     finally:
         dataset.transform = transform

@@ -14,6 +14,8 @@ from timm.task import (
 )
 from torch import nn
 
+from timm_repaint.errors import UsageError
+
 
 def mixup_active(args: argparse.Namespace) -> bool:
     """Whether MixUp or CutMix make the targets soft."""
@@ -24,11 +26,11 @@ def loss_kwargs(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments of timm's `create_classification_loss` for the loss options.
 
     Raises:
-        ValueError: for `--jsd-loss` without at least two `--aug-splits`.
+        UsageError: for `--jsd-loss` without at least two `--aug-splits`.
     """
     if args.jsd_loss:
         if args.aug_splits <= 1:
-            raise ValueError(f'--jsd-loss compares views: give --aug-splits 2 or more, got {args.aug_splits}')
+            raise UsageError(f'--jsd-loss compares views: give --aug-splits 2 or more, got {args.aug_splits}')
         return {'loss_type': 'jsd', 'smoothing': args.smoothing, 'jsd_splits': args.aug_splits}
     kwargs: dict[str, Any] = {'smoothing': args.smoothing, 'soft_targets': mixup_active(args)}
     if args.bce_loss:

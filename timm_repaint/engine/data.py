@@ -8,12 +8,22 @@ from typing import Any
 
 import torch
 from timm import utils
-from timm.data import AugMixDataset, FastCollateMixup, Mixup, NaFlexMixup, create_dataset, create_loader
+from timm.data import (
+    AugMixDataset,
+    FastCollateMixup,
+    ImageDataset,
+    Mixup,
+    NaFlexMixup,
+    create_dataset,
+    create_loader,
+)
 from timm.data.naflex_loader import create_naflex_loader
 
 from timm_repaint.data.masked import add_masks, extend_normalization
+from timm_repaint.data.named import NamedImages
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.engine.criterion import mixup_active
+from timm_repaint.errors import UsageError
 from timm_repaint.masks import create_mask_source
 
 
@@ -52,7 +62,7 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
     """One split of `--dataset`: timm's, or the built-in shapes.
 
     Raises:
-        ValueError: if the data folder is missing, has no images, or holds class folders without images.
+        UsageError: if the data folder is missing, has no images, or holds class folders without images.
     """
     num_samples = args.train_num_samples if is_training else args.val_num_samples
     if args.dataset == 'shapes':
@@ -77,17 +87,17 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
         **training_kwargs,
     )
     check_classes(dataset, split, args.num_classes)
-    return dataset
+    return NamedImages(dataset) if isinstance(dataset, ImageDataset) else dataset
 
 
 def check_image_folder(root: str | None) -> None:
     """Refuse a data folder that is not named, not there or empty."""
     if not root:
-        raise ValueError('no data folder: give it as the first argument or with --data-dir (or use --dataset shapes)')
+        raise UsageError('no data folder: give it as the first argument or with --data-dir (or use --dataset shapes)')
     if not os.path.exists(root):
-        raise ValueError(f'data folder {root} does not exist')
+        raise UsageError(f'data folder {root} does not exist')
     if os.path.isdir(root) and not os.listdir(root):
-        raise ValueError(f'data folder {root} is empty; it needs train/<class>/<image> and validation/<class>/<image>')
+        raise UsageError(f'data folder {root} is empty; it needs train/<class>/<image> and validation/<class>/<image>')
 
 
 def check_classes(dataset: Any, split: str, num_classes: int) -> None:
@@ -100,7 +110,7 @@ def check_classes(dataset: Any, split: str, num_classes: int) -> None:
     if not isinstance(root, str) or not os.path.isdir(root) or not isinstance(class_to_idx, dict):
         return
     if max(class_to_idx.values(), default=0) >= num_classes:
-        raise ValueError(
+        raise UsageError(
             f'{split} split: {root} has {len(class_to_idx)} classes, the model {num_classes}; set --num-classes'
         )
     parents = [os.path.relpath(os.path.dirname(path), root) for path, _ in reader.samples]
@@ -109,7 +119,7 @@ def check_classes(dataset: Any, split: str, num_classes: int) -> None:
     empty = sorted(folders - filled)
     if empty and filled != {os.curdir}:
         names = ', '.join(os.path.join(root, name) for name in empty[:5])
-        raise ValueError(f'{split} split: no images in class folder {names}; remove the folder or fill it')
+        raise UsageError(f'{split} split: no images in class folder {names}; remove the folder or fill it')
 
 
 def build_loaders(
@@ -150,7 +160,7 @@ def build_loaders(
         if dataset_eval is not None:
             loader_eval = create_loader(dataset_eval, input_size=data_config['input_size'], **eval_kwargs)
     if len(loader_train) == 0:
-        raise ValueError(
+        raise UsageError(
             f'{len(dataset_train)} training images do not fill a batch of {args.batch_size}; use a smaller --batch-size'
         )
     return Loaders(loader_train, loader_eval, dataset_train, mixup_fn)
@@ -226,7 +236,7 @@ def _train_loader(
         if args.no_prefetcher or args.repaint:
             mixup_fn = Mixup(**mixup_kwargs(args, args.num_classes))
         elif args.aug_splits:
-            raise ValueError('MixUp and CutMix do not work with --aug-splits; with both, give --no-prefetcher')
+            raise UsageError('MixUp and CutMix do not work with --aug-splits; with both, give --no-prefetcher')
         else:
             collate_fn = FastCollateMixup(**mixup_kwargs(args, args.num_classes))
     if args.aug_splits > 1:
@@ -270,7 +280,7 @@ def _model_patch_size(model: torch.nn.Module) -> Any:
 
 def _naflex_train_loader(dataset: Any, args: argparse.Namespace, model: torch.nn.Module, kwargs: dict[str, Any]) -> Any:
     if args.aug_splits > 1:
-        raise ValueError('--naflex-loader does not work with --aug-splits')
+        raise UsageError('--naflex-loader does not work with --aug-splits')
     mixup_fn = None
     if mixup_active(args):
         options = mixup_kwargs(args, args.num_classes)
@@ -280,7 +290,7 @@ def _naflex_train_loader(dataset: Any, args: argparse.Namespace, model: torch.nn
     if args.naflex_patch_sizes:
         probs = args.naflex_patch_size_probs
         if probs and len(probs) != len(args.naflex_patch_sizes):
-            raise ValueError('--naflex-patch-size-probs needs as many values as --naflex-patch-sizes')
+            raise UsageError('--naflex-patch-size-probs needs as many values as --naflex-patch-sizes')
         patches = {'patch_size_choices': args.naflex_patch_sizes, 'patch_size_choice_probs': probs}
     del kwargs['num_aug_splits']
     return create_naflex_loader(

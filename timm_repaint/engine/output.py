@@ -13,6 +13,8 @@ from timm import utils
 from timm.models import safe_model_name
 from timm.task import TrainingTask
 
+from timm_repaint.errors import UsageError
+
 _logger = logging.getLogger('train')
 DEFAULT_OUTPUT = './output/train'
 
@@ -26,16 +28,16 @@ def resume_path(args: argparse.Namespace) -> str:
     """The checkpoint to resume from: '' for none. `--resume auto` looks for the experiment's own last checkpoint.
 
     Raises:
-        ValueError: for `--resume auto` without `--experiment`.
-        FileNotFoundError: if a named checkpoint is missing.
+        UsageError: for `--resume auto` without `--experiment`.
+        UsageError: if a named checkpoint is missing.
     """
     if args.resume != 'auto':
         if args.resume and not os.path.isfile(args.resume):
-            raise FileNotFoundError(f'--resume {args.resume}: there is no such checkpoint')
+            raise UsageError(f'--resume {args.resume}: there is no such checkpoint')
         return args.resume
     folder = experiment_dir(args)
     if folder is None:
-        raise ValueError('--resume auto needs --experiment NAME, to find the folder of the run that it goes on with')
+        raise UsageError('--resume auto needs --experiment NAME, to find the folder of the run that it goes on with')
     path = os.path.join(folder, 'last.pth.tar')
     if os.path.isfile(path):
         return path
@@ -94,10 +96,10 @@ class RunOutput:
         try:
             import wandb
         except ImportError as error:
-            raise ImportError('--log-wandb needs Weights & Biases: pip install wandb') from error
+            raise UsageError('--log-wandb needs Weights & Biases: pip install wandb') from error
         resume_id = self.args.wandb_resume_id
         if resume_id and not self.args.resume:
-            raise ValueError('--wandb-resume-id goes with --resume')
+            raise UsageError('--wandb-resume-id goes with --resume')
         wandb.init(
             project=self.args.wandb_project,
             name=os.path.basename(str(self.folder)),
@@ -111,7 +113,7 @@ class RunOutput:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ImportError('--log-tensorboard needs TensorBoard: pip install tensorboard') from error
+            raise UsageError('--log-tensorboard needs TensorBoard: pip install tensorboard') from error
         self.tensorboard = SummaryWriter(os.path.join(str(self.folder), 'tensorboard'))
 
     def trim_summary(self, start_epoch: int) -> None:

@@ -14,6 +14,7 @@ from timm.utils import unwrap_model
 from torch import Tensor
 
 from timm_repaint.data.samples import Samples, fixed_samples, to_u8
+from timm_repaint.errors import UsageError
 from timm_repaint.gan_optimizer import GanOptimizer
 from timm_repaint.masks import create_mask_source
 from timm_repaint.networks.discriminator import Discriminator
@@ -86,24 +87,24 @@ def check_input_size(args: argparse.Namespace, data_config: dict[str, Any]) -> N
     """Refuse what the generator cannot paint, known only when the model has said its input size.
 
     Raises:
-        ValueError: below 32 px, or another number of channels than three.
+        UsageError: below 32 px, or another number of channels than three.
     """
     channels, sizes = data_config['input_size'][0], _train_sizes(args, data_config)
     if channels != 3:
-        raise ValueError(f'--repaint paints RGB images; the model takes {channels} channels')
+        raise UsageError(f'--repaint paints RGB images; the model takes {channels} channels')
     if min(sizes) < 32:
-        raise ValueError(f'--repaint needs images of at least 32 px, the input is {sizes}; give a larger --img-size')
+        raise UsageError(f'--repaint needs images of at least 32 px, the input is {sizes}; give a larger --img-size')
 
 
 def load_trained(args: argparse.Namespace, expected: Repainter) -> Repainter:
     """The generator of another run (`--repaint-checkpoint`).
 
     Raises:
-        ValueError: if its masks are of another kind than this run's.
+        UsageError: if its masks are of another kind than this run's.
     """
     repainter = load_repainter(args.repaint_checkpoint)
     if repainter.config['num_labels'] != expected.config['num_labels']:
-        raise ValueError(
+        raise UsageError(
             f'{args.repaint_checkpoint} was trained on masks with {repainter.config["num_labels"]} classes, --mask '
             f'{args.mask} has {expected.config["num_labels"]} (None: segments); use the same --mask'
         )

@@ -20,6 +20,7 @@ from timm_repaint.engine.output import RunOutput, resume_path
 from timm_repaint.engine.repaint import build_repaint_task, finish_repaint_phase, show_repaints
 from timm_repaint.engine.repaint_loop import repaint_one_epoch
 from timm_repaint.engine.setup import Precision, build_model, place_model, resolve_data, resolve_precision, setup_device
+from timm_repaint.errors import UsageError
 from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch
 from timm_repaint.report.cue_conflict import report_cue_conflict
 from timm_repaint.task import RepaintTask
@@ -134,7 +135,7 @@ def resume(
                 log_info=utils.is_primary(args),
             )
         except RuntimeError as error:  # torch lists the keys that differ
-            raise ValueError(f'checkpoint {checkpoint} does not fit --model {args.model}: {error}') from error
+            raise UsageError(f'checkpoint {checkpoint} does not fit --model {args.model}: {error}') from error
     if args.model_ema:
         task.setup_ema(
             decay=args.model_ema_decay,

@@ -17,6 +17,7 @@ from timm.models import safe_model_name
 from torch import nn
 
 from timm_repaint.data.shapes import CLASSES as SHAPE_CLASSES
+from timm_repaint.errors import UsageError
 
 _logger = logging.getLogger('train')
 SHAPES_IMG_SIZE = 64
@@ -61,20 +62,20 @@ def resolve_precision(args: argparse.Namespace, device: torch.device) -> Precisi
     """Read `--amp`, `--amp-dtype` and `--model-dtype`.
 
     Raises:
-        ValueError: for another type than float32, float16 or bfloat16, or a half-precision model under AMP.
+        UsageError: for another type than float32, float16 or bfloat16, or a half-precision model under AMP.
     """
     allowed = {'model_dtype': ('float32', 'float16', 'bfloat16'), 'amp_dtype': ('float16', 'bfloat16')}
     for name, choices in allowed.items():
         value = getattr(args, name)
         if value and value not in choices:
-            raise ValueError(f'--{name.replace("_", "-")} is {value}; it has to be one of {", ".join(choices)}')
+            raise UsageError(f'--{name.replace("_", "-")} is {value}; it has to be one of {", ".join(choices)}')
     model_dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
     if model_dtype == torch.float16:
         _logger.warning('float16 weights lose small updates; bfloat16 is the better half precision for training.')
     if not args.amp:
         return Precision(model_dtype, nullcontext, None)
     if model_dtype not in (None, torch.float32):
-        raise ValueError(f'--amp needs a float32 model, --model-dtype is {args.model_dtype}; give one of the two')
+        raise UsageError(f'--amp needs a float32 model, --model-dtype is {args.model_dtype}; give one of the two')
     amp_dtype = getattr(torch, args.amp_dtype)
     autocast = partial(torch.autocast, device_type=device.type, dtype=amp_dtype)
     scaled = device.type == 'cuda' and amp_dtype == torch.float16
@@ -148,17 +149,17 @@ def place_model(
     """Move the classifier to its device and format, and convert its batch norms where the options ask for it."""
     if args.split_bn:
         if args.aug_splits <= 1 and not args.resplit:
-            raise ValueError('--split-bn needs --aug-splits 2 or more, or --resplit')
+            raise UsageError('--split-bn needs --aug-splits 2 or more, or --resplit')
         model = convert_splitbn_model(model, max(args.aug_splits, 2))
     model.to(device=device, dtype=dtype)
     if args.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if args.distributed and args.sync_bn:
         if args.split_bn:
-            raise ValueError('--sync-bn does not work with --split-bn')
+            raise UsageError('--sync-bn does not work with --split-bn')
         model = convert_sync_batchnorm(model)
     if args.torchscript:
         if args.torchcompile or args.sync_bn:
-            raise ValueError('--torchscript works neither with --torchcompile nor with --sync-bn')
+            raise UsageError('--torchscript works neither with --torchcompile nor with --sync-bn')
         model = torch.jit.script(model)
     return model

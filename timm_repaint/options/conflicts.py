@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from timm.optim import get_optimizer_info
 
+from timm_repaint.errors import UsageError
+
 _logger = logging.getLogger('train')
 
 MIN_IMAGE_PX = 32  # the generator starts from a map of 1/32 of the image's side
@@ -85,12 +87,12 @@ def parse_schedule(text: str) -> tuple[int, int]:
     """Reads '2:1' as (2, 1): updates of discriminator and task, updates of encoder and generator.
 
     Raises:
-        ValueError: if the text is not two positive integers with a colon between.
+        UsageError: if the text is not two positive integers with a colon between.
     """
     match = re.fullmatch(r'\s*([0-9]+)\s*:\s*([0-9]+)\s*', text)
     counts = (int(match[1]), int(match[2])) if match else (0, 0)
     if min(counts) < 1:
-        raise ValueError(
+        raise UsageError(
             f"the schedule is {text!r}, but must be two positive integers such as '2:1', in YAML with quotes"
         )
     return counts
@@ -114,12 +116,12 @@ def resolve_stop_epoch(stop_epoch: int | None, num_epochs: int) -> int:
         num_epochs: length of the whole schedule, with warm-up and cool-down.
 
     Raises:
-        ValueError: if the option is out of range.
+        UsageError: if the option is out of range.
     """
     if stop_epoch is None:
         return num_epochs
     if not 1 <= stop_epoch <= num_epochs:
-        raise ValueError(
+        raise UsageError(
             f'--stop-epoch is {stop_epoch}, but must be from 1 to {num_epochs}, the length of the schedule'
         )
     return stop_epoch
