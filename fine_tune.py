@@ -7,7 +7,9 @@ overrides. Source: Repaint section 4.2.
 """
 
 import argparse
+import logging
 import os
+import shlex
 from typing import Any
 
 import yaml
@@ -18,9 +20,16 @@ from timm.utils import load_checkpoint_metadata
 from timm_repaint.engine.loop import train_one_epoch, validate
 from timm_repaint.engine.run import Functions, run_training
 from timm_repaint.errors import run_command
-from timm_repaint.options import build_config_parser, build_parser, check_options, resolve_repaint_epochs
+from timm_repaint.options import (
+    build_config_parser,
+    build_parser,
+    check_options,
+    is_repaint_option,
+    resolve_repaint_epochs,
+)
 from timm_repaint.options import parse_args as parse_options
 
+_logger = logging.getLogger('train')
 FOLDER = 'fine_tune'
 CHECKPOINT = 'last.pth.tar'
 # What belongs to the repaint phase alone. T goes on with its optimizer's state and its place in the schedule.
@@ -33,6 +42,22 @@ FINE_TUNE_OPTIONS = {
     'pretrained': False,
     'config': '',
 }
+# The optimizer's saved state holds these values too: it would overrule what the command line says.
+OPTIMIZER_OPTIONS = (
+    'opt',
+    'opt_eps',
+    'opt_betas',
+    'opt_kwargs',
+    'momentum',
+    'weight_decay',
+    'layer_decay',
+    'layer_decay_min_scale',
+    'layer_decay_no_opt_scale',
+    'lr',
+    'lr_base',
+    'lr_base_size',
+    'lr_base_scale',
+)
 
 
 def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, str]:
@@ -43,15 +68,24 @@ def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, str]:
     parser = build_parser(run_dir=True)
     run_dir = parser.parse_args(argv).run_dir
     run_options = read_options(run_dir, parser)
-    kept = {name: value for name, value in run_options.items() if not name.startswith('repaint_')}
+    kept = {name: value for name, value in run_options.items() if not is_repaint_option(name)}
     parser.set_defaults(**{**kept, **FINE_TUNE_OPTIONS, 'output': run_dir, 'experiment': FOLDER})
     args, _ = parse_options(parser, build_config_parser(), argv)
     own_checkpoint = os.path.join(run_dir, FOLDER, CHECKPOINT)
     if not args.resume or (args.resume == 'auto' and not os.path.isfile(own_checkpoint)):
         args.resume = os.path.join(run_dir, CHECKPOINT)
         check_phase(args.resume, argparse.Namespace(**run_options), parser)
+        args.no_resume_opt |= optimizer_differs(args, run_options)
     del args.run_dir
     return args, yaml.safe_dump(vars(args), default_flow_style=False)
+
+
+def optimizer_differs(args: argparse.Namespace, run_options: dict[str, Any]) -> bool:
+    """Whether an option of the optimizer is another one than in the run; then the optimizer starts afresh."""
+    changed = [name for name in OPTIMIZER_OPTIONS if getattr(args, name) != run_options.get(name)]
+    if changed:
+        _logger.info('The optimizer starts afresh, with another %s than the repaint phase.', ', '.join(changed))
+    return bool(changed)
 
 
 def read_options(run_dir: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
@@ -73,9 +107,13 @@ def check_phase(checkpoint: str, run_args: argparse.Namespace, parser: argparse.
     done = load_checkpoint_metadata(checkpoint)['epoch'] + 1
     wanted = resolve_repaint_epochs(run_args)
     if done < wanted:
+        output, experiment = os.path.split(os.path.dirname(os.path.abspath(checkpoint)))
+        options = os.path.join(output, experiment, 'args.yaml')
+        command = ['python', 'train.py', '-c', options, '--output', output, '--experiment', experiment]
+        command += ['--resume', 'auto', *(['--stop-epoch', str(wanted)] if run_args.stop_epoch else [])]
         parser.error(
             f'{checkpoint} is at epoch {done} of the {wanted} of its repaint phase; finish it first: '
-            f'python train.py -c {os.path.dirname(checkpoint)}/args.yaml --resume {checkpoint}'
+            f'{shlex.join(command)}'
         )
 
 

@@ -44,16 +44,20 @@ class GanOptimizer:
         self.skipped_in_a_row = 0
         self._finite = True
 
-    def backward(self, loss: Tensor, need_update: bool, distributed: bool = False) -> None:
+    def backward(self, loss: Tensor, need_update: bool, distributed: bool = False) -> bool:
         """Add a batch's gradient and, where an update ends, step or skip.
+
+        Returns:
+            Whether the batch's loss is finite, in all processes.
 
         Raises:
             NonFiniteLossError: after `max_nonfinite` skipped updates in a row.
         """
-        self._finite &= all_agree(torch.isfinite(loss.detach()), distributed)
+        finite = all_agree(torch.isfinite(loss.detach()), distributed)
+        self._finite &= finite
         if self.scaler is not None:
             self._backward_scaled(loss, need_update)
-            return
+            return finite
         loss.backward()
         if need_update:
             if self._finite and all_agree(torch.isfinite(gradient_norm(self.parameters)), distributed):
@@ -62,6 +66,7 @@ class GanOptimizer:
             else:
                 self._skip()
             self._restart()
+        return finite
 
     def _backward_scaled(self, loss: Tensor, need_update: bool) -> None:
         """float16: gradients that overflow are the scaler's business; here only the loss has to be finite."""

@@ -7,6 +7,7 @@ shapes stay where they are. A second call goes on where the first one stopped.
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from timm_repaint.options import build_parser
 from timm_repaint.progress import progress
 from timm_repaint.repainter import MIN_SIZE_PX, Repainter
 from timm_repaint.task_state import load_repainter
+
+# What Pillow raises for a broken or suspiciously large file.
+UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -63,9 +67,15 @@ def checkpoint_path(run: str) -> Path:
 
 
 def run_options(checkpoint: Path) -> argparse.Namespace:
-    """The options of the run beside whose checkpoint `args.yaml` lies: its mask source is used again."""
-    options = build_parser().parse_args([])
-    with open(checkpoint.parent / 'args.yaml') as file:
+    """The options of the run beside whose checkpoint `args.yaml` lies: its mask source is used again.
+
+    Raises:
+        UsageError: if there is no `args.yaml`.
+    """
+    options, path = build_parser().parse_args([]), checkpoint.parent / 'args.yaml'
+    if not path.is_file():
+        raise UsageError(f'{path} does not exist: it says how the masks of {checkpoint.name} were made; copy it there')
+    with open(path) as file:
         vars(options).update(yaml.safe_load(file))
     return options
 
@@ -74,6 +84,12 @@ def find_images(folder: Path) -> list[Path]:
     """All image files below a folder, in order, as timm finds them."""
     extensions = get_img_extensions(as_set=True)
     return sorted(path for path in folder.rglob('*') if path.suffix.lower() in extensions)
+
+
+def target_stems(images: list[Path]) -> list[Path]:
+    """Names without an ending; images that differ in nothing but their ending keep it."""
+    count = Counter(path.with_suffix('') for path in images)
+    return [path if count[path.with_suffix('')] > 1 else path.with_suffix('') for path in images]
 
 
 def load_image(path: Path, max_size: int) -> tuple[Image.Image, tuple[int, int]]:
@@ -115,14 +131,15 @@ def main(argv: list[str] | None = None) -> int:
     masks = create_mask_source(run_options(checkpoint))
     images, root, out = find_images(Path(args.images)), Path(args.images), Path(args.out)
     unreadable = []
+    stems = target_stems(images)
     for index, path in enumerate(progress(images, 'repaint')):
-        stem = out / path.relative_to(root).with_suffix('')
+        stem = out / stems[index].relative_to(root)
         targets = [stem.with_name(f'{stem.name}-{copy}.png') for copy in range(1, args.copies + 1)]
         if all(target.exists() for target in targets):
             continue
         try:
             image, size = load_image(path, args.max_size)
-        except OSError as error:
+        except UNREADABLE as error:
             unreadable.append(f'{path}: {error}')
             continue
         image_u8 = np.asarray(image)

@@ -95,7 +95,8 @@ class RepaintTask(WrappingTask):
         image_pm1, labels = self.to_pm1(image_norm[:count]), labels[:count]  # [K, 3, H, W], [K, H, W]
         with torch.no_grad(), frozen(self.repainter):
             repaint_pm1 = unwrap_model(self.repainter)(image_pm1, labels).image_pm1  # [K, 3, H, W]
-        losses = self._task_losses(image_norm, self.to_norm(repaint_pm1, image_norm.dtype), target)
+        shown_pm1 = finite_or_original(repaint_pm1, image_pm1)
+        losses = self._task_losses(image_norm, self.to_norm(shown_pm1, image_norm.dtype), target)
         if self.discriminator is not None:
             real, fake = self._judge_together(image_pm1, repaint_pm1, labels)
             real_logits, fake_logits = split_logits(real)[0], split_logits(fake)[0]
@@ -187,6 +188,15 @@ class RepaintTask(WrappingTask):
         real = [[layer.chunk(2)[0] for layer in scale] for scale in outputs]
         fake = [[layer.chunk(2)[1] for layer in scale] for scale in outputs]
         return real, fake
+
+
+def finite_or_original(repaint_pm1: Tensor, image_pm1: Tensor) -> Tensor:
+    """The repaints, but the original for one that is not finite: T, which has no guard, would be lost for good.
+
+    D still sees such a repaint, so its update is skipped and counted.
+    """
+    finite = repaint_pm1.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
+    return torch.where(finite, repaint_pm1, image_pm1)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import torch
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from timm_repaint.errors import UsageError
 from timm_repaint.gan_optimizer import GanOptimizer
@@ -59,8 +60,18 @@ class WrappingTask(TrainingTask):
         return compiled
 
     def prepare_distributed(self, device_ids: list | None = None, **ddp_kwargs: Any) -> 'WrappingTask':
-        """Wrap T, E+G and D one by one: in each update some of them get no gradient."""
+        """Wrap T, E+G and D one by one: in each update some of them get no gradient.
+
+        On GPUs the batch norms of SPADE are synchronised, as the paper's are (section 3.1). On CPUs, which cannot, the
+        first process's running statistics count.
+        """
         self.task.prepare_distributed(device_ids=device_ids, **ddp_kwargs)
+        if self.discriminator is None:  # frozen: nothing to synchronise
+            return self
+        if device_ids:
+            self.repainter = nn.SyncBatchNorm.convert_sync_batchnorm(self.repainter)
+        self.repainter = DistributedDataParallel(self.repainter, device_ids=device_ids)
+        self.discriminator = DistributedDataParallel(self.discriminator, device_ids=device_ids)
         return self
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:

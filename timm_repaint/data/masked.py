@@ -62,19 +62,39 @@ class WithMask:
         Raises:
             ValueError: if the transform yields no three channels, or the mask's size differs from the image's.
         """
-        image = torch.as_tensor(self.transform(picture))  # [3, H, W]
-        if image.ndim != 3 or image.shape[0] != IMAGE_CHANNELS:
-            raise ValueError(f'masks need RGB images [3, H, W] from the transform, got {tuple(image.shape)}')
+        image = check_rgb(torch.as_tensor(self.transform(picture)))  # [3, H, W]
         labels = self.mask_source(self._to_u8(image).permute(1, 2, 0).contiguous().numpy())  # [H, W]
-        if labels.shape != tuple(image.shape[1:]):
-            raise ValueError(f'mask is {labels.shape}, its image is {tuple(image.shape[1:])}')
-        label_bytes = torch.from_numpy(np.stack([labels % BYTE, labels // BYTE]).astype(np.uint8))  # [2, H, W]
-        return torch.cat([image, label_bytes.to(image.dtype)])
+        return append_labels(image, labels)
 
     def _to_u8(self, image: torch.Tensor) -> torch.Tensor:
         if image.dtype == torch.uint8:
             return image
         return (image * self.std + self.mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def check_rgb(image: torch.Tensor) -> torch.Tensor:
+    """The image itself, if it is [3, H, W].
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if image.ndim != 3 or image.shape[0] != IMAGE_CHANNELS:
+        raise ValueError(f'masks need RGB images [3, H, W] from the transform, got {tuple(image.shape)}')
+    return image
+
+
+def append_labels(image: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
+    """Image [3, H, W] and labels [H, W], 0 to 65535, to [5, H, W] of the image's dtype: image, low byte, high byte.
+
+    Raises:
+        ValueError: if the sizes differ.
+    """
+    if labels.shape != tuple(image.shape[1:]):
+        raise ValueError(f'mask is {labels.shape}, its image is {tuple(image.shape[1:])}')
+    label_bytes = np.empty((LABEL_CHANNELS, *labels.shape), np.uint8)
+    label_bytes[0] = labels % BYTE
+    label_bytes[1] = labels // BYTE
+    return torch.cat([image, torch.from_numpy(label_bytes).to(image.dtype)])
 
 
 def add_masks(dataset: Any, mask_source: MaskSource, mean: Sequence[float], std: Sequence[float]) -> None:

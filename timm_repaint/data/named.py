@@ -38,10 +38,18 @@ class NamedImages(Dataset):
         self.dataset.transform = transform
 
     def __getitem__(self, index: int) -> Any:
+        return self.read(index)[0]
+
+    def read(self, index: int) -> tuple[Any, int]:
+        """The sample at `index`, or the next readable one, and its position.
+
+        Raises:
+            RuntimeError: if too many in a row are unreadable.
+        """
         for attempt in range(self._retries):
             position = (index + attempt) % len(self)
             try:
-                return self.dataset[position]
+                return self.dataset[position], position
             except RuntimeError as error:
                 if 'consecutive samples' not in str(error):  # not timm's word for an unreadable image
                     raise

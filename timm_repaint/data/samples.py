@@ -68,6 +68,7 @@ def _pick(dataset: Any, count: int) -> list[Any]:
             return [sample[0] for sample in islice(iter(dataset), count)]
         count = min(count, len(dataset))
         # One further each time: evenly spaced images of a set that repeats its classes would all be of one class.
-        return [dataset[(index * len(dataset) // count + index) % len(dataset)][0] for index in range(count)]
+        step = max(1, len(dataset) // count)
+        return [dataset[index * len(dataset) // count + index % step][0] for index in range(count)]
     finally:
         dataset.transform = transform

@@ -71,7 +71,7 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
     if '/' not in args.dataset:
         check_image_folder(root)
     training_kwargs = {'seed': args.seed, 'repeats': args.epoch_repeats} if is_training else {}
-    dataset = create_dataset(
+    dataset = _create_dataset(
         args.dataset,
         root=root,
         split=split,
@@ -88,6 +88,16 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
     )
     check_classes(dataset, split, args.num_classes)
     return NamedImages(dataset) if isinstance(dataset, ImageDataset) else dataset
+
+
+def _create_dataset(name: str, split: str, **kwargs: Any) -> Any:
+    """timm's factory; a split without any image is the user's mistake."""
+    try:
+        return create_dataset(name, split=split, **kwargs)
+    except RuntimeError as error:
+        if 'Found 0 images' not in str(error):  # timm's word for it
+            raise
+        raise UsageError(f'{split} split: {error}') from error
 
 
 def check_image_folder(root: str | None) -> None:

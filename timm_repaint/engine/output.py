@@ -61,7 +61,7 @@ class RunOutput:
         if utils.is_primary(args):
             stamp = datetime.now().strftime('%Y%m%d-%H%M%S')
             name = args.experiment or '-'.join([stamp, safe_model_name(args.model), str(img_size)])
-            self.folder = utils.get_outdir(args.output or DEFAULT_OUTPUT, name)
+            self.folder = os.path.join(args.output or DEFAULT_OUTPUT, name)
 
     def open(
         self,
@@ -71,9 +71,10 @@ class RunOutput:
         args_text: str,
         decreasing_metric: bool,
     ) -> None:
-        """Create the checkpoint saver, write `args.yaml` and start the loggers that the options ask for."""
+        """Make the folder and the checkpoint saver, write `args.yaml`, start the loggers that the options ask for."""
         if self.folder is None:
             return
+        os.makedirs(self.folder, exist_ok=True)
         self.saver = utils.CheckpointSaver(
             model=task.get_trainable_module(),
             optimizer=optimizer,

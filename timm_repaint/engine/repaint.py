@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from timm_repaint.gan_optimizer import GanOptimizer
 from timm_repaint.masks import create_mask_source
 from timm_repaint.networks.discriminator import Discriminator
 from timm_repaint.networks.label_maps import num_condition_channels
+from timm_repaint.options.conflicts import resolve_repaint_epochs
 from timm_repaint.repainter import Repainter
 from timm_repaint.report.gallery import save_gallery
 from timm_repaint.task import AfterRepaint, RepaintSettings, RepaintTask
@@ -179,12 +181,13 @@ def repaint_samples(task: RepaintTask, samples: Samples, device: torch.device, s
     return copies
 
 
-def finish_repaint_phase(run: 'Run') -> None:
-    """Say how to go on: the fine-tune phase on the original images."""
-    if run.output.folder is None or run.stop_epoch >= run.num_epochs:
+def finish_repaint_phase(run: 'Run', completed_epochs: int) -> None:
+    """Say how to go on when all of the phase is done: the fine-tune phase on the original images."""
+    done = completed_epochs >= resolve_repaint_epochs(run.args)
+    if not done or run.output.folder is None or run.stop_epoch >= run.num_epochs:
         return
     print(
         f'Repaint phase done: epochs 0 to {run.stop_epoch - 1} of {run.num_epochs}. Fine-tune on the originals with\n'
-        f'    python fine_tune.py {run.output.folder}',
+        f'    python fine_tune.py {shlex.quote(run.output.folder)}',
         flush=True,
     )

@@ -150,10 +150,14 @@ def update_generator(
     args: argparse.Namespace,
     amp_autocast: Callable[[], AbstractContextManager],
 ) -> dict[str, Tensor]:
-    """A batch of an E+G update: T and D judge, but stay as they are."""
+    """A batch of an E+G update: T and D judge, but stay as they are. After a loss that is not finite so do E and G."""
+    buffers = [buffer.clone() for buffer in task.repainter.buffers()]
     with frozen(task.task, task.discriminator), task.no_sync():
         with amp_autocast():
             losses = task.generator_losses(batch, target)
         loss = losses['loss'] / micro.accum_steps
-        task.optimizers['generator'].backward(loss, micro.need_update, args.distributed)
+        finite = task.optimizers['generator'].backward(loss, micro.need_update, args.distributed)
+    if not finite:  # running statistics would keep one nan for good
+        for buffer, before in zip(task.repainter.buffers(), buffers, strict=True):
+            buffer.copy_(before)
     return losses

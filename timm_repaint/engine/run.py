@@ -72,12 +72,12 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions)
         results = run_epochs(run, functions)
         if run.args.cue_conflict:
             report_cue_conflict(run)
-        if isinstance(run.task, RepaintTask):
-            finish_repaint_phase(run)
     finally:
         if run.args.distributed:
             torch.distributed.destroy_process_group()
     run.output.close(results, run.metric, run.decreasing_metric)
+    if isinstance(run.task, RepaintTask):
+        finish_repaint_phase(run, results[-1]['epoch'] + 1 if results else run.start_epoch)
 
 
 def prepare(args: argparse.Namespace, args_text: str, functions: Functions) -> Run | None:

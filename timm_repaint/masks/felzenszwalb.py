@@ -1,13 +1,62 @@
 """Masks by Felzenszwalb and Huttenlocher's graph segmentation: no training, no classes, any image size."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from skimage.segmentation import felzenszwalb
+
+from timm_repaint.errors import UsageError
 
 # The trial's values at 32 px; growing with the shorter side keeps photographs of 64 to 224 px near 40 segments.
 REFERENCE_SIDE_PX = 32
 REFERENCE_SCALE = 50.0
 REFERENCE_MIN_SIZE_PX = 10
 MAX_SEGMENTS = 2**16  # a label map is uint16
+
+
+def _with_skimage(image_u8: np.ndarray, scale: float, sigma: float, min_size: int) -> np.ndarray:
+    return felzenszwalb(image_u8, scale=scale, sigma=sigma, min_size=min_size, channel_axis=-1)
+
+
+def _with_opencv(image_u8: np.ndarray, scale: float, sigma: float, min_size: int) -> np.ndarray:
+    import cv2
+
+    cv2.setNumThreads(1)  # OpenCV's own threads do not survive a fork: loader workers would hang
+    segmentation = cv2.ximgproc.segmentation.createGraphSegmentation(sigma=sigma, k=scale, min_size=min_size)
+    return segmentation.processImage(np.ascontiguousarray(image_u8))
+
+
+# Both weigh an edge by the colours' Euclidean distance on 0..255 and agree on the meaning of scale and min_size.
+BACKENDS: dict[str, Callable[[np.ndarray, float, float, int], np.ndarray]] = {
+    'skimage': _with_skimage,
+    'opencv': _with_opencv,
+}
+
+
+def has_opencv() -> bool:
+    """Whether OpenCV is installed with its `ximgproc` module, which only the contrib packages have."""
+    try:
+        import cv2
+    except ImportError:
+        return False
+    return hasattr(cv2, 'ximgproc')
+
+
+def resolve_backend(backend: str) -> str:
+    """The backend to use: 'auto' is OpenCV where it is installed, else scikit-image.
+
+    Raises:
+        ValueError: if the name is unknown.
+        UsageError: if OpenCV is asked for and not installed.
+    """
+    if backend == 'auto':
+        return 'opencv' if has_opencv() else 'skimage'
+    if backend not in BACKENDS:
+        raise ValueError(f'fh backend {backend!r} is unknown; choose one of: auto, {", ".join(BACKENDS)}')
+    if backend == 'opencv' and not has_opencv():
+        raise UsageError("fh backend opencv needs OpenCV with ximgproc; install it: pip install '.[fast]'")
+    return backend
 
 
 class FelzenszwalbMasks:
@@ -21,15 +70,19 @@ class FelzenszwalbMasks:
         sigma: standard deviation in pixels of the blur before the cut.
         min_size: smallest segment in pixels; smaller ones join a neighbour. None: 10 at a shorter side of 32 px, in
             proportion to it at other sizes.
+        backend: 'skimage', 'opencv' (3 to 5 times faster; the cuts differ a little) or 'auto'.
 
     Raises:
-        ValueError: if scale is not above 0, sigma is below 0 or min_size is below 1.
+        ValueError: if scale is not above 0, sigma is below 0, min_size is below 1 or the backend unknown.
+        UsageError: if the backend is not installed.
     """
 
     kind: str = 'segment'
     num_labels: int | None = None
 
-    def __init__(self, scale: float | None = None, sigma: float = 0.5, min_size: int | None = None) -> None:
+    def __init__(
+        self, scale: float | None = None, sigma: float = 0.5, min_size: int | None = None, backend: str = 'auto'
+    ) -> None:
         if scale is not None and not scale > 0:
             raise ValueError(f'fh scale is {scale}; it must be above 0 (or None: chosen by image size)')
         if not sigma >= 0:
@@ -39,6 +92,12 @@ class FelzenszwalbMasks:
         self.scale = scale
         self.sigma = sigma
         self.min_size = min_size
+        self.backend = resolve_backend(backend)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What decides the masks; a cache's manifest records it."""
+        return {'scale': self.scale, 'sigma': self.sigma, 'min_size': self.min_size, 'backend': self.backend}
 
     def parameters_for(self, height: int, width: int) -> tuple[float, int]:
         """Scale and min_size (pixels) used for an image of this size."""
@@ -62,7 +121,7 @@ class FelzenszwalbMasks:
         if image_u8.ndim != 3 or image_u8.shape[2] != 3 or image_u8.dtype != np.uint8:
             raise ValueError(f'fh masks need an RGB image [H, W, 3] uint8, got {image_u8.shape} {image_u8.dtype}')
         scale, min_size = self.parameters_for(*image_u8.shape[:2])
-        segments = felzenszwalb(image_u8, scale=scale, sigma=self.sigma, min_size=min_size, channel_axis=-1)
+        segments = BACKENDS[self.backend](image_u8, scale, self.sigma, min_size)  # [H, W]
         num_segments = int(segments.max()) + 1
         if num_segments > MAX_SEGMENTS:
             raise ValueError(

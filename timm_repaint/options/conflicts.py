@@ -128,12 +128,15 @@ def resolve_stop_epoch(stop_epoch: int | None, num_epochs: int) -> int:
 
 
 def _warn_unused(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    unused = [_flag(dest) for dest in vars(args) if _is_ours(dest) and vars(args)[dest] != parser.get_default(dest)]
+    unused = [
+        _flag(dest) for dest in vars(args) if is_repaint_option(dest) and vars(args)[dest] != parser.get_default(dest)
+    ]
     if unused:
         _logger.warning('without --repaint these options do nothing: %s', ', '.join(unused))
 
 
-def _is_ours(dest: str) -> bool:
+def is_repaint_option(dest: str) -> bool:
+    """Whether an option does something only with `--repaint`."""
     return dest == 'mask' or dest.startswith(('repaint_', 'fh_'))
 
 

@@ -61,7 +61,8 @@ def add_repaint_options(parser: argparse.ArgumentParser) -> None:
         type=str,
         default='',
         metavar='FILE',
-        help='start encoder, generator and discriminator from this run. Paper: from scratch',
+        help='start encoder and generator from the checkpoint of a run, with its latent, width and generator. '
+        'Paper: from scratch',
     )
 
 

@@ -1,0 +1,277 @@
+import argparse
+import copy
+import itertools
+from contextlib import nullcontext
+
+import pytest
+import torch
+from timm.utils import ModelEmaV3
+
+from tests.helpers import REPAINT, column, load_checkpoint, train_here
+from tests.tiny import changed, loop_args, one_update, snapshot, tiny_batch, tiny_task
+from timm_repaint import task as task_module
+from timm_repaint.engine.repaint_loop import (
+    RepaintMeters,
+    is_generator_update,
+    repaint_one_epoch,
+    update_generator,
+    update_task_and_discriminator,
+)
+from timm_repaint.gan_optimizer import NonFiniteLossError
+
+CPU = torch.device('cpu')
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def parts(task):
+    return {'T': task.task, 'E': task.repainter.encoder, 'G': task.repainter.generator, 'D': task.discriminator}
+
+
+def sgd(task):
+    return torch.optim.SGD(task.task.parameters(), lr=0.05)
+
+
+def pattern(schedule, length):
+    return ''.join('G' if is_generator_update(update, schedule) else 'T' for update in range(length))
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'wanted'),
+    [((2, 1), 'TTGTTGTTGT'), ((1, 1), 'TGTGTGTGTG'), ((3, 2), 'TTTGGTTTGG'), ((1, 2), 'TGGTGGTGGT')],
+)
+def test_updates_follow_the_schedule(schedule, wanted):
+    assert pattern(schedule, 10) == wanted
+
+
+def test_a_task_update_leaves_encoder_and_generator_bit_by_bit_and_moves_task_and_discriminator():
+    task = tiny_task(gan_loss='original')  # hinge: inside its margins the last bias of D has no gradient
+    before = {name: snapshot(part) for name, part in parts(task).items()}
+    update_task_and_discriminator(task, *tiny_batch(), one_update(), loop_args(), nullcontext, sgd(task), None)
+    moved = {name: changed(part, before[name]) for name, part in parts(task).items()}
+    assert moved['E'] == moved['G'] == set()
+    assert {name for name, _ in task.discriminator.named_parameters()} <= moved['D']
+    assert {name for name, _ in task.task.named_parameters()} <= moved['T']
+    assert any(name.endswith('running_mean') for name in moved['T'])
+    assert any('_u' in name for name in moved['D'])
+    assert all(p.grad is None for p in task.repainter.parameters())
+
+
+def test_a_generator_update_leaves_task_and_discriminator_bit_by_bit_and_moves_encoder_and_generator():
+    task = tiny_task()
+    before = {name: snapshot(part) for name, part in parts(task).items()}
+    update_generator(task, *tiny_batch(), one_update(), loop_args(), nullcontext)
+    moved = {name: changed(part, before[name]) for name, part in parts(task).items()}
+    assert moved['T'] == moved['D'] == set()
+    assert {name for name, _ in task.repainter.encoder.named_parameters()} <= moved['E']
+    assert any(name.endswith('running_var') for name in moved['G'])
+    still = {name for name, _ in task.repainter.generator.named_parameters()} - moved['G']
+    # A convolution's bias straight ahead of a batch norm has no gradient.
+    assert all(name.endswith('bias') for name in still)
+    assert all(p.grad is None and p.requires_grad for p in (*task.task.parameters(), *task.discriminator.parameters()))
+
+
+def test_two_half_batches_of_a_generator_update_step_once():
+    task = tiny_task()
+    before = snapshot(task.repainter)
+    update_generator(task, *tiny_batch(seed=1), one_update(2, need_update=False), loop_args(), nullcontext)
+    assert not {name for name, _ in task.repainter.named_parameters()} & changed(task.repainter, before)
+    update_generator(task, *tiny_batch(seed=2), one_update(2), loop_args(), nullcontext)
+    assert {name for name, _ in task.repainter.encoder.named_parameters()} <= {
+        name.removeprefix('encoder.') for name in changed(task.repainter, before)
+    }
+    assert task.optimizers['generator'].adam.state_dict()['state'][0]['step'] == 1
+
+
+class CountingScheduler:
+    """Notes what the loop says of the number of updates."""
+
+    def __init__(self):
+        self.seen = []
+
+    def step_update(self, num_updates):
+        self.seen.append(num_updates)
+
+
+def run_epochs(task, num_batches, epochs, **options):
+    scheduler, results = CountingScheduler(), []
+    loader = [tiny_batch(seed=seed) for seed in range(num_batches)]
+    optimizer = sgd(task)
+    for epoch in epochs:
+        results.append(
+            repaint_one_epoch(epoch, loader, optimizer, loop_args(**options), task, CPU, lr_scheduler=scheduler)
+        )
+    return scheduler.seen, results
+
+
+def adam_steps(task):
+    return tuple(
+        int(task.optimizers[name].adam.state_dict()['state'][0]['step']) if task.optimizers[name].adam.state else 0
+        for name in ('discriminator', 'generator')
+    )
+
+
+@pytest.mark.parametrize(('epochs', 'wanted'), [([0], (3, 1)), ([1], (3, 1)), ([2], (2, 2)), ([0, 1, 2], (8, 4))])
+def test_the_pattern_goes_on_across_epochs(epochs, wanted):
+    # Four batches an epoch at 2:1: TTGT TGTT GTTG.
+    task = tiny_task()
+    run_epochs(task, 4, epochs)
+    assert adam_steps(task) == wanted
+
+
+def test_the_pattern_counts_updates_and_not_batches():
+    task = tiny_task()
+    seen, _ = run_epochs(task, 5, [0], grad_accum_steps=2)  # updates of 2, 2 and 1 batches: T, T, G
+    assert adam_steps(task) == (2, 1)
+    assert seen == [1, 2, 3]
+
+
+def test_the_learning_rate_schedule_counts_generator_updates_too():
+    seen, _ = run_epochs(tiny_task(), 4, [0, 1])
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_an_epoch_reports_all_parts_and_hits_in_percent():
+    _, (result,) = run_epochs(tiny_task(rec_weight=1.0), 6, [0])
+    names = {'loss', 'd_loss', 'g_gan', 'g_feat', 'g_kl', 'g_segment_kl', 'g_rec', 'g_task'}
+    assert set(result) == names | {'hits_repaint', 'hits_original'}
+    assert all(value == value for value in result.values())
+    assert 0 <= result['hits_repaint'] <= 100 and result['g_rec'] > 0
+
+
+def test_a_frozen_repainter_has_no_generator_updates_and_its_meters_are_nan():
+    task = tiny_task()
+    task.discriminator, task.optimizers = None, {}
+    before = snapshot(task.repainter)
+    _, (result,) = run_epochs(task, 4, [0])
+    assert changed(task.repainter, before) == set()
+    assert result['loss'] > 0 and all(result[name] != result[name] for name in ('d_loss', 'g_gan', 'g_task'))
+
+
+def test_the_weight_average_moves_in_task_updates_only():
+    task = tiny_task()
+    ema = task.setup_ema(decay=0.5)
+    assert isinstance(ema, ModelEmaV3)
+    run_epochs(task, 2, [0])
+    before = snapshot(ema)
+    assert changed(ema, before) == set()
+    run_epochs(task, 1, [2])  # update number 2: E+G's
+    assert changed(ema, before) == set()
+    run_epochs(task, 1, [3])
+    assert changed(ema, before)
+
+
+def test_meters_weigh_hits_by_images():
+    meters = RepaintMeters()
+    meters.add_task(
+        {'loss': torch.tensor(1.0), 'hits_repaint': (torch.tensor(1.0), 2), 'hits_original': (torch.tensor(0.0), 0)}, 2
+    )
+    meters.add_task(
+        {'loss': torch.tensor(4.0), 'hits_repaint': (torch.tensor(6.0), 6), 'hits_original': (torch.tensor(3.0), 4)}, 4
+    )
+    means = meters.means(argparse.Namespace(distributed=False), CPU)
+    assert means['loss'] == pytest.approx(3.0)  # (1*2 + 4*4) / 6
+    assert means['hits_repaint'] == pytest.approx(87.5)  # 7 of 8
+    assert means['hits_original'] == pytest.approx(75.0)  # 3 of 4: a batch without originals does not count
+    assert means['d_loss'] != means['d_loss']
+
+
+# Losses that are not finite -------------------------------------------------------------------------------------------
+
+
+def overflow_once(task):
+    """G's features are nan in the next forward pass, as when float16 overflows."""
+    handles = []
+
+    def spoil(module, inputs, output):
+        handles[0].remove()
+        return output * float('nan')
+
+    handles.append(task.repainter.generator.seed_condition.register_forward_hook(spoil))
+
+
+def test_after_an_overflow_in_the_generator_no_nan_stays_in_its_running_statistics():
+    task = tiny_task()
+    before = {name: snapshot(part) for name, part in parts(task).items()}
+    overflow_once(task)
+    losses = update_generator(task, *tiny_batch(), one_update(), loop_args(), nullcontext)
+    assert losses['loss'] != losses['loss'] and task.optimizers['generator'].skipped == 1
+    assert all(changed(part, before[name]) == set() for name, part in parts(task).items())
+
+
+def test_after_an_overflow_in_the_generator_the_task_learns_from_the_originals_and_the_discriminator_skips():
+    task, (batch, target) = tiny_task(prob=0.5), tiny_batch()
+    twin = copy.deepcopy(task.task)
+    twin(batch[:, :3], target)['loss'].backward()
+    torch.optim.SGD(twin.parameters(), lr=0.05).step()
+    overflow_once(task)
+    update_task_and_discriminator(task, batch, target, one_update(), loop_args(), nullcontext, sgd(task), None)
+    assert task.optimizers['discriminator'].skipped == 1
+    for part in (task.task, task.repainter, task.discriminator):
+        assert all(value.isfinite().all() for value in part.state_dict().values())
+    for (name, ours), theirs in zip(task.task.state_dict().items(), twin.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
+
+
+def test_only_the_repaint_that_is_not_finite_is_replaced():
+    repaint_pm1, image_pm1 = torch.full((3, 3, 2, 2), 0.5), torch.full((3, 3, 2, 2), -0.5)
+    repaint_pm1[1, 2, 0, 1] = float('nan')
+    repaint_pm1[2, 0, 0, 0] = float('inf')
+    shown_pm1 = task_module.finite_or_original(repaint_pm1, image_pm1)
+    assert shown_pm1.flatten(1).unique(dim=1).tolist() == [[0.5], [-0.5], [-0.5]]
+
+
+def spoil(monkeypatch, name, calls):
+    """Let a loss of the repaint phase be nan in its calls number `calls`, counted from 0; returns the counter."""
+    honest, counter = getattr(task_module, name), itertools.count()
+
+    def sometimes_nan(*args):
+        return honest(*args) * (float('nan') if next(counter) in calls else 1)
+
+    monkeypatch.setattr(task_module, name, sometimes_nan)
+    return counter
+
+
+def test_a_run_skips_bad_updates_counts_them_and_ends_well(tmp_path, monkeypatch):
+    # 8 batches of 8 in each of 2 epochs: 5 updates of E+G at 2:1, of them 2 bad; 11 of D+T, of them 1 bad for D.
+    spoil(monkeypatch, 'generator_loss', {1, 3})
+    spoil(monkeypatch, 'discriminator_loss', {10})
+    run = train_here(
+        tmp_path,
+        *REPAINT,
+        '--train-num-samples',
+        64,
+        '--epochs',
+        2,
+        '--repaint-epochs',
+        2,
+        '--repaint-max-nonfinite',
+        2,
+    )
+    assert column(run, 'train_skipped_updates') == [1, 3]
+    checkpoint = load_checkpoint(run / 'last.pth.tar')
+    assert checkpoint['epoch'] == 1
+    repaint = checkpoint['task_state']['repaint']
+    for state in (repaint['repainter']['state_dict'], repaint['discriminator'], checkpoint['state_dict']):
+        assert all(value.isfinite().all() for value in state.values())
+    assert repaint['optimizers']['generator']['adam']['state'][0]['step'] == 3
+    assert repaint['optimizers']['discriminator']['adam']['state'][0]['step'] == 10
+
+
+def test_a_run_of_bad_updates_stops_and_the_last_epochs_checkpoint_resumes(tmp_path, monkeypatch):
+    # Epoch 0 has 2 updates of E+G, the later ones are all bad: 3 in epoch 1.
+    with monkeypatch.context() as broken:
+        spoil(broken, 'generator_loss', set(range(2, 100)))
+        options = (*REPAINT, '--train-num-samples', 64, '--epochs', 3, '--repaint-epochs', 3)
+        with pytest.raises(NonFiniteLossError, match='the generator loss was not finite in 3 updates in a row'):
+            train_here(tmp_path, *options, '--repaint-max-nonfinite', 3)
+    checkpoint = load_checkpoint(tmp_path / 'run' / 'last.pth.tar')
+    assert checkpoint['epoch'] == 0
+    assert all(
+        value.isfinite().all() for value in checkpoint['task_state']['repaint']['repainter']['state_dict'].values()
+    )
+    run = train_here(tmp_path, *options, '--resume', 'auto')
+    assert column(run, 'epoch') == [0, 1, 2] and column(run, 'train_skipped_updates') == [0, 0, 0]

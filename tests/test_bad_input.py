@@ -1,0 +1,131 @@
+"""A user's mistake ends before training, with one line that says what to mend, and leaves no folder behind."""
+
+import pytest
+
+from tests.helpers import (
+    REPAINT,
+    SCHEDULE,
+    SHAPES,
+    TINY,
+    column,
+    copy_images,
+    mtimes,
+    run_script,
+    train_here,
+)
+
+DATA = ('--num-classes', '3', '--epochs', '1')
+
+
+@pytest.fixture
+def data(shared_data, tmp_path):
+    """Eight training and four validation photographs of each of three classes."""
+    return copy_images(shared_data / 'cifar10', tmp_path / 'data', 3, {'train': 8, 'validation': 4})
+
+
+def refused(tmp_path, capsys, *args):
+    """The message of a refused call in this process; no output folder may be there."""
+    output = tmp_path / 'output'
+    with pytest.raises((SystemExit, ValueError)) as stop:
+        train_here(output, *args)
+    assert not output.exists(), sorted(output.rglob('*'))
+    if isinstance(stop.value, SystemExit):
+        assert stop.value.code == 2
+        return capsys.readouterr().err.strip().splitlines()[-1]
+    assert '\n' not in str(stop.value)
+    return str(stop.value)
+
+
+OPTION_MISTAKES = {
+    'mask': (('--mask', 'sam'), "argument --mask: invalid choice: 'sam'"),
+    'image size': (('--img-size', '31'), '--repaint needs images of 32 px or more, but --img-size has 31'),
+    'channels': (('--in-chans', '1'), '--repaint paints RGB images, but --in-chans is 1'),
+    'phases': (('--epochs', '2', '--repaint-epochs', '3'), '--repaint-epochs is 3, but must be from 1 to --epochs 2'),
+    'schedule': (('--repaint-schedule', '2'), "the schedule is '2', but must be two positive integers"),
+    'freeze': (('--repaint-freeze',), '--repaint-freeze needs --repaint-checkpoint FILE'),
+    'generator': (
+        ('--repaint-checkpoint', 'nothing.pth.tar'),
+        '--repaint-checkpoint: there is no file nothing.pth.tar',
+    ),
+    'resume': (('--resume', 'nothing.pth.tar'), '--resume nothing.pth.tar: there is no such checkpoint'),
+    'precision': (('--model-dtype', 'float8'), '--model-dtype is float8; it has to be one of'),
+    'batch': (('-b', '64'), '24 training images do not fill a batch of 64'),
+    'views': (('--aug-splits', '3'), '--repaint gives each image views of its own; leave out --aug-splits'),
+    'stop': (('--epochs', '4', '--stop-epoch', '9'), '--stop-epoch is 9, but must be from 1 to 4'),
+}
+
+
+@pytest.mark.parametrize(('args', 'message'), OPTION_MISTAKES.values(), ids=OPTION_MISTAKES.keys())
+def test_mistakes_in_options_are_refused_before_any_work(args, message, tmp_path, capsys):
+    assert message in refused(tmp_path, capsys, *REPAINT, *args)
+
+
+@pytest.mark.parametrize('method', [('--repaint',), ()], ids=['repaint', 'plain'])
+class TestData:
+    def test_a_missing_folder_is_named(self, method, tmp_path, capsys):
+        message = refused(tmp_path, capsys, tmp_path / 'nothing', *DATA, *method)
+        assert message == f'data folder {tmp_path}/nothing does not exist'
+
+    def test_an_empty_folder_is_named(self, method, tmp_path, capsys):
+        (tmp_path / 'data').mkdir()
+        message = refused(tmp_path, capsys, tmp_path / 'data', *DATA, *method)
+        assert message.startswith(f'data folder {tmp_path}/data is empty; it needs train/<class>/<image>')
+
+    def test_no_folder_at_all_is_said(self, method, tmp_path, capsys):
+        assert 'no data folder' in refused(tmp_path, capsys, *DATA, *method)
+
+    def test_a_split_without_images_is_named(self, method, data, tmp_path, capsys):
+        for image in (data / 'train').rglob('*.jpg'):
+            image.unlink()
+        message = refused(tmp_path, capsys, data, *DATA, *method)
+        assert str(data / 'train') in message
+
+    @pytest.mark.parametrize('split', ['train', 'validation'])
+    def test_a_class_folder_without_images_is_named(self, split, method, data, tmp_path, capsys):
+        (data / split / 'zebra').mkdir()
+        message = refused(tmp_path, capsys, data, *DATA, *method)
+        assert f'{split} split: no images in class folder {data}/{split}/zebra' in message
+
+    def test_more_classes_than_the_model_has_are_counted(self, method, data, tmp_path, capsys):
+        message = refused(tmp_path, capsys, data, '--num-classes', 2, '--epochs', 1, *method)
+        assert f'{data}/train has 3 classes, the model 2; set --num-classes' in message
+
+    def test_an_unreadable_image_is_named_counted_and_skipped(self, method, data, tmp_path, caplog):
+        broken = sorted((data / 'train').rglob('*.jpg'))[5]
+        broken.write_bytes(b'not a picture')
+        run = train_here(tmp_path, data, *DATA, *method)
+        skips = [message for message in caplog.messages if 'Unreadable image' in message]
+        assert any(broken.name in message and '(1 skipped so far)' in message for message in skips)
+        assert column(run, 'train_loss')[0] < 20
+
+    def test_only_unreadable_images_end_the_run_with_the_first_name(self, method, data, tmp_path):
+        for image in (data / 'train').rglob('*.jpg'):
+            image.write_bytes(b'not a picture')
+        with pytest.raises(RuntimeError, match=r'unreadable images in a row, from .*\.jpg'):
+            train_here(tmp_path, data, *DATA, *method)
+
+
+def test_the_process_says_it_in_one_line(tmp_path):
+    args = (*TINY, *SCHEDULE, *DATA, '--repaint', '--output', tmp_path / 'output')
+    done = run_script('train.py', tmp_path / 'nothing', *args, fails=True)
+    assert done.stderr.strip().splitlines()[-1] == f'error: data folder {tmp_path}/nothing does not exist'
+    assert 'Traceback' not in done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    'mistake',
+    [('--resume', 'nothing.pth.tar'), ('-b', '64'), ('--dataset', ''), ('--stop-epoch', '9'), ('--img-size', '31')],
+    ids=lambda mistake: mistake[0],
+)
+def test_the_folder_of_an_earlier_run_stays_as_it_is(mistake, tmp_path):
+    run = train_here(tmp_path, *REPAINT, '--epochs', 1)
+    before = mtimes(run)
+    with pytest.raises((SystemExit, ValueError)):
+        train_here(tmp_path, *REPAINT, '--epochs', 1, *mistake)
+    assert mtimes(run) == before
+
+
+def test_repaint_options_without_repaint_are_named_in_a_warning(tmp_path, caplog):
+    train_here(tmp_path, *SHAPES, '--epochs', 1, '--repaint-width', 4, '--fh-sigma', 1)
+    assert 'without --repaint these options do nothing: --fh-sigma, --repaint-width' in caplog.text

@@ -1,0 +1,200 @@
+"""Repainting a folder of images: python -m timm_repaint.paint RUN IMAGES OUT."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers import REPAINT, REPO, mtimes, run_script, train_here
+from timm_repaint import paint
+from timm_repaint.data.shapes import ShapesDataset
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    return train_here(tmp_path_factory.mktemp('repaint'), *REPAINT, '--epochs', 1)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Three pictures at two depths, of different sizes."""
+    folder = tmp_path / 'images'
+    for index, (name, size) in enumerate(
+        {'a.png': (40, 32), 'cat/b.jpg': (33, 57), 'cat/old/c.JPEG': (64, 48)}.items()
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        ShapesDataset(image_size=64)[index][0].resize(size).save(folder / name)
+    return folder
+
+
+def call(*args):
+    return paint.main([str(arg) for arg in (*args, '--device', 'cpu')])
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert('RGB')).astype(int)
+
+
+def test_the_tree_is_mirrored_in_the_images_own_sizes(run, images, tmp_path):
+    run_script('-m timm_repaint.paint', run, images, tmp_path / 'out', '--copies', 2)
+    stems = {'a': (40, 32), 'cat/b': (33, 57), 'cat/old/c': (64, 48)}
+    wanted = {f'{stem}-{copy}.png': size for stem, size in stems.items() for copy in (1, 2)}
+    found = {}
+    for path in (tmp_path / 'out').rglob('*.png'):
+        with Image.open(path) as image:
+            image.load()
+            found[str(path.relative_to(tmp_path / 'out'))] = image.size
+    assert found == wanted
+
+
+def test_copies_differ_from_each_other_and_from_the_image(run, images, tmp_path):
+    assert call(run, images, tmp_path / 'out', '--copies', 2) == 0
+    first, second = (pixels(tmp_path / 'out' / f'a-{copy}.png') for copy in (1, 2))
+    assert np.abs(first - second).mean() > 1
+    assert np.abs(first - pixels(images / 'a.png')).mean() > 1
+
+
+def test_the_seed_decides(run, images, tmp_path):
+    for name, seed in (('one', 0), ('two', 0), ('three', 1)):
+        call(run, images, tmp_path / name, '--copies', 1, '--seed', seed)
+    one, two, three = (pixels(tmp_path / name / 'cat' / 'b-1.png') for name in ('one', 'two', 'three'))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, three)
+
+
+def test_a_second_call_paints_only_what_is_missing_and_as_before(run, images, tmp_path):
+    out = tmp_path / 'out'
+    call(run, images, out)
+    before, lost = mtimes(out), pixels(out / 'cat' / 'b-2.png')
+    for copy in (1, 2, 3):
+        (out / 'cat' / f'b-{copy}.png').unlink()
+    call(run, images, out)
+    after = mtimes(out)
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} == {f'cat/b-{copy}.png' for copy in (1, 2, 3)}
+    assert np.array_equal(pixels(out / 'cat' / 'b-2.png'), lost)
+
+
+def test_a_killed_call_leaves_whole_pngs_and_can_go_on(run, tmp_path):
+    images, out = tmp_path / 'images', tmp_path / 'out'
+    images.mkdir()
+    for index in range(40):
+        ShapesDataset(image_size=128, num_samples=40)[index][0].save(images / f'{index:02}.png')
+    command = [sys.executable, '-m', 'timm_repaint.paint', run, images, out, '--copies', '2', '--device', 'cpu']
+    process = subprocess.Popen(command, cwd=REPO, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    deadline = time.monotonic() + 120
+    while len(list(out.glob('*.png'))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert 5 <= len(list(out.glob('*.png'))) < 80
+    for path in out.glob('*.png'):
+        pixels(path)  # raises if it is cut off
+    assert call(run, images, out, '--copies', 2) == 0
+    assert {path.name for path in out.iterdir()} == {f'{i:02}-{copy}.png' for i in range(40) for copy in (1, 2)}
+
+
+def test_unreadable_images_are_named_and_the_others_painted(run, images, tmp_path):
+    (images / 'cat' / 'broken.jpg').write_bytes(b'not a picture')
+    cut = (images / 'a.png').read_bytes()
+    (images / 'cut.png').write_bytes(cut[: len(cut) // 2])
+    done = run_script('-m timm_repaint.paint', run, images, tmp_path / 'out', '--copies', 1, fails=True)
+    assert done.returncode == 1
+    assert f'unreadable: {images}/cat/broken.jpg' in done.stderr
+    assert f'unreadable: {images}/cut.png' in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert len(list((tmp_path / 'out').rglob('*.png'))) == 3
+
+
+def exotic_images():
+    picture = ShapesDataset(image_size=48)[0][0]
+    rotated = picture.resize((60, 40))
+    rotated.getexif()[0x0112] = 6  # to be turned by a quarter
+    sixteen_bit = Image.fromarray((np.arange(48 * 48).reshape(48, 48) * 28).astype(np.uint16))
+    return {
+        'grey.png': (picture.convert('L'), (48, 48)),
+        'grey16.png': (sixteen_bit, (48, 48)),
+        'palette.png': (picture.convert('P'), (48, 48)),
+        'rgba.png': (picture.convert('RGBA'), (48, 48)),
+        'cmyk.jpg': (picture.convert('CMYK'), (48, 48)),
+        'pixel.png': (picture.resize((1, 1)), (1, 1)),
+        'line.png': (picture.resize((1, 200)), (1, 200)),
+        'rotated.jpg': (rotated, (40, 60)),
+        'large.jpg': (picture.resize((700, 90)), (700, 90)),
+    }
+
+
+def test_exotic_images_are_painted_in_their_size(run, tmp_path):
+    images, out = tmp_path / 'images', tmp_path / 'out'
+    images.mkdir()
+    for name, (picture, _) in exotic_images().items():
+        options = {'exif': picture.getexif()} if name == 'rotated.jpg' else {}
+        picture.save(images / name, **options)
+    assert call(run, images, out, '--copies', 1) == 0
+    for name, (_, size) in exotic_images().items():
+        with Image.open((out / name).with_suffix('').with_name(f'{name.split(".")[0]}-1.png')) as painted:
+            assert (name, painted.size, painted.mode) == (name, size, 'RGB')
+
+
+def test_images_of_one_name_but_other_endings_keep_apart(run, tmp_path):
+    images, out = tmp_path / 'images', tmp_path / 'out'
+    images.mkdir()
+    ShapesDataset(image_size=32)[0][0].save(images / 'a.png')
+    ShapesDataset(image_size=48)[1][0].save(images / 'a.jpg')
+    assert call(run, images, out, '--copies', 1) == 0
+    assert {path.name for path in out.iterdir()} == {'a.png-1.png', 'a.jpg-1.png'}
+    assert pixels(out / 'a.jpg-1.png').shape == (48, 48, 3)
+
+
+def test_a_checkpoint_file_stands_for_its_run(run, images, tmp_path):
+    assert call(run / 'model_best.pth.tar', images, tmp_path / 'out', '--copies', 1) == 0
+    assert len(list((tmp_path / 'out').rglob('*.png'))) == 3
+
+
+# Refused -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_images_ends_with_1(run, tmp_path, capsys):
+    (tmp_path / 'images').mkdir()
+    assert call(run, tmp_path / 'images', tmp_path / 'out') == 1
+    assert 'no images in' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (('--copies', '0'), '--copies is 0; it has to be at least 1'),
+        (('--max-size', '8'), '--max-size is 8; the generator paints from 32 px on'),
+    ],
+)
+def test_wrong_values_are_refused(args, message, run, images, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call(run, images, tmp_path / 'out', *args)
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_folder_of_images_is_named(run, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call(run, tmp_path / 'nothing', tmp_path / 'out')
+    assert f'{tmp_path}/nothing is no folder' in capsys.readouterr().err
+
+
+def test_a_missing_run_and_a_run_without_generator_are_named(images, tmp_path):
+    with pytest.raises(ValueError, match='nothing does not exist: RUN is the output folder'):
+        call(tmp_path / 'nothing', images, tmp_path / 'out')
+    plain = train_here(tmp_path, *REPAINT[1:], '--epochs', 1, name='plain')
+    with pytest.raises(ValueError, match='has no generator: it is not a checkpoint of train'):
+        call(plain, images, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_checkpoint_away_from_its_options_says_so(run, images, tmp_path):
+    alone = tmp_path / 'alone.pth.tar'
+    alone.write_bytes((run / 'last.pth.tar').read_bytes())
+    with pytest.raises(ValueError, match=r'args\.yaml'):
+        call(alone, images, tmp_path / 'out')

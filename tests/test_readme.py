@@ -1,0 +1,70 @@
+"""What the README says is what the program does."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers import run_script
+from timm_repaint.options import build_parser
+
+REPO = Path(__file__).resolve().parent.parent
+README = (REPO / 'README.md').read_text()
+
+
+def test_the_table_of_options_has_every_repaint_option_and_its_default():
+    rows = [line.split('|')[1:4] for line in README.splitlines() if line.startswith('| `--')]
+    table = {name: row[1].strip().strip('`') for row in rows for name in re.findall(r'`(--[a-z-]+)`', row[0])}
+    groups = [group for group in build_parser()._action_groups if str(group.title).startswith('Repaint')]
+    actions = {action.option_strings[0]: action for group in groups for action in group._group_actions}
+    assert set(table) == set(actions)
+    for name, text in table.items():
+        default = actions[name].default
+        if isinstance(default, float) and ',' not in text:
+            assert float(text) == default, name
+        elif isinstance(default, (int, str)) and default and not isinstance(default, bool):
+            assert text == str(default), name
+
+
+def test_the_first_screen_holds_both_commands():
+    commands = re.findall(r'```sh\n(.*?)```', README, re.S)[:2]
+    assert 'pip install' in commands[0] and 'train.py -c timm_repaint/recipes/demo.yaml' in commands[0]
+    assert (REPO / commands[1].split()[-1]).is_file()
+    assert README.index(commands[1]) < README.index('## ')
+
+
+def test_no_link_or_path_in_the_readme_is_dead():
+    for target in re.findall(r'\]\(([^)]+)\)', README):
+        assert target.startswith('https://') or (REPO / target).exists(), target
+
+
+@pytest.fixture(scope='module')
+def demo_run(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp('demo')
+    options = ['--epochs', '4', '--train-num-samples', '100', '--val-num-samples', '20', '--output', str(out)]
+    run_script('train.py', '-c', 'timm_repaint/recipes/demo.yaml', *options)
+    run_script('fine_tune.py', str(out / 'demo'))
+    return out / 'demo'
+
+
+def test_the_demo_recipe_leaves_the_files_that_the_readme_names(demo_run):
+    section = README.split('## What is in the output folder')[1].split('##')[0]
+    names = re.findall(r'^\| `([^`]+)`', section, re.M)
+    for name in names:
+        if name not in ('tensorboard/',):
+            assert list(demo_run.glob(name.replace('N', '*'))), name
+    assert (demo_run / 'fine_tune' / 'model_best.pth.tar').is_file()
+
+
+def test_the_python_example_repaints_a_photograph(demo_run, tmp_path, monkeypatch):
+    example = re.search(r'```python\n(.*?)```', README, re.S).group(1)
+    assert len(example.strip().splitlines()) <= 11
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (40, 56, 3), dtype=np.uint8)).resize((112, 80)).save(tmp_path / 'photo.jpg')
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace('output/train/demo', str(demo_run)), {})
+    with Image.open('repaint.png') as repaint:
+        assert repaint.size == (112, 80)
+        assert np.asarray(repaint).std() > 1

@@ -1,0 +1,269 @@
+"""train.py --repaint: what a run leaves behind, its variants, resume."""
+
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+
+from tests.helpers import (
+    REPAINT,
+    SCHEDULE,
+    TINY,
+    column,
+    copy_images,
+    load_checkpoint,
+    mtimes,
+    read_summary,
+    run_script,
+    same_tensors,
+    train_here,
+)
+from timm_repaint.data.shapes import ShapesDataset
+from timm_repaint.report.gallery import CAPTION_PX, GAP_PX, MIN_CELL_PX
+
+FINITE_COLUMNS = ('train_loss', 'train_d_loss', 'train_g_gan', 'train_g_feat', 'train_diversity', 'eval_loss')
+
+
+@pytest.fixture(scope='module')
+def cifar(shared_data, tmp_path_factory):
+    """Twelve training and four validation photographs of each of four classes."""
+    folder = tmp_path_factory.mktemp('cifar')
+    return copy_images(shared_data / 'cifar10', folder, 4, {'train': 12, 'validation': 4})
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """The whole repaint phase, two of three epochs."""
+    return train_here(tmp_path_factory.mktemp('repaint'), *REPAINT, '--epochs', 3)
+
+
+def gallery_size(rows, columns, side=MIN_CELL_PX):
+    return CAPTION_PX + GAP_PX + columns * (side + GAP_PX), GAP_PX + rows * (side + GAP_PX)
+
+
+def state_of(run, name='last.pth.tar'):
+    return load_checkpoint(run / name)['task_state']['repaint']
+
+
+def assert_trained(run):
+    rows = read_summary(run)
+    assert rows
+    for row in rows:
+        assert all(abs(row[name]) < 1e3 for name in FINITE_COLUMNS), row
+        assert row['train_skipped_updates'] == 0
+        assert row['train_diversity'] > 0
+
+
+def test_a_process_on_photographs_ends_with_the_fine_tune_command(cifar, tmp_path):
+    args = (*TINY, *SCHEDULE, '--num-classes', 4, '--repaint', '--epochs', 2, '--output', tmp_path)
+    done = run_script('train.py', cifar, *args, '--experiment', 'run')
+    run = tmp_path / 'run'
+    lines = done.stdout.strip().splitlines()
+    assert lines[-1].split() == ['python', 'fine_tune.py', str(run)]
+    assert_trained(run)
+    names = {'args.yaml', 'summary.csv', 'last.pth.tar', 'model_best.pth.tar', 'checkpoint-0.pth.tar'}
+    assert {path.name for path in run.iterdir()} == names | {'gallery-0.png'}
+
+
+def test_the_repaint_phase_is_three_quarters_of_the_epochs_in_one_schedule(run, tmp_path):
+    plain = train_here(tmp_path, *REPAINT[1:], '--epochs', 3)
+    assert column(run, 'epoch') == [0, 1]
+    assert column(run, 'lr') == column(plain, 'lr')[:2]
+
+
+def test_the_summary_tells_of_the_gan_and_of_both_kinds_of_images(run):
+    (row, _) = read_summary(run)
+    parts = {f'train_g_{part}' for part in ('gan', 'feat', 'kl', 'segment_kl', 'rec', 'task')}
+    rest = {'loss', 'd_loss', 'hits_repaint', 'hits_original', 'diversity', 'skipped_updates'}
+    assert row.keys() == parts | {f'train_{name}' for name in rest} | {
+        'epoch', 'eval_loss', 'eval_top1', 'eval_top5', 'lr'
+    }  # fmt: skip
+    assert_trained(run)
+
+
+def test_the_gallery_shows_eight_images_masks_and_three_repaints(run):
+    (path,) = run.glob('gallery-*.png')
+    with Image.open(path) as gallery:
+        gallery.load()
+        assert gallery.size == gallery_size(rows=5, columns=8)
+    assert path.name == 'gallery-1.png'  # the last epoch's; the interval is ten
+
+
+def test_galleries_come_at_the_interval(tmp_path):
+    run = train_here(tmp_path, *REPAINT, '--epochs', 4, '--repaint-gallery-interval', 2)
+    assert {path.name for path in run.glob('gallery-*')} == {'gallery-1.png', 'gallery-2.png'}
+
+
+def test_the_checkpoint_is_plain_t_for_timm(run):
+    path = run / 'last.pth.tar'
+    state = load_checkpoint(path)['state_dict']
+    model = timm.create_model('test_resnet', num_classes=10)
+    model.load_state_dict(state, strict=True)
+    read_by_timm = timm.create_model('test_resnet', num_classes=10, checkpoint_path=str(path))
+    assert same_tensors(dict(read_by_timm.state_dict()), dict(state))
+
+
+def test_the_validation_metrics_are_those_of_the_checkpoints_model(run):
+    model = timm.create_model('test_resnet', num_classes=10, checkpoint_path=str(run / 'last.pth.tar')).eval()
+    dataset = ShapesDataset('validation', 8, image_size=32)
+    transform = timm.data.create_transform((3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.95)
+    images, targets = zip(*[(transform(image), target) for image, target in dataset], strict=True)
+    with torch.no_grad():
+        logits, target = model(torch.stack(images)), torch.tensor(targets)
+    last = read_summary(run)[-1]
+    assert (logits.argmax(1) == target).float().mean().item() * 100 == last['eval_top1']
+    assert torch.nn.functional.cross_entropy(logits, target).item() == pytest.approx(last['eval_loss'], rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_summary(run, tmp_path):
+    again = train_here(tmp_path, *REPAINT, '--epochs', 3)
+    assert (again / 'summary.csv').read_text() == (run / 'summary.csv').read_text()
+
+
+def test_workers_in_other_processes_give_the_same_masks_each_time(tmp_path):
+    first, second = (train_here(tmp_path, *REPAINT, '--epochs', 1, '-j', 2, name=name) for name in ('one', 'two'))
+    assert read_summary(first) == read_summary(second)
+
+
+def test_saved_options_repeat_the_run(run, tmp_path):
+    again = train_here(tmp_path, '-c', run / 'args.yaml')
+    assert (again / 'summary.csv').read_text() == (run / 'summary.csv').read_text()
+
+
+VARIANTS = {
+    'mixup, cutmix, erasing': ('--mixup', '0.2', '--cutmix', '1.0', '--reprob', '0.5', '--smoothing', '0'),
+    'mixup a pair at a time': ('--mixup', '0.2', '--mixup-mode', 'pair', '--repaint-split-bn'),
+    'erasing by pixel': ('--reprob', '1.0', '--remode', 'pixel', '--recount', '2'),
+    'on top': ('--repaint-mix', 'both'),
+    'on top, batch norms apart': ('--repaint-mix', 'both', '--repaint-split-bn', '--repaint-prob', '1'),
+    'batch norms apart': ('--repaint-split-bn',),
+    'every image': ('--repaint-prob', '1'),
+    'one code an image': ('--repaint-latent', 'global'),
+    'no task loss': ('--repaint-task-weight', '0'),
+    'lsgan': ('--repaint-gan-loss', 'lsgan'),
+    'original gan': ('--repaint-gan-loss', 'original'),
+    'pixel loss': ('--repaint-rec-weight', '10'),
+    'no prefetcher': ('--no-prefetcher',),
+    'no prefetcher, cutmix': ('--no-prefetcher', '--cutmix', '1.0'),
+    'random augmentation': ('--aa', 'rand-m5-mstd0.5'),
+    'accumulation': ('--grad-accum-steps', '2', '-b', '4'),
+    'weight average': ('--model-ema', '--model-ema-decay', '0.5'),
+    'adamw': ('--opt', 'adamw', '--lr', '0.001'),
+    'automatic precision': ('--amp', '--amp-dtype', 'bfloat16'),
+    'half-precision classifier': ('--model-dtype', 'bfloat16'),
+    'channels last': ('--channels-last',),
+    'several image sizes': ('--train-img-sizes', '32', '48'),
+    'clipping': ('--clip-grad', '1.0'),
+    'gradient checkpointing': ('--grad-checkpointing',),
+    'cross-entropy per class': ('--bce-loss',),
+    'schedule on updates': ('--sched-on-updates',),
+    'other pattern': ('--repaint-schedule', '1:1'),
+    'other model': ('--model', 'test_vit', '--img-size', '160', '-b', '4', '--train-num-samples', '12'),
+    'odd batch': ('-b', '5'),
+    'odd image size': ('--img-size', '45'),
+    'full spade': ('--repaint-generator', 'spade'),
+}
+
+
+@pytest.mark.parametrize('options', VARIANTS.values(), ids=VARIANTS.keys())
+def test_variants_train_to_finite_losses(options, tmp_path):
+    run = train_here(tmp_path, *REPAINT, '--epochs', 2, '--repaint-epochs', 1, *options)
+    assert_trained(run)
+
+
+def test_without_task_loss_the_generator_has_none(tmp_path):
+    run = train_here(tmp_path, *REPAINT, '--epochs', 1, '--repaint-task-weight', 0)
+    assert column(run, 'train_g_task') == [0]
+
+
+def test_torchcompile_keeps_plain_names_in_the_checkpoint(tmp_path):
+    run = train_here(tmp_path, *REPAINT, '--epochs', 1, '--torchcompile', 'eager')
+    assert_trained(run)
+    timm.create_model('test_resnet', num_classes=10).load_state_dict(
+        load_checkpoint(run / 'last.pth.tar')['state_dict']
+    )
+    assert not any('_orig_mod' in name for name in state_of(run)['repainter']['state_dict'])
+
+
+def test_the_papers_recipe_runs(tmp_path):
+    recipe = 'timm_repaint/recipes/paper.yaml'
+    run = train_here(tmp_path, '-c', recipe, *REPAINT, '--epochs', 2, '--repaint-epochs', 1, '--lr', '1e-3')
+    assert_trained(run)
+    options = yaml.safe_load((run / 'args.yaml').read_text())
+    assert (options['opt'], options['repaint_prob'], options['repaint_latent']) == ('rmsproptf', 1.0, 'global')
+
+
+def test_distillation_runs_with_repaints(tmp_path, monkeypatch):
+    def untrained(model_name, pretrained, **kwargs):
+        return timm.create_model(model_name, **kwargs)
+
+    monkeypatch.setattr('timm.task.distillation.create_model', untrained)
+    run = train_here(tmp_path, *REPAINT, '--epochs', 1, '--kd-model-name', 'test_efficientnet')
+    assert_trained(run)
+
+
+def test_a_frozen_generator_of_another_run_stays_bit_by_bit(run, tmp_path):
+    source = run / 'last.pth.tar'
+    frozen = train_here(tmp_path, *REPAINT, '--epochs', 2, '--repaint-checkpoint', source, '--repaint-freeze')
+    assert same_tensors(state_of(frozen)['repainter'], state_of(run)['repainter'])
+    assert 'discriminator' not in state_of(frozen)
+    assert state_of(frozen)['optimizers'] == {}
+    assert all(row['train_diversity'] > 0 for row in read_summary(frozen))
+
+
+def test_a_generator_of_another_run_goes_on_learning(run, tmp_path):
+    args = ('--epochs', 1, '--repaint-checkpoint', run / 'last.pth.tar')
+    started = train_here(tmp_path, *REPAINT, *args)
+    before, after = (state_of(folder)['repainter'] for folder in (run, started))
+    assert before['config'] == after['config']
+    assert not same_tensors(before['state_dict'], after['state_dict'])
+
+
+def test_resume_auto_goes_on_with_generator_and_schedule(run, tmp_path):
+    args = (*REPAINT, '--epochs', 3, '--resume', 'auto')
+    first = train_here(tmp_path, *args, '--stop-epoch', 1)
+    updates = state_of(first)['optimizers']['generator']['adam']['state'][0]['step']
+    assert read_summary(first) == read_summary(run)[:1]
+    resumed = train_here(tmp_path, *args)
+    assert column(resumed, 'epoch') == [0, 1]
+    assert column(resumed, 'lr') == column(run, 'lr')
+    assert state_of(resumed)['optimizers']['generator']['adam']['state'][0]['step'] == 2 * updates
+    assert read_summary(resumed)[0] == read_summary(run)[0]
+
+
+def test_resume_auto_leaves_a_finished_repaint_phase_alone(tmp_path):
+    args = (*REPAINT, '--epochs', 2, '--resume', 'auto')
+    run = train_here(tmp_path, *args)
+    before = mtimes(run)
+    train_here(tmp_path, *args)
+    assert mtimes(run) == before
+
+
+def test_resume_with_another_generator_names_what_differs(run, tmp_path):
+    args = (*REPAINT, '--epochs', 3, '--resume', run / 'last.pth.tar', '--repaint-width', 4)
+    with pytest.raises(ValueError, match='width is 8, here 4'):
+        train_here(tmp_path, *args)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_from_a_plain_run_says_how_to_start_from_it(tmp_path):
+    plain = train_here(tmp_path, *REPAINT[1:], '--epochs', 2, name='plain')
+    with pytest.raises(ValueError, match='--initial-checkpoint'):
+        train_here(tmp_path, *REPAINT, '--epochs', 2, '--resume', plain / 'last.pth.tar', name='repaint')
+    started = train_here(tmp_path, *REPAINT, '--epochs', 2, '--initial-checkpoint', plain / 'last.pth.tar')
+    assert_trained(started)
+
+
+def test_cue_conflict_is_measured_at_the_end(tmp_path):
+    run = train_here(tmp_path, *REPAINT, '--epochs', 2, '--cue-conflict')
+    result = yaml.safe_load((run / 'cue_conflict.json').read_text())
+    assert (result['epochs'], result['images']) == (1, 8)
+    assert 0 <= result['shape'] <= 100 and 0 <= result['texture'] <= 100
+
+
+def test_an_unfinished_phase_does_not_send_to_fine_tuning(tmp_path, capsys):
+    train_here(tmp_path, *REPAINT, '--epochs', 3, '--stop-epoch', 1)
+    assert 'fine_tune.py' not in capsys.readouterr().out
+    train_here(tmp_path, *REPAINT, '--epochs', 3, '--stop-epoch', 2)
+    assert 'fine_tune.py' in capsys.readouterr().out

@@ -1,0 +1,93 @@
+"""A tiny repaint task of real parts, batches with label maps for it, and what changed in a network."""
+
+import argparse
+from typing import Any
+
+import torch
+from timm.models import create_model
+from timm.task import ClassificationTask, TrainingTask
+from torch import Tensor, nn
+
+from timm_repaint.engine.epoch import Micro
+from timm_repaint.gan_optimizer import GanOptimizer
+from timm_repaint.networks import Discriminator, num_condition_channels
+from timm_repaint.repainter import Repainter
+from timm_repaint.task import AfterRepaint, RepaintSettings, RepaintTask
+
+NUM_CLASSES = 4
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+def tiny_classifier() -> nn.Module:
+    """A timm model with batch norms, 4 classes, for pictures of 32 px."""
+    return create_model('test_resnet', num_classes=NUM_CLASSES, zero_init_last=False)  # all weights get gradients
+
+
+def tiny_task(
+    inner: TrainingTask | None = None, after_repaint: AfterRepaint | None = None, width: int = 4, **settings: Any
+) -> RepaintTask:
+    """All networks of real kinds and small widths, with the GAN's optimizers, in training mode."""
+    repainter = Repainter(width=width)
+    discriminator = Discriminator(num_condition_channels(None), 4, num_layers=3)
+    task = RepaintTask(
+        inner or ClassificationTask(tiny_classifier(), verbose=False),
+        repainter,
+        discriminator,
+        RepaintSettings(**settings),
+        (torch.tensor(MEAN), torch.tensor(STD)),
+        after_repaint or (lambda image_norm, target: (image_norm, target)),
+    )
+    task.optimizers = {
+        'generator': GanOptimizer('generator', repainter.parameters(), 1e-3),
+        'discriminator': GanOptimizer('discriminator', discriminator.parameters(), 2e-3),
+    }
+    return task.train()
+
+
+def tiny_batch(batch_size: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """[B, 5, 32, 32] of four flat quadrants with noise and their label maps, and targets."""
+    draw = torch.Generator().manual_seed(seed)
+    corners = torch.randn(batch_size, 3, 2, 2, generator=draw).repeat_interleave(16, 2).repeat_interleave(16, 3)
+    image_norm = corners + 0.1 * torch.randn(batch_size, 3, 32, 32, generator=draw)
+    low = torch.tensor([[1.0, 2.0], [3.0, 200.0]]).repeat_interleave(16, 0).repeat_interleave(16, 1)
+    high = torch.tensor([[0.0, 0.0], [1.0, 5.0]]).repeat_interleave(16, 0).repeat_interleave(16, 1)
+    labels = torch.stack([low, high]).expand(batch_size, 2, 32, 32)
+    target = torch.randint(NUM_CLASSES, (batch_size,), generator=draw)
+    return torch.cat([image_norm, labels], dim=1), target
+
+
+def one_update(accum_steps: int = 1, need_update: bool = True) -> Micro:
+    """A batch's place where only the accumulation matters."""
+    return Micro(None, 0, 0, accum_steps, need_update, need_update)
+
+
+def loop_args(**options: Any) -> argparse.Namespace:
+    """The options that the loops read, at their defaults on one process."""
+    defaults = {
+        'distributed': False,
+        'clip_grad': None,
+        'clip_mode': 'norm',
+        'grad_accum_steps': 1,
+        'repaint_schedule': '2:1',
+        'no_prefetcher': False,
+        'channels_last': False,
+        'world_size': 1,
+        'rank': 0,
+        'local_rank': 0,
+        'log_interval': 50,
+        'save_images': False,
+        'recovery_interval': 0,
+        'synchronize_step': False,
+    }
+    return argparse.Namespace(**{**defaults, **options})
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of all parameters and buffers."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    """Names of the parameters and buffers that differ from the snapshot in any bit (nan equals nan)."""
+    now = module.state_dict()
+    return {name for name in now if not torch.equal(now[name].nan_to_num(12345.0), before[name].nan_to_num(12345.0))}
