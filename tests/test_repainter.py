@@ -151,7 +151,7 @@ def test_a_short_training_brings_the_repaint_closer_to_the_image():
     labels = quadrants(4, 32, 32)
     image = torch.rand(4, 3, 2, 2).mul(2).sub(1).repeat_interleave(16, 2).repeat_interleave(16, 3)
     losses = []
-    for _ in range(40):
+    for _ in range(100):
         loss = (repainter(image, labels).image_pm1 - image).abs().mean()
         optimizer.zero_grad()
         loss.backward()

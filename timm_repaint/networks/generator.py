@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm_repaint.networks.spade import LEAKY_SLOPE, SpadeResBlock, narrow_condition, resize_condition
+from timm_repaint.networks.spade import LEAKY_SLOPE, PADDING_MODE, SpadeResBlock, narrow_condition, resize_condition
 
 STRIDE = 32
 
@@ -109,7 +109,7 @@ class SpadeGenerator(nn.Module):
         self.narrow, cond_channels = narrow_condition(cond_channels, spec.max_cond_channels)
         channels = spec.stages[0][0]
         self.seed_latent = nn.Linear(latent_dim, channels)
-        self.seed_condition = nn.Conv2d(cond_channels, channels, kernel_size=3, padding=1)
+        self.seed_condition = nn.Conv2d(cond_channels, channels, 3, padding=1, padding_mode=PADDING_MODE)
         self.stages = nn.ModuleList()
         for widths in spec.stages:
             stage = nn.ModuleList()

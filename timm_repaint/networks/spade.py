@@ -9,13 +9,23 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 LEAKY_SLOPE = 0.2
+# Zeros would tell G where the image's border is: at 2x2 px it paints the same pattern into every image.
+PADDING_MODE = 'replicate'
 
 
 class SpectralConv2d(nn.Conv2d):
     """Convolution with spectral norm; the norm is computed in float32 under autocast too."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        padding_mode: str = 'zeros',
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, padding_mode=padding_mode)
         spectral_norm(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,10 +47,13 @@ def narrow_condition(cond_channels: int, max_channels: int, conv: type[nn.Conv2d
 
 
 def resize_condition(condition: Tensor, size_hw: torch.Size | tuple[int, int]) -> Tensor:
-    """Nearest resize of [B, K, H, W] to [B, K, h, w]; a pixel takes the value under its centre, as `resize_labels`."""
+    """Area resize of [B, K, H, W] to [B, K, h, w]: a coarse pixel takes the mean of the codes in it.
+
+    The code under its centre alone would let one small segment colour a block of up to 32 px.
+    """
     if condition.shape[-2:] == tuple(size_hw):
         return condition
-    return F.interpolate(condition, size=tuple(size_hw), mode='nearest-exact')
+    return F.interpolate(condition, size=tuple(size_hw), mode='area')
 
 
 class Spade(nn.Module):
@@ -56,7 +69,7 @@ class Spade(nn.Module):
     def __init__(self, channels: int, cond_channels: int, hidden: int, kernel_size: int):
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, affine=False)
-        self.shared = nn.Conv2d(cond_channels, hidden, kernel_size=3, padding=1)
+        self.shared = nn.Conv2d(cond_channels, hidden, kernel_size=3, padding=1, padding_mode=PADDING_MODE)
         self.gamma_beta = nn.Conv2d(hidden, 2 * channels, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -104,9 +117,9 @@ class SpadeResBlock(nn.Module):
         conv = SpectralConv2d if spectral else nn.Conv2d
         middle = min(in_channels, out_channels)
         self.spade_in = Spade(in_channels, cond_channels, hidden, kernel_size)
-        self.conv_in = conv(in_channels, middle, 3, padding=1)
+        self.conv_in = conv(in_channels, middle, 3, padding=1, padding_mode=PADDING_MODE)
         self.spade_out = Spade(middle, cond_channels, hidden, kernel_size)
-        self.conv_out = conv(middle, out_channels, 3, padding=1)
+        self.conv_out = conv(middle, out_channels, 3, padding=1, padding_mode=PADDING_MODE)
         self.has_shortcut = in_channels != out_channels
         if self.has_shortcut:
             self.spade_shortcut = Spade(in_channels, cond_channels, hidden, kernel_size)
