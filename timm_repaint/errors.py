@@ -13,5 +13,7 @@ def run_command(main: Callable[[], object]) -> None:
     try:
         status = main()
     except UsageError as error:
-        sys.exit(f'error: {error}')
+        # From a loader's worker it arrives with the worker's traceback in front.
+        message = str(error).strip().rpartition(f'{UsageError.__name__}: ')[2]
+        sys.exit(f'error: {message}')
     sys.exit(status if isinstance(status, int) else 0)

@@ -74,6 +74,7 @@ class RepaintTask(WrappingTask):
         after_repaint: AfterRepaint,
     ) -> None:
         super().__init__(task, repainter, discriminator)
+        self.mask_source: Any = None  # S, where it runs on the device instead of in the loader
         self.settings = settings
         self.after_repaint = after_repaint
         mean, std = (values.float().view(1, 3, 1, 1).to(self.device) for values in normalization)
@@ -84,15 +85,13 @@ class RepaintTask(WrappingTask):
         """The D+T update's losses: T's on a batch of which a share is repainted, D's on originals and repaints.
 
         Args:
-            batch: [B, 5, H, W]: image_norm, low and high byte of the label map.
+            batch: [B, 5, H, W]: image_norm, low and high byte of the label map; [B, 3, H, W] if S is on the device.
             target: Labels, [B].
 
         Returns:
             'loss' of T, 'discriminator_loss' (without D absent), 'hits_repaint' and 'hits_original': (hits, images).
         """
-        image_norm, labels = split_labels(batch)  # [B, 3, H, W], [B, H, W]
-        count = self.num_repaints(len(target))
-        image_pm1, labels = self.to_pm1(image_norm[:count]), labels[:count]  # [K, 3, H, W], [K, H, W]
+        image_norm, image_pm1, labels = self._read(batch)  # [B, 3, H, W], [K, 3, H, W], [K, H, W]
         with torch.no_grad(), frozen(self.repainter):
             repaint_pm1 = unwrap_model(self.repainter)(image_pm1, labels).image_pm1  # [K, 3, H, W]
         shown_pm1 = finite_or_original(repaint_pm1, image_pm1)
@@ -109,9 +108,7 @@ class RepaintTask(WrappingTask):
         Returns:
             'loss', the weighted sum of its parts 'gan', 'feat', 'kl', 'segment_kl', 'rec' and 'task'.
         """
-        image_norm, labels = split_labels(batch)
-        count = self.num_repaints(len(target))
-        image_pm1, labels, target = self.to_pm1(image_norm[:count]), labels[:count], target[:count]
+        image_norm, image_pm1, labels = self._read(batch)
         repaint_pm1, posterior, _ = self.repainter(image_pm1, labels)  # [K, 3, H, W]
         judge, condition = unwrap_model(self.discriminator), self._condition(labels)
         with torch.no_grad():
@@ -128,10 +125,19 @@ class RepaintTask(WrappingTask):
             'task': zero,
         }
         if settings.task_weight:
-            mixed = self.after_repaint(self.to_norm(repaint_pm1, image_norm.dtype), target)
+            mixed = self.after_repaint(self.to_norm(repaint_pm1, image_norm.dtype), target[: len(labels)])
             parts['task'] = self.task(*mixed)['loss']
         weights = {'gan': 1.0, **{part: getattr(settings, f'{part}_weight') for part in parts if part != 'gan'}}
         return {'loss': sum((weights[part] * parts[part] for part in parts), zero), **parts}
+
+    def _read(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch's images, and the first K of them for the generator, with their label maps."""
+        count = self.num_repaints(len(batch))
+        if self.mask_source is None:
+            image_norm, labels = split_labels(batch)
+            return image_norm, self.to_pm1(image_norm[:count]), labels[:count]
+        image_pm1 = self.to_pm1(batch[:count])
+        return batch, image_pm1, self.mask_source.labels(image_pm1)
 
     def num_repaints(self, batch_size: int) -> int:
         """Images of a batch that are repainted: its first ones (the loader has shuffled it), an even number if it can.

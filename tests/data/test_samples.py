@@ -13,9 +13,11 @@ from timm_repaint.data.samples import fixed_samples, to_pm1, to_u8
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.engine.data import build_dataset
 from timm_repaint.masks import create_mask_source
+from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 from timm_repaint.options import build_parser
 
 DATA_CONFIG = {'input_size': (3, 32, 32), 'interpolation': 'bicubic'}
+MASKS = FelzenszwalbMasks()
 
 
 def options(*argv):
@@ -42,7 +44,7 @@ def test_values_beyond_the_range_are_clamped():
 def test_two_calls_give_the_same_images_and_labels_and_draw_no_random_number():
     dataset = ShapesDataset(num_samples=40, image_size=48)
     states = random_states()
-    first, second = (fixed_samples(dataset, DATA_CONFIG, options(), 8) for _ in range(2))
+    first, second = (fixed_samples(dataset, MASKS, DATA_CONFIG, 8) for _ in range(2))
     assert random_states() == states
     for ours, theirs in ((first.images_u8, second.images_u8), (first.labels, second.labels)):
         assert len(ours) == 8 and all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
@@ -51,7 +53,7 @@ def test_two_calls_give_the_same_images_and_labels_and_draw_no_random_number():
 def test_the_data_sets_transform_is_back_afterwards_also_after_an_error(tmp_path):
     dataset = ShapesDataset(num_samples=8, image_size=48)
     dataset.transform = transform = np.asarray
-    fixed_samples(dataset, DATA_CONFIG, options(), 2)
+    fixed_samples(dataset, MASKS, DATA_CONFIG, 2)
     assert dataset.transform is transform
 
     class Broken(ShapesDataset):
@@ -61,7 +63,7 @@ def test_the_data_sets_transform_is_back_afterwards_also_after_an_error(tmp_path
     broken = Broken(num_samples=8)
     broken.transform = transform
     with pytest.raises(OSError, match='gone'):
-        fixed_samples(broken, DATA_CONFIG, options(), 2)
+        fixed_samples(broken, MASKS, DATA_CONFIG, 2)
     assert broken.transform is transform
 
 
@@ -78,11 +80,12 @@ class Numbers:
 
     def __getitem__(self, index):
         self.asked.append(index)
-        return Image.fromarray(np.full((32, 32, 3), index % 251, np.uint8)), index % 10
+        image = Image.fromarray(np.full((32, 32, 3), index % 251, np.uint8))
+        return (image if self.transform is None else self.transform(image)), index % 10
 
 
 def numbers(dataset, count):
-    return [int(image[0, 0, 0]) for image in fixed_samples(dataset, DATA_CONFIG, options(), count).images_u8]
+    return [int(image[0, 0, 0]) for image in fixed_samples(dataset, MASKS, DATA_CONFIG, count).images_u8]
 
 
 def test_images_are_spread_over_the_set_and_its_classes():
@@ -96,7 +99,7 @@ def test_a_small_set_gives_what_it_has():
 
 def test_a_set_that_repeats_its_ten_classes_shows_eight_of_them():
     dataset = Numbers(2000)
-    fixed_samples(dataset, DATA_CONFIG, options(), 8)
+    fixed_samples(dataset, MASKS, DATA_CONFIG, 8)
     assert len({index % 10 for index in dataset.asked}) == 8
 
 
@@ -112,6 +115,7 @@ def test_a_stream_gives_its_first_images():
 
         def __iter__(self):
             source = Numbers(100)
+            source.transform = self.transform
             return (source[index] for index in range(7, 100))
 
     assert numbers(Stream(), 3) == [7, 8, 9]
@@ -123,7 +127,7 @@ def test_photographs_fit_the_input_size_and_have_the_mask_of_what_is_shown(share
     config = {**DATA_CONFIG, 'input_size': (3, 64, 64)}
     dataset = build_dataset(args, 'train', config, is_training=True)
     assert isinstance(dataset, NamedImages)
-    samples = fixed_samples(dataset, config, args, 4)
+    samples = fixed_samples(dataset, create_mask_source(args), config, 4)
     masks = create_mask_source(args)
     for image_u8, labels in zip(samples.images_u8, samples.labels, strict=True):
         assert image_u8.shape == (64, 64, 3) and image_u8.dtype == np.uint8 and image_u8.std() > 10
@@ -135,5 +139,5 @@ def test_photographs_fit_the_input_size_and_have_the_mask_of_what_is_shown(share
 def test_images_of_timms_own_data_set_are_read_without_its_transform(shared_data):
     dataset = create_dataset('', root=str(shared_data / 'cifar10'), split='train')
     dataset.transform = transform = lambda image: pytest.fail('the training transform was used')
-    assert len(fixed_samples(dataset, DATA_CONFIG, options(), 4).images_u8) == 4
+    assert len(fixed_samples(dataset, MASKS, DATA_CONFIG, 4).images_u8) == 4
     assert dataset.transform is transform

@@ -1,12 +1,21 @@
 import argparse
 import pickle
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from timm_repaint.errors import UsageError
 from timm_repaint.masks import MASK_SOURCES, create_mask_source
-from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
+from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks, has_opencv
+
+needs_opencv = pytest.mark.skipif(not has_opencv(), reason="OpenCV with ximgproc is missing: pip install '.[fast]'")
+
+
+@pytest.fixture(params=['skimage', pytest.param('opencv', marks=needs_opencv)])
+def backend(request):
+    return request.param
 
 
 def two_halves(height: int = 32, width: int = 32) -> np.ndarray:
@@ -25,40 +34,40 @@ def photographs(folder, pattern: str, side_px: int) -> list[np.ndarray]:
     return images_u8
 
 
-def test_two_plain_halves_are_two_segments_with_the_edge_between_them():
-    labels = FelzenszwalbMasks(sigma=0.0)(two_halves())
+def test_two_plain_halves_are_two_segments_with_the_edge_between_them(backend):
+    labels = FelzenszwalbMasks(sigma=0.0, backend=backend)(two_halves())
     assert labels.dtype == np.uint16
     np.testing.assert_array_equal(labels, np.repeat([[0] * 16 + [1] * 16], 32, axis=0) ^ labels[0, 0])
 
 
-def test_ids_are_contiguous_from_zero():
+def test_ids_are_contiguous_from_zero(backend):
     image_u8 = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
-    labels = FelzenszwalbMasks()(image_u8)
+    labels = FelzenszwalbMasks(backend=backend)(image_u8)
     assert labels.shape == (48, 40)
     np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))
 
 
-def test_no_segment_is_smaller_than_min_size():
+def test_no_segment_is_smaller_than_min_size(backend):
     image_u8 = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    labels = FelzenszwalbMasks(scale=1, min_size=25)(image_u8)
+    labels = FelzenszwalbMasks(scale=1, min_size=25, backend=backend)(image_u8)
     assert np.bincount(labels.ravel()).min() >= 25
 
 
-def test_more_than_255_segments_keep_their_own_ids():
+def test_more_than_255_segments_keep_their_own_ids(backend):
     image_u8 = np.random.default_rng(2).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    labels = FelzenszwalbMasks(scale=0.01, sigma=0, min_size=1)(image_u8)
+    labels = FelzenszwalbMasks(scale=0.01, sigma=0, min_size=1, backend=backend)(image_u8)
     assert len(np.unique(labels)) == labels.max() + 1 == 1600  # no two neighbours of the noise are alike
 
 
-def test_more_segments_than_a_label_map_holds_are_refused():
+def test_more_segments_than_a_label_map_holds_are_refused(backend):
     image_u8 = np.random.default_rng(3).integers(0, 256, (260, 260, 3), dtype=np.uint8)
     with pytest.raises(ValueError, match='a label map holds 65536; raise fh scale or fh min size'):
-        FelzenszwalbMasks(scale=0.01, sigma=0, min_size=1)(image_u8)
+        FelzenszwalbMasks(scale=0.01, sigma=0, min_size=1, backend=backend)(image_u8)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 9), (9, 1), (2, 3), (33, 57)])
-def test_a_plain_image_of_any_size_is_one_segment(size):
-    labels = FelzenszwalbMasks()(np.full((*size, 3), 77, np.uint8))
+def test_a_plain_image_of_any_size_is_one_segment(size, backend):
+    labels = FelzenszwalbMasks(backend=backend)(np.full((*size, 3), 77, np.uint8))
     np.testing.assert_array_equal(labels, np.zeros(size))
 
 
@@ -81,8 +90,9 @@ def test_given_parameters_are_used_at_every_size():
         ('imagenet-samples/*/*', 224),
     ],
 )
-def test_photographs_of_all_sizes_fall_into_some_dozens_of_segments(shared_data, pattern, side_px):
-    counts = [int(FelzenszwalbMasks()(image_u8).max()) + 1 for image_u8 in photographs(shared_data, pattern, side_px)]
+def test_photographs_of_all_sizes_fall_into_some_dozens_of_segments(shared_data, pattern, side_px, backend):
+    source = FelzenszwalbMasks(backend=backend)
+    counts = [int(source(image_u8).max()) + 1 for image_u8 in photographs(shared_data, pattern, side_px)]
     assert len(counts) >= 10
     assert 20 <= np.median(counts) <= 60
 
@@ -124,3 +134,34 @@ def test_the_table_builds_fh_from_its_options():
 def test_an_unknown_source_name_lists_the_choices():
     with pytest.raises(ValueError, match=rf"mask source 'sam' is unknown; choose one of: {', '.join(MASK_SOURCES)}"):
         create_mask_source(argparse.Namespace(mask='sam'))
+
+
+@needs_opencv
+def test_both_backends_cut_photographs_into_about_as_many_segments(shared_data):
+    images_u8 = photographs(shared_data, 'imagenet-samples/*/*', 128)
+    counts = [
+        [int(FelzenszwalbMasks(backend=name)(image_u8).max()) + 1 for name in ('opencv', 'skimage')]
+        for image_u8 in images_u8
+    ]
+    assert 0.8 <= np.median([opencv / skimage for opencv, skimage in counts]) <= 1.25
+
+
+@needs_opencv
+def test_auto_takes_opencv_where_it_is_installed():
+    assert FelzenszwalbMasks().backend == FelzenszwalbMasks().settings['backend'] == 'opencv'
+
+
+def test_auto_takes_skimage_where_opencv_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cv2', None)  # Python's way to say that it cannot be imported
+    assert FelzenszwalbMasks().backend == FelzenszwalbMasks().settings['backend'] == 'skimage'
+
+
+def test_a_missing_opencv_is_said_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cv2', None)
+    with pytest.raises(UsageError, match=r"fh backend opencv needs OpenCV .* pip install '\.\[fast\]'"):
+        FelzenszwalbMasks(backend='opencv')
+
+
+def test_an_unknown_backend_lists_the_choices():
+    with pytest.raises(ValueError, match="fh backend 'gpu' is unknown; choose one of: auto, skimage, opencv"):
+        FelzenszwalbMasks(backend='gpu')

@@ -91,10 +91,12 @@ def append_labels(image: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
     """
     if labels.shape != tuple(image.shape[1:]):
         raise ValueError(f'mask is {labels.shape}, its image is {tuple(image.shape[1:])}')
-    label_bytes = np.empty((LABEL_CHANNELS, *labels.shape), np.uint8)
-    label_bytes[0] = labels % BYTE
-    label_bytes[1] = labels // BYTE
-    return torch.cat([image, torch.from_numpy(label_bytes).to(image.dtype)])
+    joined = image.new_empty((IMAGE_CHANNELS + LABEL_CHANNELS, *labels.shape))
+    joined[:IMAGE_CHANNELS] = image
+    low, high = joined[IMAGE_CHANNELS:].numpy()  # views: written in place
+    np.bitwise_and(labels, BYTE - 1, out=low, casting='unsafe')
+    np.right_shift(labels, 8, out=high, casting='unsafe')
+    return joined
 
 
 def add_masks(dataset: Any, mask_source: MaskSource, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -1,6 +1,5 @@
 """A few fixed training images with their label maps, the same at every call: for galleries and measurements."""
 
-import argparse
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -10,7 +9,8 @@ import torch
 from timm.data import create_transform
 from torch import Tensor
 
-from timm_repaint.masks import create_mask_source
+from timm_repaint.data.masked import split_labels
+from timm_repaint.data.stored import StoredMaskImages
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def to_u8(image_pm1: Tensor) -> np.ndarray:
     return ((image_pm1 + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
 
 
-def fixed_samples(dataset: Any, data_config: dict[str, Any], args: argparse.Namespace, count: int) -> Samples:
+def fixed_samples(dataset: Any, masks: Any, data_config: dict[str, Any], count: int) -> Samples:
     """`count` images spread evenly over the data set (the first of a stream), resized and cropped to the input size."""
     transform = create_transform(
         data_config['input_size'],
@@ -55,14 +55,17 @@ def fixed_samples(dataset: Any, data_config: dict[str, Any], args: argparse.Name
         interpolation=data_config['interpolation'],
         crop_pct=1.0,
     )
-    masks = create_mask_source(args)
-    images_u8 = [np.asarray(transform(image)).transpose(1, 2, 0) for image in _pick(dataset, count)]
+    if isinstance(dataset, StoredMaskImages):
+        pairs = [split_labels(both[None]) for both in _pick(dataset, transform, count)]
+        images_u8 = [image[0].permute(1, 2, 0).numpy() for image, _ in pairs]
+        return Samples(images_u8, [labels[0].numpy().astype(np.uint16) for _, labels in pairs])
+    images_u8 = [np.asarray(image).transpose(1, 2, 0) for image in _pick(dataset, transform, count)]
     return Samples(images_u8, [masks(image) for image in images_u8])
 
 
-def _pick(dataset: Any, count: int) -> list[Any]:
-    """Untransformed images of a timm, torchvision or built-in data set."""
-    transform, dataset.transform = dataset.transform, None
+def _pick(dataset: Any, transform: Any, count: int) -> list[Any]:
+    """Images of a timm, torchvision or built-in data set, with another transform than its own."""
+    own, dataset.transform = dataset.transform, transform
     try:
         if not hasattr(dataset, '__getitem__') or isinstance(dataset, torch.utils.data.IterableDataset):
             return [sample[0] for sample in islice(iter(dataset), count)]
@@ -71,4 +74,4 @@ def _pick(dataset: Any, count: int) -> list[Any]:
         step = max(1, len(dataset) // count)
         return [dataset[index * len(dataset) // count + index % step][0] for index in range(count)]
     finally:
-        dataset.transform = transform
+        dataset.transform = own

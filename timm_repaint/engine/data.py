@@ -22,9 +22,12 @@ from timm.data.naflex_loader import create_naflex_loader
 from timm_repaint.data.masked import add_masks, extend_normalization
 from timm_repaint.data.named import NamedImages
 from timm_repaint.data.shapes import ShapesDataset
+from timm_repaint.data.stored import follow_schedule
 from timm_repaint.engine.criterion import mixup_active
+from timm_repaint.engine.masks import build_masks, with_stored_masks
 from timm_repaint.errors import UsageError
-from timm_repaint.masks import create_mask_source
+from timm_repaint.masks import MaskSource
+from timm_repaint.masks.folder import FolderMasks
 
 
 @dataclass
@@ -36,12 +39,14 @@ class Loaders:
         eval: Validation batches, or None without `--val-split`.
         dataset_train: The training images, for epoch numbers and the gallery.
         mixup_fn: MixUp or CutMix on the device; None where the loader's collate function does it, or nobody.
+        masks: Where the label maps come from; None without `--repaint`.
     """
 
     train: Any
     eval: Any
     dataset_train: Any
     mixup_fn: Mixup | None
+    masks: MaskSource | FolderMasks | None
 
     @property
     def batches_per_epoch(self) -> int:
@@ -142,6 +147,10 @@ def build_loaders(
     """Training and validation loaders with timm's augmentation; with `--repaint` images come with their label maps."""
     dataset_train = build_dataset(args, args.train_split, data_config, is_training=True)
     dataset_eval = build_dataset(args, args.val_split, data_config, is_training=False) if args.val_split else None
+    masks = None
+    if args.repaint:
+        masks = build_masks(args, dataset_train)
+        dataset_train = with_stored_masks(dataset_train, masks)
     common = {
         'mean': data_config['mean'],
         'std': data_config['std'],
@@ -166,14 +175,14 @@ def build_loaders(
                 **eval_kwargs,
             )
     else:
-        loader_train, mixup_fn = _train_loader(dataset_train, args, data_config, train_kwargs)
+        loader_train, mixup_fn = _train_loader(dataset_train, args, data_config, train_kwargs, masks)
         if dataset_eval is not None:
             loader_eval = create_loader(dataset_eval, input_size=data_config['input_size'], **eval_kwargs)
     if len(loader_train) == 0:
         raise UsageError(
             f'{len(dataset_train)} training images do not fill a batch of {args.batch_size}; use a smaller --batch-size'
         )
-    return Loaders(loader_train, loader_eval, dataset_train, mixup_fn)
+    return Loaders(loader_train, loader_eval, dataset_train, mixup_fn, masks)
 
 
 def _augmentation_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) -> dict[str, Any]:
@@ -238,6 +247,7 @@ def _train_loader(
     args: argparse.Namespace,
     data_config: dict[str, Any],
     kwargs: dict[str, Any],
+    masks: MaskSource | FolderMasks | None,
 ) -> tuple[Any, Mixup | None]:
     """timm's loader. MixUp sits in its collate function, or acts on the device (no prefetcher, or after a repaint)."""
     collate_fn: Callable | None = None
@@ -259,8 +269,11 @@ def _train_loader(
         **_scheduled_kwargs(args, data_config),
         **kwargs,
     )
-    if args.repaint:
-        add_masks(loader.dataset, create_mask_source(args), data_config['mean'], data_config['std'])
+    if isinstance(masks, FolderMasks):
+        follow_schedule(loader.dataset, masks)
+    elif masks is not None and not masks.on_device:
+        add_masks(loader.dataset, masks, data_config['mean'], data_config['std'])
+    if masks is not None and not masks.on_device:
         extend_normalization(loader)
     return loader, mixup_fn
 

@@ -15,9 +15,9 @@ from timm.utils import unwrap_model
 from torch import Tensor
 
 from timm_repaint.data.samples import Samples, fixed_samples, to_u8
+from timm_repaint.engine.data import Loaders
 from timm_repaint.errors import UsageError
 from timm_repaint.gan_optimizer import GanOptimizer
-from timm_repaint.masks import create_mask_source
 from timm_repaint.networks.discriminator import Discriminator
 from timm_repaint.networks.label_maps import num_condition_channels
 from timm_repaint.options.conflicts import resolve_repaint_epochs
@@ -40,11 +40,12 @@ def build_repaint_task(
     args: argparse.Namespace,
     data_config: dict[str, Any],
     device: torch.device,
-    mixup_fn: Mixup | None,
+    loaders: Loaders,
 ) -> RepaintTask:
     """E, G and D with their optimizers around T's task."""
     check_input_size(args, data_config)
-    num_labels = create_mask_source(args).num_labels
+    masks: Any = loaders.masks
+    num_labels = masks.num_labels
     repainter = Repainter(
         latent=args.repaint_latent,
         latent_dim=args.repaint_latent_dim,
@@ -71,8 +72,10 @@ def build_repaint_task(
         rec_weight=args.repaint_rec_weight,
     )
     normalization = (torch.tensor(data_config['mean']), torch.tensor(data_config['std']))
-    after_repaint = build_after_repaint(args, mixup_fn, device)
+    after_repaint = build_after_repaint(args, loaders.mixup_fn, device)
     repaint_task = RepaintTask(task, repainter.to(device), discriminator, settings, normalization, after_repaint)
+    if masks.on_device:
+        repaint_task.mask_source = masks.to(device)
     if not args.repaint_freeze:
         repaint_task.optimizers = build_gan_optimizers(repaint_task, args, device)
     if utils.is_primary(args):
@@ -157,7 +160,8 @@ def show_repaints(run: 'Run', epoch: int) -> dict[str, float]:
     assert isinstance(run.task, RepaintTask)
     interval = run.args.repaint_gallery_interval
     last = epoch + 1 == run.stop_epoch
-    samples = fixed_samples(run.loaders.dataset_train, run.data_config, run.args, GALLERY_COLUMNS)
+    assert run.loaders.masks is not None
+    samples = fixed_samples(run.loaders.dataset_train, run.loaders.masks, run.data_config, GALLERY_COLUMNS)
     repaints_pm1 = repaint_samples(run.task, samples, run.device, run.args.seed)
     if run.output.folder and (last or (interval and (epoch + 1) % interval == 0)):
         path = os.path.join(run.output.folder, f'gallery-{epoch}.png')

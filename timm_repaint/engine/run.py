@@ -94,7 +94,7 @@ def prepare(args: argparse.Namespace, args_text: str, functions: Functions) -> R
     task = build_task(model, args, device, precision.model_dtype)
     optimizer = build_optimizer(task, args, args.lr)
     if args.repaint:
-        task = build_repaint_task(task, args, data_config, device, loaders.mixup_fn)
+        task = build_repaint_task(task, args, data_config, device, loaders)
 
     resume_epoch = resume(task, checkpoint, optimizer, precision, args)
     wrap_task(task, args, device)

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+from timm_repaint.errors import UsageError
+from timm_repaint.masks.deeplab import DeepLabV2Masks, DeepLabV3Masks
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 
 
@@ -15,21 +17,37 @@ class MaskSource(Protocol):
     Attributes:
         kind: 'segment' (ids without meaning) or 'semantic' (class ids, 255 = unknown).
         num_labels: number of classes of a semantic source, None for a segment source.
+        on_device: whether it is a network that works on batches, by `labels(image_pm1)`, instead of in loader workers.
     """
 
     kind: str
     num_labels: int | None
+    on_device: bool
 
     def __call__(self, image_u8: np.ndarray) -> np.ndarray:
         """Image [H, W, 3] uint8 to label map [H, W] uint16."""
 
 
 def _build_fh(args: argparse.Namespace) -> MaskSource:
-    return FelzenszwalbMasks(scale=args.fh_scale, sigma=args.fh_sigma, min_size=args.fh_min_size)
+    backend = getattr(args, 'fh_backend', 'auto')  # runs saved before there was a choice
+    return FelzenszwalbMasks(args.fh_scale, args.fh_sigma, args.fh_min_size, backend)
+
+
+def _build_deeplabv2(args: argparse.Namespace) -> MaskSource:
+    if not args.mask_checkpoint:
+        raise UsageError('--mask deeplabv2 needs --mask-checkpoint FILE, a COCO-Stuff or VOC checkpoint')
+    return DeepLabV2Masks(args.mask_checkpoint, args.mask_multi_scale)
+
+
+def _refuse_folder(args: argparse.Namespace) -> MaskSource:
+    raise UsageError('--mask folder reads masks and makes none; name another source')
 
 
 MASK_SOURCES: dict[str, Callable[[argparse.Namespace], MaskSource]] = {
     'fh': _build_fh,
+    'deeplabv2': _build_deeplabv2,
+    'deeplabv3': lambda args: DeepLabV3Masks(args.mask_checkpoint),
+    'folder': _refuse_folder,
 }
 
 

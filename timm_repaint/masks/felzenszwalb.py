@@ -79,6 +79,7 @@ class FelzenszwalbMasks:
 
     kind: str = 'segment'
     num_labels: int | None = None
+    on_device: bool = False
 
     def __init__(
         self, scale: float | None = None, sigma: float = 0.5, min_size: int | None = None, backend: str = 'auto'
@@ -95,7 +96,7 @@ class FelzenszwalbMasks:
         self.backend = resolve_backend(backend)
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What decides the masks; a cache's manifest records it."""
         return {'scale': self.scale, 'sigma': self.sigma, 'min_size': self.min_size, 'backend': self.backend}
 

@@ -1,5 +1,6 @@
 """The manifest of a mask cache: what its masks were made from, so that two kinds of masks never share a folder."""
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -45,6 +46,39 @@ class Manifest:
             for name in names
             if mine.get(name) != theirs.get(name)
         ]
+
+
+def describe(name: str, source: Any, size_px: int, checkpoint: str = '', multi_scale: bool = False) -> Manifest:
+    """The manifest of the masks that a source makes.
+
+    Args:
+        name: the source's name behind `--mask`.
+        source: a mask source; its `settings`, if it has any, are recorded.
+        size_px: see mask_size.
+        checkpoint: file of its weights; recorded by name and SHA-256.
+        multi_scale: whether it looks at several scales.
+
+    Raises:
+        UsageError: if the checkpoint cannot be read.
+    """
+    parameters = dict(getattr(source, 'settings', {}))
+    if checkpoint:
+        parameters['checkpoint'] = os.path.basename(checkpoint)
+        parameters['checkpoint_sha256'] = _sha256(checkpoint)
+    if multi_scale:
+        parameters['multi_scale'] = True
+    return Manifest(name, source.kind, source.num_labels, size_px, parameters)
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, 'rb') as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise UsageError(f'checkpoint {path}: {error.strerror}') from error
+    return digest.hexdigest()
 
 
 def read_manifest(mask_dir: str | Path) -> Manifest:

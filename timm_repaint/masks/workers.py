@@ -12,7 +12,7 @@ from timm_repaint.errors import UsageError
 
 Item = TypeVar('Item')
 Result = TypeVar('Result')
-CHUNK = 16  # items a task: seconds at most, so an interrupt is answered soon
+CHUNK = 4  # items a task: little work is shared out evenly, and an interrupt is answered soon
 CHUNKS_AHEAD = 3  # a worker
 
 

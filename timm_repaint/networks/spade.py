@@ -3,6 +3,8 @@
 Source: Repaint equation 1 and Figure 3; SPADE (Park et al., CVPR 2019).
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 LEAKY_SLOPE = 0.2
 # Zeros would tell G where the image's border is: at 2x2 px it paints the same pattern into every image.
-PADDING_MODE = 'replicate'
+PADDING_MODE: Literal['replicate'] = 'replicate'
 
 
 class SpectralConv2d(nn.Conv2d):
@@ -23,7 +25,7 @@ class SpectralConv2d(nn.Conv2d):
         kernel_size: int,
         stride: int = 1,
         padding: int = 0,
-        padding_mode: str = 'zeros',
+        padding_mode: Literal['zeros', 'replicate'] = 'zeros',
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, padding_mode=padding_mode)
         spectral_norm(self)

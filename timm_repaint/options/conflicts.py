@@ -137,7 +137,7 @@ def _warn_unused(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
 
 def is_repaint_option(dest: str) -> bool:
     """Whether an option does something only with `--repaint`."""
-    return dest == 'mask' or dest.startswith(('repaint_', 'fh_'))
+    return dest == 'mask' or dest.startswith(('repaint_', 'fh_', 'mask_'))
 
 
 def _flag(dest: str) -> str:

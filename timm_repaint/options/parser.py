@@ -19,6 +19,7 @@ from timm_repaint.options.repaint import (
     add_mask_options,
     add_network_options,
     add_repaint_options,
+    add_stored_mask_options,
 )
 from timm_repaint.options.schedule import add_epoch_options, add_learning_rate_options
 
@@ -41,6 +42,7 @@ SECTIONS = (
     add_distillation_options,
     add_repaint_options,
     add_mask_options,
+    add_stored_mask_options,
     add_network_options,
     add_gan_options,
 )

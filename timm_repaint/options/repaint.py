@@ -17,11 +17,39 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
         type=str,
         default='fh',
         choices=sorted(MASK_SOURCES),
-        help='source of the masks; fh: Felzenszwalb-Huttenlocher segments. Paper: fh, or DeepLab-v2',
+        help='source of the masks; fh: Felzenszwalb-Huttenlocher segments; deeplabv2, deeplabv3: classes by a network; '
+        'folder: PNG label maps. Paper: fh, or DeepLab-v2',
     )
     add('--fh-scale', type=float, metavar='X', help='fh: higher gives larger segments; unset: from the image size')
     add('--fh-sigma', type=float, default=0.5, metavar='PX', help='fh: blur of the image ahead of segmentation')
     add('--fh-min-size', type=int, metavar='PX', help='fh: pixels of the smallest segment; unset: from the image size')
+    add(
+        '--fh-backend',
+        type=str,
+        default='auto',
+        choices=['auto', 'opencv', 'skimage'],
+        help="fh: OpenCV (pip install '.[fast]') is 3 to 5 times faster; auto: OpenCV where it is installed",
+    )
+    add('--mask-checkpoint', type=str, default='', metavar='FILE', help='deeplabv2, deeplabv3: file of the weights')
+    add('--mask-multi-scale', action='store_true', help='deeplabv2: look at three scales')
+
+
+def add_stored_mask_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of masks that are read from files."""
+    add = parser.add_argument_group('Repaint: stored masks').add_argument
+    add(
+        '--mask-dir',
+        type=str,
+        default='',
+        metavar='DIR',
+        help='masks made by python -m timm_repaint.masks, in a tree like that of the images; folder: your own',
+    )
+    add(
+        '--mask-classes',
+        type=int,
+        metavar='N',
+        help='folder: labels are classes 0 to N - 1, and 255 for unknown; unset: segments, whose ids mean nothing',
+    )
 
 
 def add_repaint_options(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,116 @@
+"""Speed and size of masks: `python benchmarks/masks.py IMAGES` prints a table. IMAGES is an image folder, by classes.
+
+Two ways to do the same work take turns (A B A B …), and the table shows the median of the ratios of neighbours: the
+speed of a shared machine changes slowly, so it falls out of a ratio.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import ImageDataset, create_loader
+
+from timm_repaint.data.masked import extend_normalization
+from timm_repaint.data.named import NamedImages
+from timm_repaint.data.stored import StoredMaskImages
+from timm_repaint.masks.cache import Folders, list_images, segment_images
+from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks, has_opencv
+from timm_repaint.masks.folder import CachedMasks
+from timm_repaint.masks.manifest import claim_folder, describe
+from timm_repaint.masks.workers import in_workers
+
+BATCH_SIZE = 8
+IMAGE_SIZE_PX = 224
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def speed_ratio(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[float, float, float]:
+    """Median speed of `first` as a multiple of `second`'s, and each one's median seconds."""
+    first(), second()  # files into the cache of the file system
+    times = [(seconds(first), seconds(second)) for _ in range(rounds)]
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    return statistics.median(slow / fast for fast, slow in times), medians[0], medians[1]
+
+
+def make_cache(images: str, backend: str, workers: int, mask_dir: str | None = None) -> None:
+    """Makes all masks of a folder, in mask_dir or in a folder that goes away."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = Folders(images, mask_dir or scratch)
+        source = FelzenszwalbMasks(backend=backend)
+        claim_folder(folders.masks, describe('fh', source, folders.size_px))
+        list(in_workers(partial(segment_images, folders, source), list_images(folders), workers))
+
+
+def build_loader(images: str, masks: str | None, workers: int) -> Any:
+    """timm's training loader at 224 px with its default augmentation."""
+    named = NamedImages(ImageDataset(images))
+    dataset: Any = named if masks is None else StoredMaskImages(named, CachedMasks(masks, images))
+    loader = create_loader(
+        dataset,
+        (3, IMAGE_SIZE_PX, IMAGE_SIZE_PX),
+        BATCH_SIZE,
+        is_training=True,
+        interpolation='random',
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        device=torch.device('cpu'),
+    )
+    if masks is not None:
+        extend_normalization(loader)
+    return loader
+
+
+def read_all(loader: Any, epochs: int) -> None:
+    """Goes through the images, cut out alike each time."""
+    random.seed(0)
+    torch.manual_seed(0)
+    for _ in range(epochs):
+        for _ in loader:
+            pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('images', metavar='IMAGES')
+    parser.add_argument('--rounds', type=int, default=7, metavar='N', help='timings of each pair')
+    parser.add_argument('--loader-workers', type=int, default=1, metavar='N', help='0: all in this process')
+    parser.add_argument('--loader-epochs', type=int, default=2, metavar='N', help='passes over the images a timing')
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    best = 'opencv' if has_opencv() else 'skimage'
+    with tempfile.TemporaryDirectory() as scratch:
+        make_cache(args.images, best, 1, scratch)
+        sizes = [path.stat().st_size for path in Path(scratch).rglob('*.png')]
+        print(f'bytes a mask: mean {statistics.mean(sizes):.0f}, largest {max(sizes)} ({len(sizes)} masks)', flush=True)
+        masked, plain = (
+            partial(read_all, build_loader(args.images, masks, args.loader_workers), args.loader_epochs)
+            for masks in (scratch, None)
+        )
+        ratio = speed_ratio(masked, plain, args.rounds)
+        show('loader: cached masks to none', *ratio, len(sizes) * args.loader_epochs)
+    one = partial(make_cache, args.images, best, 1)
+    if best == 'opencv':
+        ratio = speed_ratio(one, partial(make_cache, args.images, 'skimage', 1), min(args.rounds, 3))
+        show('fh cache: opencv to skimage, one process', *ratio, len(sizes))
+    two = partial(make_cache, args.images, best, 2)
+    show('fh cache: two workers to one', *speed_ratio(two, one, args.rounds), len(sizes))
+
+
+def show(label: str, ratio: float, first_s: float, second_s: float, images: int) -> None:
+    print(f'{label}: {ratio:.2f} times ({images / first_s:.0f} and {images / second_s:.0f} images/s)', flush=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,468 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.helpers import REPO, mtimes, run_script
+from timm_repaint.errors import UsageError
+from timm_repaint.masks import __main__ as command
+from timm_repaint.masks.cache import Folders, check_cache, list_images, make_masks, read_image
+from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
+from timm_repaint.masks.folder import CachedMasks, FolderMasks, mask_size
+from timm_repaint.masks.label_png import load_labels, save_labels
+from timm_repaint.masks.manifest import claim_folder, describe, read_manifest
+from timm_repaint.masks.workers import in_workers
+
+
+def write_images(root: Path, names: list[str], size_wh: tuple[int, int] = (60, 40)) -> Path:
+    """Pictures whose left part is black and right part is red; the border is at ten times their number."""
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        image_u8 = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+        image_u8[:, 10 * (number + 1) :, 0] = 255
+        Image.fromarray(image_u8).save(root / name)
+    return root
+
+
+NAMES = ['train/cat/a.png', 'train/cat/b.png', 'train/dog/c.png', 'val/cat/d.png']
+
+
+def run(images: Path, out: Path, *options: object) -> int:
+    """The command in this process; its exit code."""
+    argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+    sys.argv = ['masks', *map(str, (images, out, '--workers', 1, '--fh-scale', 10, '--fh-sigma', 0, *options))]
+    try:
+        return command.main()
+    finally:
+        sys.argv = argv
+        signal.signal(signal.SIGTERM, handler)
+
+
+def fails(capsys, *arguments: object) -> str:
+    """What argparse says to a command line that it refuses."""
+    with pytest.raises(SystemExit) as exit_info:
+        run(*arguments)
+    assert exit_info.value.code == 2
+    return capsys.readouterr().err
+
+
+# ---- what is made
+
+
+def test_masks_mirror_the_images_and_show_their_segments(tmp_path, capsys):
+    images = write_images(tmp_path / 'images', NAMES)
+    assert run(images, tmp_path / 'masks') == 0
+    assert '4 masks made, 0 were there, 0 images failed' in capsys.readouterr().out
+    for number, name in enumerate(NAMES):
+        labels = load_labels(tmp_path / 'masks' / name)
+        right = np.zeros((40, 60), bool)
+        right[:, 10 * (number + 1) :] = True
+        np.testing.assert_array_equal(labels != labels[0, 0], right)
+    files = {str(path.relative_to(tmp_path / 'masks')) for path in (tmp_path / 'masks').rglob('*') if path.is_file()}
+    assert files == {*NAMES, 'manifest.json'}
+
+
+@pytest.mark.parametrize(
+    ('image_hw', 'expected'),
+    [((40, 60), (40, 60)), ((256, 999), (256, 999)), ((375, 500), (256, 341)), ((500, 375), (341, 256)),
+     ((1, 1), (1, 1)), ((512, 1024), (256, 512)), ((1, 5000), (1, 5000))],
+)  # fmt: skip
+def test_the_shorter_side_of_a_mask_is_at_most_256_and_never_enlarged(image_hw, expected):
+    assert mask_size(image_hw, 256) == expected
+
+
+def test_a_large_image_has_a_small_mask_that_loads_at_the_images_size(tmp_path):
+    images = write_images(tmp_path / 'images', ['a.png'], (600, 400))
+    assert run(images, tmp_path / 'masks', '--size', 100) == 0
+    assert load_labels(tmp_path / 'masks/a.png').shape == (100, 150)
+    labels = CachedMasks(tmp_path / 'masks', images).load(images / 'a.png', (400, 600))
+    assert labels.shape == (400, 600)
+    right = np.zeros((400, 600), bool)
+    right[:, 10:] = True
+    assert ((labels != labels[0, 0]) == right).mean() > 0.995
+
+
+def test_an_image_is_seen_as_timm_sees_it_without_exif_rotation(tmp_path):
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    (tmp_path / 'images').mkdir()
+    Image.new('CMYK', (60, 40)).save(tmp_path / 'images/a.jpg', exif=tags)
+    assert read_image(Folders(str(tmp_path / 'images'), ''), 'a.jpg').shape == (40, 60, 3)
+
+
+def test_imagenet_photographs_need_less_than_8_kilobytes_a_mask(shared_data, tmp_path):
+    folders = Folders(str(shared_data / 'imagenet-samples'), str(tmp_path))
+    names = list_images(folders)[::4]
+    assert make_masks(folders, names, FelzenszwalbMasks(), workers=1).made == len(names) == 10
+    assert np.mean([os.path.getsize(folders.mask_path(name)) for name in names]) <= 8 * 1024
+
+
+def test_coco_works_as_it_lies(shared_data, tmp_path):
+    folders = Folders(str(shared_data / 'coco-mini'), str(tmp_path), size_px=32)
+    names = [name for name in list_images(folders) if name.endswith('.jpg')]
+    source = FelzenszwalbMasks()
+    claim_folder(folders.masks, describe('fh', source, 32))
+    assert make_masks(folders, names, source, workers=2).made == len(names) >= 21
+    assert check_cache(folders, names, workers=2).failed == []
+
+
+class LeftOrRight(torch.nn.Module):
+    """Class 1 where the image is red: a network in the place of DeepLab."""
+
+    kind, num_labels, on_device = 'semantic', 2, True
+
+    def __init__(self):
+        super().__init__()
+        self.threshold = torch.nn.Parameter(torch.zeros(()))
+        self.batches: list[tuple[int, ...]] = []
+
+    def labels(self, image_pm1):
+        self.batches.append(tuple(image_pm1.shape))
+        return (image_pm1[:, 0] > self.threshold).long()
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_network_gets_batches_of_one_size_and_each_image_its_own_mask(tmp_path, workers):
+    wide = [f'{letter}.png' for letter in 'abcde']
+    tall = [f'{letter}.png' for letter in 'vwxyz']
+    write_images(tmp_path / 'images', wide, (60, 40))
+    write_images(tmp_path / 'images', tall, (52, 64))
+    folders = Folders(str(tmp_path / 'images'), str(tmp_path / 'masks'))
+    source = LeftOrRight()
+    outcome = make_masks(folders, list_images(folders), source, workers, batch_size=2)
+    assert (outcome.made, outcome.failed) == (10, [])
+    assert sorted(shape[0] for shape in source.batches) == [1, 1, 2, 2, 2, 2]
+    assert {shape[1:] for shape in source.batches} == {(3, 40, 60), (3, 64, 52)}
+    for names, width in ((wide, 60), (tall, 52)):
+        for number, name in enumerate(names):
+            labels = load_labels(tmp_path / 'masks' / name)
+            np.testing.assert_array_equal(labels[0], np.arange(width) >= 10 * (number + 1))
+
+
+def test_images_of_many_sizes_do_not_pile_up_in_front_of_a_network(tmp_path):
+    for side in range(20, 60):
+        write_images(tmp_path / 'images', [f'{side}.png'], (side, 30))
+    folders = Folders(str(tmp_path / 'images'), str(tmp_path / 'masks'))
+    source = LeftOrRight()
+    assert make_masks(folders, list_images(folders), source, workers=1, batch_size=2).made == 40
+    assert len(source.batches) == 40  # no two of one size
+    assert check_sizes(folders) == 40
+
+
+def check_sizes(folders: Folders) -> int:
+    sizes_equal = [
+        load_labels(folders.mask_path(name)).shape == read_image(folders, name).shape[:2]
+        for name in list_images(folders)
+    ]
+    return sum(sizes_equal)
+
+
+# ---- a run that stops and goes on
+
+
+def test_a_second_run_keeps_what_is_there_and_makes_the_rest(tmp_path, capsys):
+    images = write_images(tmp_path / 'images', NAMES)
+    run(images, tmp_path / 'masks')
+    (tmp_path / 'masks' / NAMES[1]).unlink()
+    (tmp_path / 'masks' / NAMES[2]).write_bytes(b'')  # what a crash of the machine leaves
+    before = mtimes(tmp_path / 'masks')
+    capsys.readouterr()
+    assert run(images, tmp_path / 'masks') == 0
+    assert '2 masks made, 2 were there' in capsys.readouterr().out
+    after = mtimes(tmp_path / 'masks')
+    assert {name for name in after if after[name] != before.get(name)} == {NAMES[1], NAMES[2]}
+
+
+@pytest.mark.parametrize(
+    ('options', 'difference'),
+    [
+        (['--size', 200], 'size_px is 256, not 200'),
+        (['--fh-scale', 11], r'scale is 10\.0, not 11\.0'),
+        (['--fh-min-size', 3, '--fh-sigma', 1], r'min_size is None, not 3; sigma is 0\.0, not 1\.0'),
+    ],
+)
+def test_other_parameters_are_refused_with_what_differs(tmp_path, options, difference):
+    images = write_images(tmp_path / 'images', NAMES)
+    run(images, tmp_path / 'masks')
+    before = mtimes(tmp_path / 'masks')
+    with pytest.raises(UsageError, match=f'manifest.json is of other masks: {difference}; use the same options'):
+        run(images, tmp_path / 'masks', *options)
+    assert mtimes(tmp_path / 'masks') == before
+
+
+def test_the_manifest_says_what_was_made_without_any_path(tmp_path):
+    run(write_images(tmp_path / 'images', NAMES), tmp_path / 'masks', '--fh-backend', 'skimage', '--size', 64)
+    manifest = json.loads((tmp_path / 'masks/manifest.json').read_text())
+    assert manifest['parameters'] == {'scale': 10.0, 'sigma': 0.0, 'min_size': None, 'backend': 'skimage'}
+    assert (manifest['source'], manifest['kind'], manifest['num_labels'], manifest['size_px']) == (
+        'fh',
+        'segment',
+        None,
+        64,
+    )
+    assert str(tmp_path) not in (tmp_path / 'masks/manifest.json').read_text()
+
+
+def test_another_version_of_the_package_goes_on_with_an_old_cache(tmp_path):
+    images = write_images(tmp_path / 'images', NAMES)
+    run(images, tmp_path / 'masks')
+    path = tmp_path / 'masks/manifest.json'
+    path.write_text(path.read_text().replace('"timm_repaint": "', '"timm_repaint": "9.'))
+    assert run(images, tmp_path / 'masks') == 0
+
+
+def test_another_checkpoint_of_the_same_name_is_another_source(tmp_path):
+    manifests = []
+    for content in (b'weights', b'other weights'):
+        (tmp_path / 'net.pth').write_bytes(content)
+        manifests.append(describe('deeplabv2', LeftOrRight(), 256, str(tmp_path / 'net.pth'), multi_scale=True))
+    assert manifests[0].parameters['checkpoint'] == 'net.pth' and manifests[0].parameters['multi_scale']
+    assert [text.split(' is ')[0] for text in manifests[0].differences(manifests[1])] == ['checkpoint_sha256']
+
+
+def test_of_runs_that_start_together_those_with_the_first_ones_options_go_on(tmp_path):
+    barrier = threading.Barrier(16)
+    outcomes: list[tuple[int, str]] = []
+
+    def start(size_px: int) -> None:
+        manifest = describe('fh', FelzenszwalbMasks(), size_px)
+        barrier.wait()
+        try:
+            claim_folder(tmp_path / 'masks', manifest)
+            outcomes.append((size_px, 'goes on'))
+        except UsageError as error:
+            outcomes.append((size_px, 'refused' if 'size_px is' in str(error) else str(error)))
+
+    threads = [threading.Thread(target=start, args=(100 + number % 2,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winner = read_manifest(tmp_path / 'masks').size_px
+    assert sorted(outcomes) == sorted(
+        [(size, 'goes on' if size == winner else 'refused') for size in (100, 101) for _ in range(8)]
+    )
+    assert os.listdir(tmp_path / 'masks') == ['manifest.json']
+
+
+def test_shards_that_run_at_the_same_time_make_each_mask_once(tmp_path):
+    images = write_images(tmp_path / 'images', [f'cat/{number}.png' for number in range(11)])
+    arguments = [sys.executable, '-m', 'timm_repaint.masks', str(images), str(tmp_path / 'masks')]
+    runs = [
+        subprocess.Popen(
+            [*arguments, '--shard', f'{index}/3', '--workers', '2'], cwd=REPO, stdout=subprocess.PIPE, text=True
+        )
+        for index in (1, 2, 3)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in runs]
+    assert [process.returncode for process in runs] == [0, 0, 0]
+    assert [int(text.split()[0]) for text in said] == [4, 4, 3]
+    assert run(images, tmp_path / 'masks', '--check') == 0
+
+
+def test_ctrl_c_leaves_whole_masks_and_the_next_run_goes_on(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (40, 240, 320, 3), dtype=np.uint8)
+    (tmp_path / 'images').mkdir()
+    for number, image_u8 in enumerate(pictures):
+        Image.fromarray(image_u8).save(tmp_path / f'images/{number}.jpg')
+    arguments = ('-m timm_repaint.masks', tmp_path / 'images', tmp_path / 'masks', '--fh-backend', 'skimage')
+    process = subprocess.Popen(
+        [sys.executable, *arguments[0].split(), *map(str, arguments[1:]), '--workers', '2'],
+        cwd=REPO, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while len(list((tmp_path / 'masks').glob('*.png'))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+    error = process.communicate(timeout=100)[1]
+    assert process.returncode == 130
+    assert 'interrupted; the same command goes on from here' in error and 'Traceback' not in error
+    made = list((tmp_path / 'masks').glob('*.png'))
+    assert 3 <= len(made) < 40 and not list((tmp_path / 'masks').glob('.*'))
+    for path in made:
+        assert load_labels(path).shape == (240, 320)
+    done = run_script(*arguments, '--workers', 2)
+    assert f'{40 - len(made)} masks made, {len(made)} were there' in done.stdout
+
+
+# ---- bad input
+
+
+def test_unreadable_images_are_listed_at_the_end_and_all_others_are_done(tmp_path, capsys):
+    images = write_images(tmp_path / 'images', NAMES)
+    (images / 'train/cat/a.png').write_bytes(b'no image')
+    whole = (images / 'train/dog/c.png').read_bytes()
+    (images / 'train/dog/c.png').write_bytes(whole[: len(whole) // 2])
+    assert run(images, tmp_path / 'masks') == 1
+    said = capsys.readouterr()
+    assert 'unreadable: train/cat/a.png: UnidentifiedImageError' in said.err
+    assert 'unreadable: train/dog/c.png: ' in said.err
+    assert '2 masks made, 0 were there, 2 images failed' in said.out
+    assert load_labels(tmp_path / 'masks/val/cat/d.png').shape == (40, 60)
+
+
+def test_an_image_of_too_many_segments_is_listed_like_an_unreadable_one(tmp_path, capsys):
+    (tmp_path / 'images').mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (260, 260, 3), dtype=np.uint8)).save(
+        tmp_path / 'images/a.png'
+    )
+    options = ('--fh-scale', 0.01, '--fh-min-size', 1, '--size', 260)
+    assert run(tmp_path / 'images', tmp_path / 'masks', *options) == 1
+    assert 'a.png: ValueError: ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text', ['0/4', '5/4', '-1/4', '1/0'])
+def test_a_shard_outside_1_to_n_is_refused(tmp_path, capsys, text):
+    assert f'shard {text.split("/")[0]} of {text.split("/")[1]} does not exist' in fails(
+        capsys, tmp_path, tmp_path / 'masks', f'--shard={text}'
+    )
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [('--shard=2', "'2' is not I/N"), ('--shard=a/b', "'a/b' is not I/N"), ('--size=0', '0 is below 1')],
+)
+def test_malformed_options_are_refused(tmp_path, capsys, option, message):
+    assert message in fails(capsys, tmp_path, tmp_path / 'masks', option)
+
+
+@pytest.mark.parametrize(
+    ('names', 'out', 'message'),
+    [
+        (None, 'masks', r'image folder .*images does not exist'),
+        ([], 'masks', r'image folder .*images has no images'),
+        (['a.png'], 'images/masks', r'mask folder .*images/masks lies inside the images'),
+        (['cat/a.png', 'cat/a.jpg'], 'masks', r'cat/a.jpg and cat/a.png would share the mask cat/a.png; rename one'),
+    ],
+)
+def test_folders_that_cannot_work_are_refused_before_any_work(tmp_path, names, out, message):
+    if names is not None:
+        (tmp_path / 'images').mkdir()
+        write_images(tmp_path / 'images', names)
+    with pytest.raises(UsageError, match=message):
+        run(tmp_path / 'images', tmp_path / out)
+    assert not (tmp_path / 'masks').exists()
+
+
+def test_a_folder_of_other_files_is_not_taken_for_a_cache(tmp_path):
+    images = write_images(tmp_path / 'images', NAMES)
+    save_labels(tmp_path / 'masks/train/cat/a.png', np.zeros((40, 60), int))
+    with pytest.raises(UsageError, match=r'masks holds files, but no manifest\.json; give an empty or a new folder'):
+        run(images, tmp_path / 'masks')
+
+
+@pytest.mark.parametrize(
+    'text', ['{', '[]', '{"source": 1}', '{"source": "fh", "kind": "segment", "num_labels": null, "size_px": 0}']
+)
+def test_a_damaged_manifest_is_named(tmp_path, text):
+    (tmp_path / 'manifest.json').write_text(text)
+    with pytest.raises(UsageError, match=r'manifest\.json is not the manifest of a mask cache'):
+        CachedMasks(tmp_path, tmp_path)
+
+
+def test_an_output_that_cannot_be_written_is_named_and_what_is_there_stays(tmp_path):
+    images = write_images(tmp_path / 'images', NAMES)
+    run(images, tmp_path / 'masks', '--shard', '1/2')
+    before = mtimes(tmp_path / 'masks')
+    (tmp_path / 'masks/val').write_text('a file in the way')
+    with pytest.raises(UsageError, match=r'cannot write .*masks/val/cat/d\.png: Not a directory'):
+        run(images, tmp_path / 'masks')
+    assert before.items() <= mtimes(tmp_path / 'masks').items()
+
+
+def test_a_mistake_ends_the_command_with_one_line_and_exit_code_1(tmp_path):
+    done = run_script('-m timm_repaint.masks', tmp_path / 'gone', tmp_path / 'masks', fails=True)
+    assert done.returncode == 1
+    assert done.stderr == f'error: image folder {tmp_path}/gone does not exist\n'
+
+
+def test_a_killed_worker_is_said():
+    with pytest.raises(UsageError, match=r'a worker process was killed .* with fewer --workers'):
+        list(in_workers(kill_itself, range(10), workers=2))
+
+
+def kill_itself(items):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_return_every_result_once():
+    assert sorted(in_workers(double, range(101), workers=3)) == list(range(0, 202, 2))
+    assert list(in_workers(double, range(5), workers=1)) == [0, 2, 4, 6, 8]
+
+
+def double(items):
+    return [2 * item for item in items]
+
+
+# ---- reading masks
+
+
+def test_check_lists_what_is_missing_damaged_or_of_another_size(tmp_path, capsys):
+    images = write_images(tmp_path / 'images', [*NAMES, 'val/cat/e.png'])
+    run(images, tmp_path / 'masks')
+    assert run(images, tmp_path / 'masks', '--check') == 0
+    assert '5 masks good, 0 bad' in capsys.readouterr().out
+    (tmp_path / 'masks' / NAMES[0]).unlink()
+    (tmp_path / 'masks' / NAMES[1]).write_bytes(b'\x89PNG')
+    save_labels(tmp_path / 'masks' / NAMES[2], np.zeros((60, 40), int))
+    (images / NAMES[3]).write_bytes(b'no image')
+    assert run(images, tmp_path / 'masks', '--check') == 1
+    said = capsys.readouterr()
+    assert '1 masks good, 4 bad' in said.out
+    lines = [line for line in said.err.splitlines() if line.startswith('bad: ')]
+    for name, line, problem in zip(
+        NAMES,
+        lines,
+        ('does not exist', 'cannot be read', 'is 60x40, its image is 40x60', 'image: Unidentified'),
+        strict=True,
+    ):
+        assert line.startswith(f'bad: {name}: ') and problem in line
+
+
+def test_check_without_a_cache_says_how_to_make_one(tmp_path):
+    images = write_images(tmp_path / 'images', NAMES)
+    with pytest.raises(UsageError, match=r'manifest.json: No such file .* python -m timm_repaint\.masks IMAGES'):
+        run(images, tmp_path / 'masks', '--check')
+
+
+def test_a_folder_of_masks_gives_each_image_its_own(tmp_path):
+    save_labels(tmp_path / 'masks/cat/a.png', np.array([[0, 3], [255, 1]]))
+    masks = FolderMasks(tmp_path / 'masks', tmp_path / 'images', num_labels=4)
+    assert (masks.kind, masks.num_labels) == ('semantic', 4)
+    assert masks.mask_path(tmp_path / 'images/cat/a.JPEG') == str(tmp_path / 'masks/cat/a.png')
+    np.testing.assert_array_equal(masks.load(tmp_path / 'images/cat/a.JPEG', (2, 2)), [[0, 3], [255, 1]])
+    assert FolderMasks(tmp_path / 'masks', tmp_path / 'images').kind == 'segment'
+
+
+@pytest.mark.parametrize(
+    ('labels', 'num_labels', 'message'),
+    [
+        (np.zeros((2, 3), int), None, r'mask .*a\.png is 2x3, its image is 3x2 and wants 3x2; make the masks again'),
+        (np.array([[0, 1], [2, 255], [4, 0]]), 4, r'mask .*a\.png has label 4, classes are 0 to 3 and 255 \(unknown\)'),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_named_with_both_values(tmp_path, labels, num_labels, message):
+    save_labels(tmp_path / 'a.png', labels)
+    with pytest.raises(UsageError, match=message):
+        FolderMasks(tmp_path, tmp_path / 'images', num_labels).read(tmp_path / 'images/a.jpg', (3, 2))
+
+
+def test_a_missing_folder_and_an_image_from_elsewhere_are_named(tmp_path):
+    with pytest.raises(UsageError, match=r'mask folder .*gone does not exist'):
+        FolderMasks(tmp_path / 'gone', tmp_path)
+    with pytest.raises(UsageError, match=r'image .*other/a\.png is not in .*images, so it has no mask'):
+        FolderMasks(tmp_path, tmp_path / 'images').mask_path(tmp_path / 'other/a.png')
+
+
+def test_without_options_the_command_makes_fh_masks_of_256_pixels_in_one_shard():
+    args = command.parse_args(['IMAGES', 'OUT'])
+    assert (args.mask, args.size, args.shard, args.check) == ('fh', 256, (1, 1), False)

@@ -1,0 +1,72 @@
+"""Where a run's masks come from: made in the loader's workers, read from files, or made on the device."""
+
+import argparse
+import logging
+import os
+from typing import Any
+
+from timm_repaint.data.stored import StoredMaskImages, has_files
+from timm_repaint.errors import UsageError
+from timm_repaint.masks import MaskSource, create_mask_source
+from timm_repaint.masks.folder import CachedMasks, FolderMasks, mask_name
+
+_logger = logging.getLogger('train')
+
+
+def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | FolderMasks:
+    """The run's masks: those of `--mask-dir` for images that are files, else the source behind `--mask`.
+
+    Raises:
+        UsageError: if the stored masks are of another source, or of other images.
+    """
+    if not args.mask_dir:
+        if args.mask == 'folder':
+            raise UsageError('--mask folder needs --mask-dir, the folder of PNG label maps')
+        return create_mask_source(args)
+    if not has_files(dataset):
+        if args.mask == 'folder':
+            raise UsageError('--mask folder needs images that are files in folders')
+        _logger.info('The images are no files of their own: masks are made on the fly, --mask-dir is not used.')
+        return create_mask_source(args)
+    image_root = find_image_root(args, dataset)
+    if args.mask == 'folder':
+        return FolderMasks(args.mask_dir, image_root, args.mask_classes)
+    masks = CachedMasks(args.mask_dir, image_root)
+    check_cache_options(args, masks)
+    return masks
+
+
+def find_image_root(args: argparse.Namespace, dataset: Any) -> str:
+    """The folder that `--mask-dir` mirrors: the data folder, or the folder of its training split.
+
+    Raises:
+        UsageError: if the first training image has its mask in neither place.
+    """
+    first = dataset.filename(0, absolute=True)
+    roots = [str(args.data_dir or args.data), dataset.reader.root]
+    wanted = [os.path.join(args.mask_dir, mask_name(os.path.relpath(first, root))) for root in roots]
+    for root, path in zip(roots, wanted, strict=True):
+        if os.path.isfile(path):
+            return root
+    raise UsageError(
+        f'no mask for {first}: neither {" nor ".join(dict.fromkeys(wanted))} is there; make the masks with '
+        f'python -m timm_repaint.masks {roots[0]} {args.mask_dir} --mask {args.mask}'
+    )
+
+
+def check_cache_options(args: argparse.Namespace, masks: CachedMasks) -> None:
+    """Refuse a cache of another source, or of other parameters than those that the command line names."""
+    manifest = masks.manifest
+    if manifest.source != args.mask:
+        raise UsageError(f'{args.mask_dir} holds masks of {manifest.source}, --mask is {args.mask}; name that one')
+    asked = {'scale': args.fh_scale, 'min_size': args.fh_min_size} if args.mask == 'fh' else {}
+    for name, value in asked.items():
+        made = manifest.parameters.get(name)
+        if value is not None and made != value:
+            option = name.replace('_', '-')
+            raise UsageError(f'{args.mask_dir} was made with --fh-{option} {made}, not {value}; leave the option out')
+
+
+def with_stored_masks(dataset: Any, masks: MaskSource | FolderMasks) -> Any:
+    """The data set that reads images and stored masks together; the data set itself for other masks."""
+    return StoredMaskImages(dataset, masks) if isinstance(masks, FolderMasks) else dataset

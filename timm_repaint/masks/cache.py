@@ -1,0 +1,237 @@
+"""Masks made once and kept as PNG label maps in a tree like the images'; the command is `python -m timm_repaint.masks`.
+
+A mask is cut from the image as timm's reader sees it (RGB, EXIF rotation not applied), scaled down to a shorter side
+of size_px if it is larger. Files appear whole, so a run that was stopped goes on where it was.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.readers.reader_image_folder import find_images_and_targets
+
+from timm_repaint.errors import UsageError
+from timm_repaint.masks.folder import CachedMasks, mask_name, mask_size
+from timm_repaint.masks.label_png import save_labels
+from timm_repaint.masks.workers import in_workers
+from timm_repaint.progress import progress
+
+DEFAULT_SIZE_PX = 256
+MAX_WAITING_BATCHES = 8  # batches' worth of decoded images that wait for others of their size
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where images come from and masks go to, and the masks' size (see mask_size)."""
+
+    images: str
+    masks: str
+    size_px: int = DEFAULT_SIZE_PX
+
+    def mask_path(self, name: str) -> str:
+        return os.path.join(self.masks, mask_name(name))
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        made: number of new masks, or of good ones for `check_cache`.
+        kept: number of masks that were there before.
+        failed: image and reason of each failure.
+    """
+
+    made: int = 0
+    kept: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Done(NamedTuple):
+    """One image: made, kept (neither flag nor problem) or failed."""
+
+    name: str
+    made: bool = False
+    problem: str = ''
+
+
+class _Decoded(NamedTuple):
+    name: str
+    image_u8: np.ndarray | None = None  # [h, w, 3]; None: failed or kept
+    problem: str = ''
+
+
+def list_images(folders: Folders) -> list[str]:
+    """Names of all images below a folder, in timm's order, relative to it.
+
+    Raises:
+        UsageError: if there are none, the masks would lie among them, or two images would share a mask.
+    """
+    if not os.path.isdir(folders.images):
+        raise UsageError(f'image folder {folders.images} does not exist')
+    images_real, masks_real = os.path.realpath(folders.images), os.path.realpath(folders.masks)
+    if os.path.commonpath([images_real, masks_real]) == images_real:
+        raise UsageError(f'mask folder {folders.masks} lies inside the images {folders.images}; choose one outside')
+    found, _ = find_images_and_targets(folders.images)
+    names = [os.path.relpath(path, folders.images) for path, _ in found]
+    if not names:
+        raise UsageError(f'image folder {folders.images} has no images')
+    by_mask: dict[str, str] = {}
+    for name in names:
+        twin = by_mask.setdefault(mask_name(name), name)
+        if twin != name:
+            raise UsageError(f'{twin} and {name} would share the mask {mask_name(name)}; rename one of them')
+    return names
+
+
+def read_image(folders: Folders, name: str) -> np.ndarray:
+    """An image at its mask's size, [h, w, 3] uint8 RGB.
+
+    Raises:
+        Exception: whatever Pillow finds wrong with the file.
+    """
+    with Image.open(os.path.join(folders.images, name)) as file:
+        picture = file.convert('RGB')
+    height, width = mask_size((picture.height, picture.width), folders.size_px)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def make_masks(folders: Folders, names: list[str], source: Any, workers: int, batch_size: int = 8) -> Outcome:
+    """Makes the masks that are not there yet.
+
+    Args:
+        folders: see Folders; the caller has claimed the mask folder.
+        names: images, relative to folders.images.
+        source: a mask source. One with `on_device` segments batches of one size in this process, where it lies;
+            the workers only read images for it.
+        workers: number of worker processes.
+        batch_size: images a batch on the device.
+
+    Raises:
+        UsageError: if a mask cannot be written.
+    """
+    if source.on_device:
+        done = _segment_on_device(folders, names, source, workers, batch_size)
+    else:
+        done = in_workers(partial(segment_images, folders, source), names, workers)
+    return _count(done, 'masks', len(names))
+
+
+def check_cache(folders: Folders, names: list[str], workers: int) -> Outcome:
+    """Compares a cache with its images: masks that are missing, unreadable, of a wrong size or with wrong labels.
+
+    Raises:
+        UsageError: if folders.masks is no cache.
+    """
+    masks = CachedMasks(folders.masks, folders.images)
+    return _count(in_workers(partial(_check, folders, masks), names, workers), 'check', len(names))
+
+
+def _count(done: Iterator[Done], label: str, total: int) -> Outcome:
+    outcome = Outcome()
+    for one in progress(done, label, total):
+        outcome.made += one.made
+        outcome.kept += not one.made and not one.problem
+        if one.problem:
+            outcome.failed.append((one.name, one.problem))
+    outcome.failed.sort()
+    return outcome
+
+
+def _is_made(path: str) -> bool:
+    try:
+        return os.stat(path).st_size > 0  # a crash of the machine can leave empty files
+    except OSError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    return f'{type(error).__name__}: {error}'
+
+
+def segment_images(folders: Folders, source: Any, names: list[str]) -> list[Done]:
+    """Makes the masks of some images, in this process; see make_masks."""
+    done = []
+    for decoded in _decode(folders, names):
+        name, image_u8, problem = decoded
+        if image_u8 is None:
+            done.append(Done(name, problem=problem))
+            continue
+        try:
+            labels = source(image_u8)  # [h, w]
+        except ValueError as error:  # more segments than a label map holds
+            done.append(Done(name, problem=_reason(error)))
+            continue
+        save_labels(folders.mask_path(name), labels)
+        done.append(Done(name, made=True))
+    return done
+
+
+def _decode(folders: Folders, names: list[str]) -> Iterator[_Decoded]:
+    for name in names:
+        if _is_made(folders.mask_path(name)):
+            yield _Decoded(name)
+            continue
+        try:
+            image_u8 = read_image(folders, name)
+        except Exception as error:  # Pillow's errors have no class in common
+            yield _Decoded(name, problem=_reason(error))
+        else:
+            yield _Decoded(name, image_u8)
+
+
+def _decode_list(folders: Folders, names: list[str]) -> list[_Decoded]:
+    return list(_decode(folders, names))
+
+
+def _segment_on_device(
+    folders: Folders, names: list[str], source: Any, workers: int, batch_size: int
+) -> Iterator[Done]:
+    """Gathers images of one size to batches; a size that does not fill one waits for the end, if memory allows."""
+    waiting: dict[tuple[int, ...], list[_Decoded]] = defaultdict(list)
+    for decoded in in_workers(partial(_decode_list, folders), names, workers):
+        if decoded.image_u8 is None:
+            yield Done(decoded.name, problem=decoded.problem)
+            continue
+        shape = decoded.image_u8.shape
+        waiting[shape].append(decoded)
+        crowded = sum(map(len, waiting.values())) >= MAX_WAITING_BATCHES * batch_size
+        if crowded or len(waiting[shape]) >= batch_size:
+            largest = max(waiting, key=lambda key: len(waiting[key]))
+            yield from _segment_batch(folders, source, waiting.pop(largest))
+    for group in waiting.values():
+        yield from _segment_batch(folders, source, group)
+
+
+def _segment_batch(folders: Folders, source: Any, group: list[_Decoded]) -> Iterator[Done]:
+    device = next(source.parameters()).device
+    images_u8 = np.stack([decoded.image_u8 for decoded in group if decoded.image_u8 is not None])  # [B, h, w, 3]
+    image_pm1 = torch.from_numpy(images_u8).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1  # [B, 3, h, w]
+    labels = source.labels(image_pm1).cpu().numpy()  # [B, h, w]
+    for decoded, label_map in zip(group, labels, strict=True):
+        save_labels(folders.mask_path(decoded.name), label_map)
+        yield Done(decoded.name, made=True)
+
+
+def _check(folders: Folders, masks: CachedMasks, names: list[str]) -> list[Done]:
+    """Compares some masks with their images; runs in a worker."""
+    done = []
+    for name in names:
+        path = os.path.join(folders.images, name)
+        try:
+            with Image.open(path) as picture:
+                image_hw = (picture.height, picture.width)
+            masks.read(path, image_hw)
+        except UsageError as error:
+            done.append(Done(name, problem=str(error)))
+        except Exception as error:  # Pillow's errors have no class in common
+            done.append(Done(name, problem=f'image: {_reason(error)}'))
+        else:
+            done.append(Done(name, made=True))
+    return done

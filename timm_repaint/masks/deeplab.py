@@ -1,0 +1,279 @@
+"""Semantic masks by DeepLab-v2 (public COCO-Stuff and VOC checkpoints) and torchvision's DeepLab-v3, on any device."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import segmentation
+
+from timm_repaint.errors import UsageError
+from timm_repaint.masks.deeplab_network import RESNET101_BLOCKS, DeepLabV2
+
+MAX_CLASSES = 255  # the label 255 means unknown
+NAMED_KEYS = 3  # how many differing keys an error names
+# Full-size logits at a time: 256 MiB in float32; a batch of 256 at 224 px with 182 classes would be 9 GiB.
+LOGITS_PER_CHUNK = 2**26
+
+BGR_MEAN = (104.008, 116.669, 122.675)  # of pixels in 0..255
+RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of pixels in 0..1
+
+# Older DeepLab-v2 files spell the same layers differently.
+V2_SPELLINGS = (
+    (re.compile(r'^scale\.'), 'base.'),
+    (re.compile(r'\.aspp\.stages\.'), '.aspp.'),
+    (re.compile(r'\.proj\.'), '.shortcut.'),
+)
+V3_DEPTHS: dict[str, Callable[..., nn.Module]] = {
+    'resnet50': segmentation.deeplabv3_resnet50,
+    'resnet101': segmentation.deeplabv3_resnet101,
+}
+V3_WEIGHTS = segmentation.DeepLabV3_ResNet101_Weights.DEFAULT
+
+StateDict = dict[str, Tensor]
+
+
+class DeepLabMasks(nn.Module):
+    """A frozen segmentation network as a mask source; it stays in evaluation mode whatever `train` says.
+
+    Args:
+        net: the network; its parameters are frozen.
+        num_labels: number of its classes.
+        mean: of what `_prepare` subtracts, one value a channel.
+    """
+
+    kind: str = 'semantic'
+    on_device: bool = True
+    mean: Tensor
+
+    def __init__(self, net: nn.Module, num_labels: int, mean: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.net = net.requires_grad_(False)
+        self.num_labels: int | None = num_labels
+        self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> 'DeepLabMasks':
+        """Keep evaluation mode: batch norms must not learn from what the trainer shows them."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def labels(self, image_pm1: Tensor) -> Tensor:
+        """Class ids of a batch.
+
+        Args:
+            image_pm1: [B, 3, H, W] float in [-1, 1], any H and W, on the source's device.
+
+        Returns:
+            [B, H, W] int64, 0 to num_labels - 1.
+
+        Raises:
+            ValueError: if image_pm1 is not [B, 3, H, W].
+        """
+        if image_pm1.ndim != 4 or image_pm1.shape[1] != 3:
+            raise ValueError(f'DeepLab masks need RGB images [B, 3, H, W], got {tuple(image_pm1.shape)}')
+        height, width = image_pm1.shape[2:]
+        logits = self._logits(self._prepare(image_pm1.float()))  # [B, K, h, w]
+        images_per_chunk = max(1, LOGITS_PER_CHUNK // (logits.shape[1] * height * width))
+        parts = [
+            # bfloat16 logits would tie after the resize
+            F.interpolate(part.float(), size=(height, width), mode='bilinear', align_corners=False).argmax(dim=1)
+            for part in logits.split(images_per_chunk)
+        ]
+        return torch.cat(parts)
+
+    def forward(self, image_u8: np.ndarray) -> np.ndarray:
+        """Class ids of one image, as other mask sources give them.
+
+        Args:
+            image_u8: RGB, [H, W, 3] uint8.
+
+        Returns:
+            Class ids, [H, W] uint16.
+
+        Raises:
+            ValueError: if image_u8 is not [H, W, 3] uint8.
+        """
+        if image_u8.ndim != 3 or image_u8.shape[2] != 3 or image_u8.dtype != np.uint8:
+            raise ValueError(f'DeepLab masks need an RGB image [H, W, 3] uint8, got {image_u8.shape} {image_u8.dtype}')
+        image = torch.tensor(image_u8, device=self.mean.device)  # [H, W, 3]
+        image_pm1 = image.permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, H, W]
+        return self.labels(image_pm1)[0].cpu().numpy().astype(np.uint16)
+
+    def _prepare(self, image_pm1: Tensor) -> Tensor:
+        """[B, 3, H, W] in [-1, 1] -> what the network was trained on."""
+        raise NotImplementedError
+
+    def _logits(self, prepared: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, num_labels, h, w]."""
+        raise NotImplementedError
+
+
+class DeepLabV2Masks(DeepLabMasks):
+    """DeepLab-v2's class ids: 0 to 181 as in COCO-Stuff's PNG label maps, or 0 to 20 as in VOC (0 = background).
+
+    Args:
+        checkpoint: file for `load_deeplabv2`.
+        multi_scale: whether to look at the image at 0.75 and 0.5 of its size too (1.8 times the work).
+
+    Raises:
+        UsageError: if the file is missing, unreadable or of another layout.
+    """
+
+    def __init__(self, checkpoint: str, multi_scale: bool = False) -> None:
+        net = load_deeplabv2(checkpoint)
+        net.multi_scale = multi_scale
+        super().__init__(net, net.num_classes, BGR_MEAN)
+
+    def _prepare(self, image_pm1: Tensor) -> Tensor:
+        return (image_pm1.flip(1) + 1) * 127.5 - self.mean
+
+    def _logits(self, prepared: Tensor) -> Tensor:
+        return self.net(prepared)
+
+
+class DeepLabV3Masks(DeepLabMasks):
+    """torchvision's DeepLab-v3 on ResNet-50 or ResNet-101: VOC's class ids 0 to 20 (0 = background), or the file's own.
+
+    Args:
+        checkpoint: file for `load_deeplabv3`; '' downloads torchvision's weights of ResNet-101.
+
+    Raises:
+        UsageError: if the file is missing, unreadable or of another layout, or the download fails.
+    """
+
+    std: Tensor
+
+    def __init__(self, checkpoint: str = '') -> None:
+        net, num_labels = load_deeplabv3(checkpoint)
+        super().__init__(net, num_labels, RGB_MEAN)
+        self.register_buffer('std', torch.tensor(RGB_STD).view(1, 3, 1, 1), persistent=False)
+
+    def _prepare(self, image_pm1: Tensor) -> Tensor:
+        return ((image_pm1 + 1) / 2 - self.mean) / self.std
+
+    def _logits(self, prepared: Tensor) -> Tensor:
+        # Its parts, not its forward pass, which would enlarge the whole batch's logits at once.
+        return self.net.get_submodule('classifier')(self.net.get_submodule('backbone')(prepared)['out'])
+
+
+def load_deeplabv2(path: str) -> DeepLabV2:
+    """DeepLab-v2 from a checkpoint; blocks, width and number of classes are read from it.
+
+    Args:
+        path: a state dict, or one under 'state_dict' or 'model'; `module.` before its keys and the older spellings
+            (`scale.`, `aspp.stages.`, `proj.`) are understood.
+
+    Raises:
+        UsageError: if the file is missing, unreadable or of another layout (the first keys that differ are named).
+    """
+    state = {_respell(key): value for key, value in _read_state_dict(path).items()}
+    layers = enumerate(RESNET101_BLOCKS, start=2)
+    blocks = [_count_blocks(state, f'base.layer{layer}') or default for layer, default in layers]
+    width = _length(state, 'base.layer1.conv1.conv.weight', 64)
+    num_classes = _count_classes(state, 'base.aspp.c0.bias', path)
+    with torch.device('meta'):  # the file's tensors take the parameters' place
+        net = DeepLabV2(num_classes, blocks, width)
+    _fill(net, state, path, 'DeepLab-v2')
+    return net
+
+
+def load_deeplabv3(path: str = '') -> tuple[nn.Module, int]:
+    """torchvision's DeepLab-v3, without its auxiliary head, and its number of classes.
+
+    Args:
+        path: a state dict as for `load_deeplabv2`, with or without the auxiliary head; '' for torchvision's weights.
+
+    Raises:
+        UsageError: if the file is missing, unreadable or of another layout, or the download fails.
+    """
+    state = _read_state_dict(path) if path else _download_deeplabv3()
+    state = {key: value for key, value in state.items() if not key.startswith('aux_classifier.')}
+    depth = 'resnet50' if state.keys().isdisjoint({'backbone.layer3.22.conv1.weight'}) else 'resnet101'
+    num_classes = _count_classes(state, 'classifier.4.bias', path)
+    with torch.device('meta'):
+        net = V3_DEPTHS[depth](weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False)
+    _fill(net, state, path or V3_WEIGHTS.url, f'DeepLab-v3 with {depth}')
+    return net, num_classes
+
+
+def _download_deeplabv3() -> StateDict:
+    try:
+        return dict(V3_WEIGHTS.get_state_dict(progress=True, check_hash=True))
+    except (OSError, RuntimeError) as error:  # no network, no room, or another hash
+        raise UsageError(
+            f'deeplabv3 could not download {V3_WEIGHTS.url} ({error}); give a local file with --mask-checkpoint FILE'
+        ) from error
+
+
+def _read_state_dict(path: str) -> StateDict:
+    """The file's tensors by key, without a wrapper's `module.`."""
+    if not os.path.isfile(path):
+        raise UsageError(f'checkpoint {path} does not exist or is no file')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # a damaged file makes torch.load raise nearly anything
+        reason = str(error).strip().split('\n')[0] or type(error).__name__
+        raise UsageError(f'checkpoint {path} cannot be read: {reason}') from error
+    for name in ('state_dict', 'model'):
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise UsageError(
+            f"checkpoint {path} holds no tensors by name, neither at the top nor in 'state_dict' or 'model'"
+        )
+    prefix = 'module.' if all(str(key).startswith('module.') for key in content) else ''
+    return {str(key).removeprefix(prefix): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def _respell(key: str) -> str:
+    for old, new in V2_SPELLINGS:
+        key = old.sub(new, key)
+    return key
+
+
+def _count_blocks(state: StateDict, layer: str) -> int:
+    """The highest block number in a layer, so that a missing block in between is noticed; 0 without any."""
+    numbers = [re.match(rf'{re.escape(layer)}\.block(\d+)\.', key) for key in state]
+    return max((int(match[1]) for match in numbers if match), default=0)
+
+
+def _count_classes(state: StateDict, bias: str, path: str) -> int:
+    count = _length(state, bias, 21)
+    if count > MAX_CLASSES:
+        raise UsageError(f'checkpoint {path} has {count} classes; a label map holds {MAX_CLASSES} and 255 = unknown')
+    return count
+
+
+def _length(state: StateDict, key: str, default: int) -> int:
+    length = state[key].shape[0] if key in state and state[key].ndim else 0
+    return length or default
+
+
+def _fill(net: nn.Module, state: StateDict, path: str, kind: str) -> None:
+    """Put the state's tensors in place of the net's, in float32; raises UsageError where they differ."""
+    wanted = net.state_dict()
+    for key in wanted:
+        if key.endswith('.num_batches_tracked'):  # unused in evaluation, absent from old files
+            state.setdefault(key, torch.tensor(0))
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted]
+    reshaped = [
+        f'{key} {list(state[key].shape)} instead of {list(wanted[key].shape)}'
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    differences = {'missing': missing, 'unexpected': unexpected, 'of another shape': reshaped}
+    told = [f'{name} {_name_first(keys)}' for name, keys in differences.items() if keys]
+    if told:
+        raise UsageError(f'checkpoint {path} is not {kind}: {"; ".join(told)}')
+    net.load_state_dict(state, assign=True)
+    net.float()
+
+
+def _name_first(keys: list[str]) -> str:
+    rest = len(keys) - NAMED_KEYS
+    return ', '.join(keys[:NAMED_KEYS]) + (f' and {rest} more' if rest > 0 else '')

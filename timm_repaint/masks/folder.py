@@ -1,0 +1,128 @@
+"""Masks from files: PNG label maps in a tree like the images', and the cache: such a folder with a manifest."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from timm_repaint.errors import UsageError
+from timm_repaint.masks.label_png import load_labels
+from timm_repaint.masks.manifest import read_manifest
+
+UNKNOWN = 255  # semantic maps: no class
+
+
+def mask_name(image_name: str) -> str:
+    """Name of the mask of an image: cat/a.jpg to cat/a.png."""
+    return os.path.splitext(image_name)[0] + '.png'
+
+
+def mask_size(image_hw: tuple[int, int], size_px: int) -> tuple[int, int]:
+    """Height and width of the mask that a cache holds for an image: shorter side at most size_px, never enlarged."""
+    height, width = image_hw
+    shorter = min(height, width)
+    if shorter <= size_px:
+        return height, width
+    return round(height * size_px / shorter), round(width * size_px / shorter)
+
+
+class FolderMasks:
+    """Label maps of a data set's images: IMAGES/cat/a.jpg has MASKS/cat/a.png, pixel by pixel.
+
+    Args:
+        mask_dir: folder of the masks.
+        image_root: folder of the images to which mask_dir is the like.
+        num_labels: number of classes of semantic masks (255 = unknown); None: segments, whose ids mean nothing.
+
+    Attributes:
+        kind: 'segment' or 'semantic'.
+
+    Raises:
+        UsageError: if mask_dir is no folder.
+    """
+
+    on_device: bool = False
+    on_device = False
+    size_px: int | None = None  # the masks are as large as their images
+
+    def __init__(self, mask_dir: str | Path, image_root: str | Path, num_labels: int | None = None) -> None:
+        if not os.path.isdir(mask_dir):
+            raise UsageError(f'mask folder {mask_dir} does not exist')
+        self.mask_dir = str(mask_dir)
+        self.image_root = os.path.abspath(image_root)
+        self.num_labels = num_labels
+        self.kind = 'segment' if num_labels is None else 'semantic'
+
+    def mask_path(self, image_path: str | Path) -> str:
+        """Path of an image's mask.
+
+        Raises:
+            UsageError: if the image does not lie in image_root.
+        """
+        path = os.path.abspath(image_path)
+        inside = os.path.join(self.image_root, '')
+        if not path.startswith(inside):
+            raise UsageError(f'image {image_path} is not in {self.image_root}, so it has no mask in {self.mask_dir}')
+        return os.path.join(self.mask_dir, mask_name(path[len(inside) :]))
+
+    def read(self, image_path: str | Path, image_hw: tuple[int, int]) -> np.ndarray:
+        """The mask of an image as it is stored.
+
+        Args:
+            image_path: file of the image.
+            image_hw: the image's height and width, as stored: no rotation by EXIF.
+
+        Returns:
+            [h, w], uint8 or uint16, of mask_size(image_hw, size_px); for a plain folder [H, W] like the image.
+
+        Raises:
+            UsageError: if the mask is missing, unreadable, of another size or has labels beyond the classes.
+        """
+        path = self.mask_path(image_path)
+        labels = load_labels(path)
+        expected = tuple(image_hw) if self.size_px is None else mask_size(image_hw, self.size_px)
+        if labels.shape != expected:
+            raise UsageError(
+                f'mask {path} is {_by(labels.shape)}, its image is {_by(image_hw)} and wants {_by(expected)}; '
+                'make the masks again with python -m timm_repaint.masks'
+            )
+        if self.num_labels is not None:
+            highest = int(labels.max(initial=0, where=labels != UNKNOWN))
+            if highest >= self.num_labels:
+                raise UsageError(
+                    f'mask {path} has label {highest}, classes are 0 to {self.num_labels - 1} and 255 (unknown)'
+                )
+        return labels
+
+    def load(self, image_path: str | Path, image_hw: tuple[int, int]) -> np.ndarray:
+        """The mask of an image at the image's own size, [H, W], uint8 or uint16; see `read`."""
+        labels = self.read(image_path, image_hw)
+        rows, columns = (
+            (np.arange(size) * 2 + 1) * stored // (2 * size)  # the stored pixel under each pixel's centre
+            for size, stored in zip(image_hw, labels.shape, strict=True)
+        )
+        return labels[rows][:, columns]
+
+
+class CachedMasks(FolderMasks):
+    """Masks that `python -m timm_repaint.masks IMAGES OUT` made.
+
+    Args:
+        mask_dir: OUT.
+        image_root: IMAGES.
+
+    Attributes:
+        manifest: what the masks were made from.
+
+    Raises:
+        UsageError: if mask_dir is not a mask cache.
+    """
+
+    def __init__(self, mask_dir: str | Path, image_root: str | Path) -> None:
+        self.manifest = read_manifest(mask_dir)
+        super().__init__(mask_dir, image_root, self.manifest.num_labels)
+        self.size_px = self.manifest.size_px
+
+
+def _by(size_hw: tuple[int, ...]) -> str:
+    return 'x'.join(map(str, size_hw))

@@ -1,0 +1,127 @@
+"""Label maps as PNG files: 8 or 16 bits a pixel, written whole or not at all."""
+
+import io
+import os
+import struct
+import uuid
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from timm_repaint.errors import UsageError
+
+MAX_BYTE = 255
+MIN_COLOURS = 17  # with fewer Pillow packs several pixels into a byte, which saves little and is slower to read
+PNG_START = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'
+BYTE_PALETTE = (8, 3, 0, 0, 0)  # bits, palette, compression, filters, not interlaced
+FIRST_CHUNK_END = 33
+BYTE_MODES = ('1', 'L', 'P')
+LABEL_MODES = (*BYTE_MODES, 'I', 'I;16')
+# Pillow spreads grey values of 2 and 4 bits over 0 to 255; labels are the values as stored.
+GREY_STEPS = {'L;2': 85, 'L;4': 17}
+# Colours only to look at. Pillow writes palette pictures without row filters: smaller for plain areas, faster to read.
+PALETTE = np.random.default_rng(0).integers(0, 256, (MAX_BYTE + 1, 3), dtype=np.uint8)
+
+
+def save_labels(path: str | Path, labels: np.ndarray) -> None:
+    """Writes a label map, with 8 bits a pixel if they suffice, else 16.
+
+    Args:
+        path: file to write or replace; its folder is made.
+        labels: [H, W] integers, 0 to 65535.
+
+    Raises:
+        UsageError: if the file cannot be written.
+    """
+    if labels.max(initial=0) <= MAX_BYTE:
+        picture = Image.fromarray(labels.astype(np.uint8))
+        picture.putpalette(PALETTE[: max(MIN_COLOURS, int(labels.max(initial=0)) + 1)].tobytes())
+    else:
+        picture = Image.fromarray(labels.astype(np.uint16))
+    write_whole(path, lambda file: picture.save(file, 'PNG', compress_level=9))
+
+
+def write_whole(
+    path: str | Path, write: Callable[[BinaryIO], object], place: Callable[[Path, Path], None] = os.replace
+) -> None:
+    """Writes a file beside its place and then moves it there, so that nobody ever finds half of it.
+
+    Args:
+        path: file to write; its folder is made.
+        write: writes the content to an open file.
+        place: moves or links the finished file to its place.
+
+    Raises:
+        UsageError: if the file cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(f'.{uuid.uuid4().hex}.part')  # not named after a process: other hosts write here too
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(part, 'wb') as file:
+                write(file)
+            place(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f'cannot write {path}: {error.strerror or error}') from error
+
+
+def load_labels(path: str | Path) -> np.ndarray:
+    """Reads a label map: a PNG of one channel, 1 to 16 bits a pixel, grey or palette (then the indices).
+
+    Returns:
+        [H, W], uint8 or uint16.
+
+    Raises:
+        UsageError: if the file is missing, is not a PNG, is damaged or has several channels.
+    """
+    try:
+        with open(path, 'rb') as file:
+            data = file.read()
+        labels = _read_plain(data)
+        return _read_any(path, data) if labels is None else labels
+    except UsageError:
+        raise
+    except FileNotFoundError:
+        raise UsageError(f'mask {path} does not exist') from None
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+        raise UsageError(f'mask {path} cannot be read: {error}') from error
+
+
+def _read_any(path: str | Path, data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=['PNG']) as picture:
+        step = GREY_STEPS.get(str(picture.tile[0][3]), 1) if picture.tile else 1  # gone once the pixels are read
+        if picture.mode not in LABEL_MODES:
+            raise UsageError(f'mask {path} is not a label map: it has {picture.mode} pixels, one channel expected')
+        labels = np.asarray(picture)
+        return labels // step if step > 1 else labels.astype(np.uint8 if picture.mode in BYTE_MODES else np.uint16)
+
+
+def _read_plain(data: bytes) -> np.ndarray | None:
+    """Pixels of a file as save_labels makes it, in a third of Pillow's time; None for any other or damaged one.
+
+    That is a palette picture of 8 bits whose rows are stored unfiltered: a zero, then a byte a pixel. A loader reads a
+    mask an image, so this time counts.
+    """
+    if not data.startswith(PNG_START) or struct.unpack_from('>5B', data.ljust(FIRST_CHUNK_END), 24) != BYTE_PALETTE:
+        return None
+    width, height = struct.unpack_from('>II', data, 16)
+    pixels = b''
+    position = FIRST_CHUNK_END
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from('>I4s', data, position)
+        if kind == b'IDAT':
+            pixels += data[position + 8 : position + 8 + length]
+        position += 12 + length
+    try:
+        unpacked = zlib.decompress(pixels, bufsize=height * (width + 1))  # told the size, it does not copy as it grows
+        rows = np.frombuffer(unpacked, np.uint8).reshape(height, width + 1)
+    except (zlib.error, ValueError, OverflowError, MemoryError):  # the last two: a damaged size
+        return None
+    return None if rows[:, 0].any() else rows[:, 1:]
