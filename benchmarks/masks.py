@@ -85,8 +85,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('images', metavar='IMAGES')
     parser.add_argument('--rounds', type=int, default=7, metavar='N', help='timings of each pair')
-    parser.add_argument('--loader-workers', type=int, default=1, metavar='N', help='0: all in this process')
-    parser.add_argument('--loader-epochs', type=int, default=2, metavar='N', help='passes over the images a timing')
+    parser.add_argument('--loader-workers', type=int, default=2, metavar='N', help='0: all in this process')
+    parser.add_argument('--loader-epochs', type=int, default=4, metavar='N', help='passes over the images a timing')
     args = parser.parse_args()
     torch.set_num_threads(1)
     best = 'opencv' if has_opencv() else 'skimage'
