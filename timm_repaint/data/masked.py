@@ -93,9 +93,8 @@ def append_labels(image: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
         raise ValueError(f'mask is {labels.shape}, its image is {tuple(image.shape[1:])}')
     joined = image.new_empty((IMAGE_CHANNELS + LABEL_CHANNELS, *labels.shape))
     joined[:IMAGE_CHANNELS] = image
-    low, high = joined[IMAGE_CHANNELS:].numpy()  # views: written in place
-    np.bitwise_and(labels, BYTE - 1, out=low, casting='unsafe')
-    np.right_shift(labels, 8, out=high, casting='unsafe')
+    joined[IMAGE_CHANNELS] = torch.from_numpy(labels.astype(np.uint8))  # wraps: the low byte
+    joined[IMAGE_CHANNELS + 1] = torch.from_numpy((labels >> 8).astype(np.uint8))
     return joined
 
 
