@@ -74,7 +74,7 @@ def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, str]:
     own_checkpoint = os.path.join(run_dir, FOLDER, CHECKPOINT)
     if not args.resume or (args.resume == 'auto' and not os.path.isfile(own_checkpoint)):
         args.resume = os.path.join(run_dir, CHECKPOINT)
-        check_phase(args.resume, argparse.Namespace(**run_options), parser)
+        check_phase(args, argparse.Namespace(**run_options), parser)
         args.no_resume_opt |= optimizer_differs(args, run_options)
     del args.run_dir
     return args, yaml.safe_dump(vars(args), default_flow_style=False)
@@ -100,12 +100,16 @@ def read_options(run_dir: str, parser: argparse.ArgumentParser) -> dict[str, Any
     return options
 
 
-def check_phase(checkpoint: str, run_args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def check_phase(args: argparse.Namespace, run_args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Stop if the run has no checkpoint, its repaint phase is not complete, or nothing is left to do after it."""
+    checkpoint = args.resume
     if not os.path.isfile(checkpoint):
         parser.error(f'{checkpoint} does not exist: the run has no checkpoint yet')
     done = load_checkpoint_metadata(checkpoint)['epoch'] + 1
     wanted = resolve_repaint_epochs(run_args)
+    warmup = args.warmup_epochs if args.warmup_prefix else 0
+    if done >= args.epochs + args.cooldown_epochs + warmup:
+        parser.error(f'nothing is left to fine-tune: all {done} epochs were repaint epochs; give more --epochs')
     if done < wanted:
         output, experiment = os.path.split(os.path.dirname(os.path.abspath(checkpoint)))
         options = os.path.join(output, experiment, 'args.yaml')

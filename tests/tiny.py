@@ -78,6 +78,7 @@ def loop_args(**options: Any) -> argparse.Namespace:
         'save_images': False,
         'recovery_interval': 0,
         'synchronize_step': False,
+        'mixup_off_epoch': 0,
     }
     return argparse.Namespace(**{**defaults, **options})
 

@@ -8,11 +8,15 @@ import torch
 from timm.utils import NativeScaler
 from torch import Tensor, nn
 
+from timm_repaint.errors import UsageError
+
 _logger = logging.getLogger('train')
+# A float16 scale below this has been halved at every update: the gradients are never finite.
+MIN_SCALE = 1.0
 ADAM_BETAS = (0.0, 0.999)  # Repaint section 4.2
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(UsageError):
     """Too many updates in a row had a loss or gradient that is not finite."""
 
 
@@ -38,6 +42,7 @@ class GanOptimizer:
         self.name = name
         self.parameters = list(parameters)
         self.adam = torch.optim.Adam(self.parameters, lr=lr, betas=ADAM_BETAS)
+        self.lr = lr
         self.scaler = scaler
         self.max_nonfinite = max_nonfinite
         self.skipped = 0
@@ -74,7 +79,7 @@ class GanOptimizer:
         self.scaler(loss, self.adam, need_update=need_update and self._finite)
         if not need_update:
             return
-        if self._finite:
+        if self._finite and self.scaler._scaler.get_scale() >= MIN_SCALE:
             self.skipped_in_a_row = 0
         else:
             self._skip()
@@ -101,7 +106,10 @@ class GanOptimizer:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state, with this optimizer's own learning rate."""
         self.adam.load_state_dict(state['adam'])
+        for group in self.adam.param_groups:
+            group['lr'] = self.lr
         self.skipped, self.skipped_in_a_row = state['skipped'], state['skipped_in_a_row']
         if self.scaler is not None and 'scaler' in state:
             self.scaler.load_state_dict(state['scaler'])

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f'--max-size is {args.max_size}; the generator paints from {MIN_SIZE_PX} px on')
     if not os.path.isdir(args.images):
         parser.error(f'{args.images} is no folder')
+    images, out = os.path.realpath(args.images), os.path.realpath(args.out)
+    if os.path.commonpath([images, out]) == images:
+        parser.error(f'{args.out} lies in {args.images}: its repaints would be repainted; give a folder outside')
     return args
 
 
@@ -128,7 +132,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     checkpoint = checkpoint_path(args.run)
     repainter = load_repainter(str(checkpoint)).to(args.device).eval()
-    masks = create_mask_source(run_options(checkpoint))
+    masks: Any = create_mask_source(run_options(checkpoint))
+    if masks.on_device:
+        masks.to(args.device)
     images, root, out = find_images(Path(args.images)), Path(args.images), Path(args.out)
     unreadable = []
     stems = target_stems(images)

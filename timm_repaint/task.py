@@ -89,7 +89,8 @@ class RepaintTask(WrappingTask):
             target: Labels, [B].
 
         Returns:
-            'loss' of T, 'discriminator_loss' (without D absent), 'hits_repaint' and 'hits_original': (hits, images).
+            'loss' of T, 'images' that T saw, 'discriminator_loss' (without D absent), 'hits_repaint', 'hits_original':
+            (hits, images).
         """
         image_norm, image_pm1, labels = self._read(batch)  # [B, 3, H, W], [K, 3, H, W], [K, H, W]
         with torch.no_grad(), frozen(self.repainter):
@@ -147,7 +148,10 @@ class RepaintTask(WrappingTask):
         count = round(self.settings.prob * batch_size)
         if batch_size % 2 == 0:
             count -= count % 2
-        return min(batch_size, max(count, min(2, batch_size)))
+        count = max(count, min(2, batch_size))
+        if self.settings.split_bn and self.settings.mix == 'replace':
+            count = min(count, max(1, batch_size - 2))  # the running statistics need originals
+        return min(count, batch_size)
 
     def to_pm1(self, image_norm: Tensor) -> Tensor:
         """T's normalised image -> float32 in [-1, 1]."""
@@ -165,18 +169,24 @@ class RepaintTask(WrappingTask):
         repaint_target = target[:count]
         if self.settings.split_bn:
             # Originals alone move the running statistics; each part is normalised with its own.
-            result = self.task(*self.after_repaint(originals, original_target))
+            originals, mixed_target = self.after_repaint(originals, original_target)
+            result = self.task(originals, mixed_target)
+            repaint_norm, mixed_target = self.after_repaint(repaint_norm, repaint_target)
             with untracked(self.task):
-                repainted = self.task(*self.after_repaint(repaint_norm, repaint_target))
+                repainted = self.task(repaint_norm, mixed_target)
+            images = torch.cat([repaint_norm, originals])
             outputs = (repainted['output'], result['output'])
             loss = (repainted['loss'] * count + result['loss'] * len(originals)) / (count + len(originals))
         else:
-            batch, both_targets = torch.cat([repaint_norm, originals]), torch.cat([repaint_target, original_target])
-            result = self.task(*self.after_repaint(batch, both_targets))
+            images, mixed_target = self.after_repaint(
+                torch.cat([repaint_norm, originals]), torch.cat([repaint_target, original_target])
+            )
+            result = self.task(images, mixed_target)
             outputs = (result['output'][:count], result['output'][count:])
             loss = result['loss']
         return {
             'loss': loss,
+            'images': images.detach(),
             'hits_repaint': count_hits(outputs[0], repaint_target),
             'hits_original': count_hits(outputs[1], original_target),
         }

@@ -1,6 +1,7 @@
 """What a task around another task passes on, and the state of E, G and D in a checkpoint."""
 
 import argparse
+import pickle
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ class WrappingTask(TrainingTask):
 
     Attributes:
         optimizers: 'generator' (E+G) and 'discriminator'; empty when the repainter is frozen.
+        resume_optimizers: Whether a checkpoint's optimizer states are taken (`--no-resume-opt`).
     """
 
     def __init__(self, task: TrainingTask, repainter: Repainter, discriminator: nn.Module | None) -> None:
@@ -32,6 +34,7 @@ class WrappingTask(TrainingTask):
         self.repainter: nn.Module = repainter
         self.discriminator = discriminator
         self.optimizers: dict[str, GanOptimizer] = {}
+        self.resume_optimizers = True
 
     def get_trainable_module(self, ema: bool = False) -> nn.Module | None:
         return self.task.get_trainable_module(ema=ema)
@@ -109,7 +112,7 @@ class WrappingTask(TrainingTask):
         if self.discriminator is not None and 'discriminator' in state:
             unwrap_model(self.discriminator).load_state_dict(state['discriminator'])
         for name, optimizer in self.optimizers.items():
-            if name in state['optimizers']:
+            if self.resume_optimizers and name in state['optimizers']:
                 optimizer.load_state_dict(state['optimizers'][name])
 
 
@@ -133,8 +136,11 @@ def load_repainter(path: str) -> Repainter:
         UsageError: if there is no such file.
         UsageError: if the file is of a run without `--repaint`.
     """
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise UsageError(f'{path} is not a checkpoint: {str(error).splitlines()[0]}') from error
     state = (checkpoint.get('task_state') or {}).get(REPAINT_KEY)
     if state is None:
         raise UsageError(f'{path} has no generator: it is not a checkpoint of train.py --repaint')

@@ -78,6 +78,7 @@ def build_repaint_task(
         repaint_task.mask_source = masks.to(device)
     if not args.repaint_freeze:
         repaint_task.optimizers = build_gan_optimizers(repaint_task, args, device)
+        repaint_task.resume_optimizers = not args.no_resume_opt
     if utils.is_primary(args):
         counts = [sum(p.numel() for p in m.parameters()) for m in (repainter, discriminator) if m is not None]
         _logger.info('Repaint: parameters of E+G, D: %s.', counts)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from timm import utils
+from timm.data import Mixup
 from torch import Tensor
 
 from timm_repaint.engine.epoch import (
@@ -22,7 +23,7 @@ from timm_repaint.engine.epoch import (
     save_batch_image,
     updates_per_epoch,
 )
-from timm_repaint.engine.loop import backward, finish_update, save_recovery, to_device
+from timm_repaint.engine.loop import backward, finish_update, save_recovery, switch_mixup_off, to_device
 from timm_repaint.frozen import frozen
 from timm_repaint.options.conflicts import parse_schedule
 from timm_repaint.task import RepaintTask
@@ -78,6 +79,7 @@ def repaint_one_epoch(
     amp_autocast: Callable[[], AbstractContextManager] = nullcontext,
     loss_scaler: utils.NativeScaler | None = None,
     model_dtype: torch.dtype | None = None,
+    mixup_fn: Mixup | None = None,
 ) -> OrderedDict[str, float]:
     """Co-train T, D, E and G for one epoch; the arguments are those of `train_one_epoch`.
 
@@ -85,6 +87,7 @@ def repaint_one_epoch(
         Means over the epoch: T's 'loss', D's 'd_loss', the parts of E+G's loss as 'g_…' (nan if no update was theirs),
         T's hits on repaints and on originals in percent.
     """
+    switch_mixup_off(loader, mixup_fn, epoch, args)
     num_batches, accum_steps = len(loader), max(1, args.grad_accum_steps)
     num_updates = updates_per_epoch(num_batches, accum_steps)
     pattern = parse_schedule(args.repaint_schedule)
@@ -110,8 +113,8 @@ def repaint_one_epoch(
             progress.updated()
             if progress.due(micro):
                 progress.write(micro, meters.text(args, device), optimizer)
-                if args.save_images and utils.is_primary(args):
-                    save_batch_image(batch[:, :3], output_dir, micro.batch_idx)
+                if args.save_images and utils.is_primary(args) and not generator_update:
+                    save_batch_image(losses['images'], output_dir, micro.batch_idx)
             save_recovery(saver, epoch, micro, args)
             if lr_scheduler is not None:
                 lr_scheduler.step_update(num_updates=update + 1)

@@ -192,13 +192,13 @@ def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | No
     distribute_bn(run, task.get_trainable_module())
     completed = epoch + 1
     milestone = completed in (args.save_epochs or ())
+    if isinstance(task, RepaintTask):
+        train_metrics.update(show_repaints(run, epoch))
     if completed % args.val_interval and completed != run.stop_epoch and not milestone:
         if run.lr_scheduler is not None:
             run.lr_scheduler.step(completed, metric=None)
         return None
     eval_metrics = evaluate(run, functions)
-    if isinstance(task, RepaintTask):
-        train_metrics.update(show_repaints(run, epoch))
     run.output.write_summary(epoch, train_metrics, eval_metrics, mean_lr(run.optimizer))
     latest = (eval_metrics or train_metrics)[run.metric]
     if run.output.saver is not None:
@@ -226,6 +226,7 @@ def train_epoch(run: Run, epoch: int, functions: Functions) -> OrderedDict[str, 
         'model_dtype': run.precision.model_dtype,
     }
     if isinstance(run.task, RepaintTask):
+        common['mixup_fn'] = run.loaders.mixup_fn  # for --mixup-off-epoch; the task applies it
         return repaint_one_epoch(epoch, run.loaders.train, run.optimizer, run.args, **common)
     return functions.train_one_epoch(
         epoch,

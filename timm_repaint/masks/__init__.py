@@ -40,7 +40,9 @@ def _build_deeplabv2(args: argparse.Namespace) -> MaskSource:
 
 
 def _refuse_folder(args: argparse.Namespace) -> MaskSource:
-    raise UsageError('--mask folder reads masks and makes none; name another source')
+    raise UsageError(
+        '--mask folder reads masks and makes none: images outside the data set need a run with another --mask'
+    )
 
 
 MASK_SOURCES: dict[str, Callable[[argparse.Namespace], MaskSource]] = {

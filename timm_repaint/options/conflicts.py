@@ -171,6 +171,8 @@ def _check_generator(args: argparse.Namespace) -> Iterator[str]:
             '--repaint-split-bn keeps batch norms apart for originals and repaints, but --repaint-prob 1 leaves no '
             'originals in a batch; lower it, or use --repaint-mix both'
         )
+    if args.repaint_split_bn and args.batch_size < 4:
+        yield f'--repaint-split-bn needs two originals and two repaints in a batch, --batch-size is {args.batch_size}'
     if args.repaint_freeze and not args.repaint_checkpoint:
         yield '--repaint-freeze needs --repaint-checkpoint FILE: a generator that never learned paints noise'
     if args.repaint_checkpoint and not os.path.isfile(args.repaint_checkpoint):
@@ -184,6 +186,10 @@ def _check_loading(args: argparse.Namespace) -> Iterator[str]:
         yield '--repaint gives each image views of its own; leave out --aug-splits'
     if args.jsd_loss:
         yield '--jsd-loss compares the views of --aug-splits, which --repaint does not take; leave it out'
+    if args.resplit:
+        yield '--resplit keeps the first half of a batch from erasing, which --repaint fills otherwise; leave it out'
+    if args.variable_batch_loss_scale != 'none':
+        yield '--variable-batch-loss-scale weighs plain batches only; with --repaint leave it out'
     if args.split_bn:
         yield '--split-bn is for --aug-splits; with --repaint use --repaint-split-bn'
 
