@@ -45,13 +45,12 @@ def tiny_task(
 
 
 def tiny_batch(batch_size: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """[B, 5, 32, 32] of four flat quadrants with noise and their label maps, and targets."""
+    """[B, 4, 32, 32] of four flat quadrants with noise and their label maps, and targets."""
     draw = torch.Generator().manual_seed(seed)
     corners = torch.randn(batch_size, 3, 2, 2, generator=draw).repeat_interleave(16, 2).repeat_interleave(16, 3)
     image_norm = corners + 0.1 * torch.randn(batch_size, 3, 32, 32, generator=draw)
-    low = torch.tensor([[1.0, 2.0], [3.0, 200.0]]).repeat_interleave(16, 0).repeat_interleave(16, 1)
-    high = torch.tensor([[0.0, 0.0], [1.0, 5.0]]).repeat_interleave(16, 0).repeat_interleave(16, 1)
-    labels = torch.stack([low, high]).expand(batch_size, 2, 32, 32)
+    ids = torch.tensor([[1.0, 2.0], [3.0, 200.0]]).repeat_interleave(16, 0).repeat_interleave(16, 1)
+    labels = ids.expand(batch_size, 1, 32, 32)
     target = torch.randint(NUM_CLASSES, (batch_size,), generator=draw)
     return torch.cat([image_norm, labels], dim=1), target
 

@@ -85,7 +85,7 @@ class RepaintTask(WrappingTask):
         """The D+T update's losses: T's on a batch of which a share is repainted, D's on originals and repaints.
 
         Args:
-            batch: [B, 5, H, W]: image_norm, low and high byte of the label map; [B, 3, H, W] if S is on the device.
+            batch: [B, 4, H, W]: image_norm, label map; [B, 3, H, W] if S is on the device.
             target: Labels, [B].
 
         Returns:

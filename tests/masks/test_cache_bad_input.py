@@ -170,6 +170,11 @@ def test_a_mask_that_does_not_fit_is_named_with_both_values(tmp_path, labels, nu
         FolderMasks(tmp_path, tmp_path / 'images', num_labels).read(tmp_path / 'images/a.jpg', (3, 2))
 
 
+def test_more_classes_than_a_byte_tells_apart_are_refused(tmp_path):
+    with pytest.raises(UsageError, match='masks of 256 classes; at most 255 are possible'):
+        FolderMasks(tmp_path, tmp_path, 256)
+
+
 def test_a_missing_folder_and_an_image_from_elsewhere_are_named(tmp_path):
     with pytest.raises(UsageError, match=r'mask folder .*gone does not exist'):
         FolderMasks(tmp_path / 'gone', tmp_path)

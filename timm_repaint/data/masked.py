@@ -1,8 +1,9 @@
-"""Image and mask through timm's loader: the label map rides along as two more channels of the image tensor.
+"""Image and mask through timm's loader: the label map rides along as one more channel of the image tensor.
 
-timm's collate functions and its prefetcher pass one tensor an image. A label map of 16-bit ids is split into a low and
-a high byte, [5, H, W] = red, green, blue, labels & 255, labels >> 8, and put together again on the device. Each byte is
-exact in every dtype the loader may convert to, bfloat16 included.
+timm's collate functions and its prefetcher pass one tensor an image, so an image with its mask is [4, H, W] = red,
+green, blue, label modulo 256. Classes end at 255 (unknown), and the networks give segments whose ids are a multiple of
+256 apart one latent anyway (`networks/label_maps.py`). A byte is exact in every dtype the loader may convert to,
+bfloat16 included.
 
     loader = create_loader(dataset, ...)
     add_masks(loader.dataset, source, mean, std)
@@ -23,19 +24,17 @@ from timm.data.scheduled_sampler import ScheduledTransformDataset
 from timm_repaint.masks import MaskSource
 
 IMAGE_CHANNELS = 3
-LABEL_CHANNELS = 2
-BYTE = 256
 
 
 class WithMask:
-    """A transform followed by its mask: PIL image to image and label map, [5, H, W].
+    """A transform followed by its mask: PIL image to image and label map, [4, H, W].
 
     The mask is computed from the finished picture, after crop, flip and colour augmentation, so it fits pixel by pixel.
 
     Args:
         transform: PIL image to [3, H, W], uint8 (tensor or numpy, 0 to 255: timm's prefetcher) or float tensor
             normalised with mean and std (without the prefetcher).
-        mask_source: [H, W, 3] uint8 to [H, W] label map, ids 0 to 65535.
+        mask_source: [H, W, 3] uint8 to [H, W] label map, any ids.
         mean: mean a channel on the [0, 1] scale, used to undo the normalisation of float images.
         std: standard deviation a channel on the [0, 1] scale.
 
@@ -57,7 +56,7 @@ class WithMask:
         """Transforms one picture.
 
         Returns:
-            [5, H, W], uint8 or float32 like the transform's image: three image channels, low byte, high byte.
+            [4, H, W], uint8 or float32 like the transform's image: three image channels, labels.
 
         Raises:
             ValueError: if the transform yields no three channels, or the mask's size differs from the image's.
@@ -84,22 +83,21 @@ def check_rgb(image: torch.Tensor) -> torch.Tensor:
 
 
 def append_labels(image: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
-    """Image [3, H, W] and labels [H, W], 0 to 65535, to [5, H, W] of the image's dtype: image, low byte, high byte.
+    """Image [3, H, W] and labels [H, W] to [4, H, W] of the image's dtype: image, labels modulo 256.
 
     Raises:
         ValueError: if the sizes differ.
     """
     if labels.shape != tuple(image.shape[1:]):
         raise ValueError(f'mask is {labels.shape}, its image is {tuple(image.shape[1:])}')
-    joined = image.new_empty((IMAGE_CHANNELS + LABEL_CHANNELS, *labels.shape))
+    joined = image.new_empty((IMAGE_CHANNELS + 1, *labels.shape))
     joined[:IMAGE_CHANNELS] = image
-    joined[IMAGE_CHANNELS] = torch.from_numpy(labels.astype(np.uint8))  # wraps: the low byte
-    joined[IMAGE_CHANNELS + 1] = torch.from_numpy((labels >> 8).astype(np.uint8))
+    joined[IMAGE_CHANNELS] = torch.from_numpy(labels.astype(np.uint8))  # wraps
     return joined
 
 
 def add_masks(dataset: Any, mask_source: MaskSource, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Makes a data set yield [5, H, W] tensors, by wrapping the transform that create_loader gave it.
+    """Makes a data set yield [4, H, W] tensors, by wrapping the transform that create_loader gave it.
 
     Works for timm's map-style and iterable data sets, torchvision's and those of scheduled image sizes. Call it on
     loader.dataset before the first iteration: loader workers copy the data set when they start.
@@ -122,10 +120,10 @@ def add_masks(dataset: Any, mask_source: MaskSource, mean: Sequence[float], std:
 
 
 def extend_normalization(loader: Any) -> None:
-    """Lets the two label channels pass timm's prefetcher unchanged: mean 0, std 1. Leaves other loaders alone.
+    """Lets the label channel pass timm's prefetcher unchanged: mean 0, std 1. Leaves other loaders alone.
 
     Args:
-        loader: a loader of timm.data.create_loader; a PrefetchLoader's mean and std become [1, 5, 1, 1].
+        loader: a loader of timm.data.create_loader; a PrefetchLoader's mean and std become [1, 4, 1, 1].
 
     Raises:
         ValueError: if the loader would change pixels and labels together, by mixing or random erasing.
@@ -136,7 +134,7 @@ def extend_normalization(loader: Any) -> None:
         raise ValueError('the loader erases or mixes images, labels included; do both on the device, after the repaint')
     if loader.mean.shape[1] != IMAGE_CHANNELS:
         raise ValueError(f'the loader normalises {loader.mean.shape[1]} channels, {IMAGE_CHANNELS} expected')
-    shape = (1, LABEL_CHANNELS, 1, 1)
+    shape = (1, 1, 1, 1)
     loader.mean = torch.cat([loader.mean, loader.mean.new_zeros(shape)], dim=1)
     loader.std = torch.cat([loader.std, loader.std.new_ones(shape)], dim=1)
 
@@ -145,15 +143,14 @@ def split_labels(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Takes a loader's batch apart.
 
     Args:
-        batch: [B, 5, H, W], any dtype; the last two channels are whole numbers 0 to 255.
+        batch: [B, 4, H, W], any dtype; the last channel holds whole numbers 0 to 255.
 
     Returns:
         The image [B, 3, H, W] as the loader made it, and labels [B, H, W] int64.
 
     Raises:
-        ValueError: if batch is not [B, 5, H, W].
+        ValueError: if batch is not [B, 4, H, W].
     """
-    if batch.ndim != 4 or batch.shape[1] != IMAGE_CHANNELS + LABEL_CHANNELS:
-        raise ValueError(f'a batch with labels is [B, 5, H, W], got {tuple(batch.shape)}; was add_masks called?')
-    low, high = batch[:, IMAGE_CHANNELS:].to(torch.int64).unbind(1)
-    return batch[:, :IMAGE_CHANNELS], low + BYTE * high
+    if batch.ndim != 4 or batch.shape[1] != IMAGE_CHANNELS + 1:
+        raise ValueError(f'a batch with labels is [B, 4, H, W], got {tuple(batch.shape)}; was add_masks called?')
+    return batch[:, :IMAGE_CHANNELS], batch[:, IMAGE_CHANNELS].to(torch.int64)

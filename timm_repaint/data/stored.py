@@ -32,7 +32,7 @@ class Masked:
 
 
 class WithStoredMask:
-    """A transform that takes image and stored mask along: Masked to [5, H, W], as data.masked.WithMask gives it.
+    """A transform that takes image and stored mask along: Masked to [4, H, W], as data.masked.WithMask gives it.
 
     Segments get other ids, small ones: beyond 255 they are numbered anew in each crop. Pixels from outside the image
     are a segment of their own; in semantic maps they are unknown, 255.
@@ -53,7 +53,7 @@ class WithStoredMask:
         """Transforms image and mask alike.
 
         Returns:
-            [5, H, W], uint8 or float32 like the transform's image: three image channels, low byte, high byte.
+            [4, H, W], uint8 or float32 like the transform's image: three image channels, labels.
 
         Raises:
             ValueError: if the transform yields no three channels.
@@ -110,7 +110,7 @@ class StoredMaskImages(Dataset):
         self._transform = transform if takes_masks else WithStoredMask(transform, self.masks.kind)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """Image with mask, [5, H, W] (a Masked without a transform), then the target and what else is there.
+        """Image with mask, [4, H, W] (a Masked without a transform), then the target and what else is there.
 
         Raises:
             UsageError: if the mask is missing or does not fit its image.

@@ -38,16 +38,17 @@ class FolderMasks:
         kind: 'segment' or 'semantic'.
 
     Raises:
-        UsageError: if mask_dir is no folder.
+        UsageError: if mask_dir is no folder, or there are more than 255 classes.
     """
 
-    on_device: bool = False
     on_device = False
     size_px: int | None = None  # the masks are as large as their images
 
     def __init__(self, mask_dir: str | Path, image_root: str | Path, num_labels: int | None = None) -> None:
         if not os.path.isdir(mask_dir):
             raise UsageError(f'mask folder {mask_dir} does not exist')
+        if num_labels is not None and num_labels > UNKNOWN:
+            raise UsageError(f'masks of {num_labels} classes; at most {UNKNOWN} are possible, label 255 is unknown')
         self.mask_dir = str(mask_dir)
         self.image_root = os.path.abspath(image_root)
         self.num_labels = num_labels

@@ -15,6 +15,7 @@ from PIL import Image
 from timm_repaint.errors import UsageError
 
 MAX_BYTE = 255
+COMPRESS_LEVEL = 6  # 9 takes five times as long for files 4 % smaller
 MIN_COLOURS = 17  # with fewer Pillow packs several pixels into a byte, which saves little and is slower to read
 PNG_START = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'
 BYTE_PALETTE = (8, 3, 0, 0, 0)  # bits, palette, compression, filters, not interlaced
@@ -42,7 +43,7 @@ def save_labels(path: str | Path, labels: np.ndarray) -> None:
         picture.putpalette(PALETTE[: max(MIN_COLOURS, int(labels.max(initial=0)) + 1)].tobytes())
     else:
         picture = Image.fromarray(labels.astype(np.uint16))
-    write_whole(path, lambda file: picture.save(file, 'PNG', compress_level=9))
+    write_whole(path, lambda file: picture.save(file, 'PNG', compress_level=COMPRESS_LEVEL))
 
 
 def write_whole(
