@@ -23,6 +23,10 @@ def random_image(batch, height, width):
     return torch.rand(batch, 3, height, width) * 2 - 1
 
 
+def condition_of(repainter, image_pm1, labels):
+    return repainter.condition(repainter(image_pm1, labels).posterior, labels)
+
+
 VARIANTS = {
     'segment': {},
     'global': {'latent': 'global'},
@@ -38,7 +42,8 @@ def test_repaint_keeps_size_and_range(options, size_hw):
     repaint = repainter(random_image(2, *size_hw), quadrants(2, *size_hw))
     assert repaint.image_pm1.shape == (2, 3, *size_hw)
     assert repaint.image_pm1.abs().max() <= 1
-    assert repaint.condition.shape == (2, repainter.cond_channels, *size_hw)
+    condition = repainter.condition(repaint.posterior, quadrants(2, *size_hw))
+    assert condition.shape == (2, repainter.cond_channels, *size_hw)
 
 
 @pytest.mark.parametrize('options', VARIANTS.values(), ids=VARIANTS.keys())
@@ -73,7 +78,7 @@ def test_image_gradient_reaches_the_encoder_through_the_painted_codes():
 def test_a_segments_code_changes_mostly_its_own_segment(width):
     repainter = Repainter(width=width).eval()
     labels = quadrants(1, 128, 128)
-    condition = repainter(random_image(1, 128, 128), labels).condition
+    condition = condition_of(repainter, random_image(1, 128, 128), labels)
     changed = condition.clone()
     inside = labels[0] == 700
     changed[0, :8, inside] += 1
@@ -86,7 +91,7 @@ def test_the_output_depends_on_a_code_only_near_its_segment():
     repainter = Repainter(width=8).eval()
     labels = torch.zeros(1, 256, 256, dtype=torch.long)
     labels[:, 96:160, 96:160] = 1
-    condition = repainter(random_image(1, 256, 256), labels).condition.detach().requires_grad_()
+    condition = condition_of(repainter, random_image(1, 256, 256), labels).detach().requires_grad_()
     painted = repainter.generator(condition, torch.randn(1, 64))
     (grad,) = torch.autograd.grad(painted[:, :, 96:160, 96:160].sum(), condition)
     strength = grad[0, :8].abs().sum(0)
@@ -103,7 +108,7 @@ def test_presence_follows_the_labels_of_each_image():
 def test_condition_is_the_painted_latent_and_the_boundary():
     repainter = Repainter(width=4, num_labels=3)
     labels = quadrants(1, 32, 32, ids=(0, 1, 2, 255))
-    condition = repainter(random_image(1, 32, 32), labels).condition[0]
+    condition = condition_of(repainter, random_image(1, 32, 32), labels)[0]
     codes, boundary, classes = condition[:8], condition[8], condition[9:]
     assert codes[:, :16, :16].flatten(1).std(1).max() == 0
     assert (codes[:, 0, 0] - codes[:, 0, 31]).abs().max() > 0
@@ -139,7 +144,7 @@ def test_config_rebuilds_the_same_repainter():
     repainter = Repainter(latent='global', width=4, num_labels=3).eval()
     copy = Repainter(**repainter.config).eval()
     copy.load_state_dict(repainter.state_dict())
-    assert all(isinstance(value, (str, int, type(None))) for value in repainter.config.values())
+    assert all(isinstance(value, (str, int, float, type(None))) for value in repainter.config.values())
     image, labels = random_image(1, 32, 32), quadrants(1, 32, 32)
     draws = [model(image, labels, torch.Generator().manual_seed(1)).image_pm1 for model in (repainter, copy)]
     torch.testing.assert_close(*draws, rtol=0, atol=0)

@@ -22,8 +22,9 @@ from timm_repaint.data.samples import to_pm1, to_u8
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.masks import create_mask_source
 from timm_repaint.options import build_parser
+from timm_repaint.painters import AnyRepainter
 from timm_repaint.progress import progress
-from timm_repaint.repainter import MIN_SIZE_PX, Repainter
+from timm_repaint.repainter import MIN_SIZE_PX
 from timm_repaint.task_state import load_repainter
 
 # What Pillow raises for a broken or suspiciously large file.
@@ -109,7 +110,7 @@ def load_image(path: Path, max_size: int) -> tuple[Image.Image, tuple[int, int]]
 
 @torch.inference_mode()
 def repaint_image(
-    repainter: Repainter, image_u8: np.ndarray, labels: np.ndarray, copies: int, generator: torch.Generator
+    repainter: AnyRepainter, image_u8: np.ndarray, labels: np.ndarray, copies: int, generator: torch.Generator
 ) -> Iterator[np.ndarray]:
     """Repaints [H, W, 3] uint8 of one image [H, W, 3] uint8 under its label map [H, W]."""
     device = generator.device

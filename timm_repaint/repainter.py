@@ -20,6 +20,7 @@ from timm_repaint.networks import (
     num_condition_channels,
     one_hot,
     paint_segments,
+    segment_detail,
     segment_slots,
 )
 
@@ -32,21 +33,23 @@ class Repaint(NamedTuple):
     """What `Repainter` returns."""
 
     image_pm1: Tensor  # [B, 3, H, W] float32 in [-1, 1]
-    posterior: Posterior
-    condition: Tensor  # [B, K, H, W] float32, what G saw
+    posterior: Posterior | None  # None: nothing was encoded, see painters.py
 
 
-def sample_latent(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw z from N(mu, exp(logvar)), with gradients to both (Kingma and Welling, ICLR 2014).
+def sample_latent(
+    mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
+) -> Tensor:
+    """Draw z from N(mu, temperature^2 exp(logvar)), with gradients to both (Kingma and Welling, ICLR 2014).
 
     Args:
         mu: [..., Z].
         logvar: [..., Z].
         generator: source of the random numbers; None for the global one.
+        temperature: factor of the standard deviation; 0 gives mu.
     Returns:
         [..., Z].
     """
-    return mu + torch.exp(0.5 * logvar) * draw_normal(tuple(mu.shape), mu.device, generator)
+    return mu + temperature * torch.exp(0.5 * logvar) * draw_normal(tuple(mu.shape), mu.device, generator)
 
 
 class Repainter(nn.Module):
@@ -58,6 +61,9 @@ class Repainter(nn.Module):
         width: channels of the encoder's first layer and of the light generator at half size.
         generator: 'light', or 'spade' for the full-size generator of SPADE.
         num_labels: number of classes of semantic maps; None for segment maps.
+        temperature: factor of the latents' standard deviation.
+        detail: 'keep': G repaints the image's own detail, what is left without its segments' mean colours; 'none': all
+            of the repaint comes from labels and latents, as in the paper.
     Raises:
         ValueError: if the latent or generator is unknown, or a size is below 1.
     """
@@ -69,6 +75,8 @@ class Repainter(nn.Module):
         width: int = 16,
         generator: str = 'light',
         num_labels: int | None = None,
+        temperature: float = 1.0,
+        detail: str = 'keep',
     ):
         super().__init__()
         check_latent(latent)
@@ -83,7 +91,11 @@ class Repainter(nn.Module):
             'width': width,
             'generator': generator,
             'num_labels': num_labels,
+            'temperature': temperature,
+            'detail': detail,
         }
+        self.temperature = temperature
+        self.keeps_detail = detail == 'keep'
         self.num_labels = num_labels
         per_segment = latent == 'segment'
         global_dim = GLOBAL_DIM if per_segment else latent_dim
@@ -92,7 +104,8 @@ class Repainter(nn.Module):
         else:
             self.cond_channels = num_condition_channels(num_labels)
         self.encoder = Encoder(latent, global_dim, latent_dim, width)
-        self.generator = SpadeGenerator(self.cond_channels, global_dim, generator_spec(generator, width))
+        spec = generator_spec(generator, width)
+        self.generator = SpadeGenerator(self.cond_channels, global_dim, spec, self.keeps_detail)
 
     def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repaint:
         """Repaint a batch.
@@ -102,28 +115,53 @@ class Repainter(nn.Module):
             labels: [B, H, W] int64, segment ids of any value or class ids (255 = unknown).
             generator: source of the random numbers; None for the global one.
         Returns:
-            The repaint, float32 in [-1, 1], with the posterior (for the KL divergence) and what G saw.
+            The repaint, float32 in [-1, 1], with the posterior (for the KL divergence).
         Raises:
             ValueError: if the image or the label map has a wrong shape.
         """
-        _check_inputs(image_pm1, labels)
+        check_inputs(image_pm1, labels)
         posterior = self.encoder(image_pm1, segment_slots(labels))
-        z = sample_latent(posterior.global_mu, posterior.global_logvar, generator)  # [B, Z]
-        condition = self._condition(posterior, labels, generator)  # [B, K, H, W]
-        repaint_pm1 = self.generator(condition, z).float()  # [B, 3, H, W]
-        return Repaint(repaint_pm1, posterior, condition)
+        return Repaint(self.paint(image_pm1, posterior, labels, generator), posterior)
 
-    def _condition(self, posterior: Posterior, labels: Tensor, generator: torch.Generator | None) -> Tensor:
+    def paint(
+        self, image_pm1: Tensor, posterior: Posterior, labels: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw the latents and paint; the posterior may be of another image.
+
+        Returns:
+            [B, 3, H, W] float32 in [-1, 1].
+        """
+        z = sample_latent(posterior.global_mu, posterior.global_logvar, generator, self.temperature)  # [B, Z]
+        condition = self.condition(posterior, labels, generator)  # [B, K, H, W]
+        detail = segment_detail(image_pm1, segment_slots(labels)) if self.keeps_detail else None  # [B, 3, H, W]
+        return self.generator(condition, z, detail).float()
+
+    def condition(self, posterior: Posterior, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What G sees at full size: segments' drawn codes and boundaries, or what D sees with latent 'global'.
+
+        Args:
+            posterior: of the segments' latents.
+            labels: [B, H, W] int64.
+            generator: source of the random numbers; None for the global one.
+        Returns:
+            [B, cond_channels, H, W] float32.
+        """
         if posterior.segment_mu is None or posterior.segment_logvar is None:
             return discriminator_condition(labels, self.num_labels, generator)
-        codes = sample_latent(posterior.segment_mu, posterior.segment_logvar, generator)  # [B, 256, Z]
+        # [B, 256, Z]
+        codes = sample_latent(posterior.segment_mu, posterior.segment_logvar, generator, self.temperature)
         parts = [paint_segments(codes, segment_slots(labels)), boundary_map(labels)]
         if self.num_labels is not None:
             parts.append(one_hot(labels, self.num_labels))
         return torch.cat(parts, dim=1)
 
 
-def _check_inputs(image_pm1: Tensor, labels: Tensor) -> None:
+def check_inputs(image_pm1: Tensor, labels: Tensor) -> None:
+    """Stop on an image or a label map of a wrong shape.
+
+    Raises:
+        ValueError: saying which.
+    """
     if image_pm1.ndim != 4 or image_pm1.shape[1] != 3:
         raise ValueError(f'the image batch is {tuple(image_pm1.shape)}, must be [B, 3, H, W]: repainting needs RGB')
     batch, _, height, width = image_pm1.shape

@@ -28,7 +28,7 @@ from timm_repaint.losses import (
 )
 from timm_repaint.networks.discriminator import Features, split_logits
 from timm_repaint.networks.label_maps import discriminator_condition
-from timm_repaint.repainter import Repainter
+from timm_repaint.painters import AnyRepainter
 from timm_repaint.task_state import WrappingTask
 
 AfterRepaint = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -55,7 +55,7 @@ class RepaintTask(WrappingTask):
     Args:
         task: T with its loss: a timm training task.
         repainter: E and G.
-        discriminator: D; None when the repainter is frozen.
+        discriminator: D; None when the repainter is frozen or has nothing to learn.
         settings: Shares of the batch and weights of the losses.
         normalization: Mean and std of T's images, three values each, for pixels in [0, 1].
         after_repaint: (image_norm, target) -> the same after MixUp, CutMix and random erasing.
@@ -67,7 +67,7 @@ class RepaintTask(WrappingTask):
     def __init__(
         self,
         task: TrainingTask,
-        repainter: Repainter,
+        repainter: AnyRepainter,
         discriminator: nn.Module | None,
         settings: RepaintSettings,
         normalization: tuple[Tensor, Tensor],
@@ -110,7 +110,7 @@ class RepaintTask(WrappingTask):
             'loss', the weighted sum of its parts 'gan', 'feat', 'kl', 'segment_kl', 'rec' and 'task'.
         """
         image_norm, image_pm1, labels = self._read(batch)
-        repaint_pm1, posterior, _ = self.repainter(image_pm1, labels)  # [K, 3, H, W]
+        repaint_pm1, posterior = self.repainter(image_pm1, labels)  # [K, 3, H, W]
         judge, condition = unwrap_model(self.discriminator), self._condition(labels)
         with torch.no_grad():
             _, real_features = split_logits(judge(image_pm1, condition))

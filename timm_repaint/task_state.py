@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from timm_repaint.errors import UsageError
 from timm_repaint.gan_optimizer import GanOptimizer
-from timm_repaint.repainter import Repainter
+from timm_repaint.painters import AnyRepainter, create_repainter
 
 # E, G, D and their optimizers in a checkpoint's `task_state`, beside what T's own task keeps there.
 REPAINT_KEY = 'repaint'
@@ -28,7 +28,7 @@ class WrappingTask(TrainingTask):
         resume_optimizers: Whether a checkpoint's optimizer states are taken (`--no-resume-opt`).
     """
 
-    def __init__(self, task: TrainingTask, repainter: Repainter, discriminator: nn.Module | None) -> None:
+    def __init__(self, task: TrainingTask, repainter: AnyRepainter, discriminator: nn.Module | None) -> None:
         super().__init__(device=task.device, dtype=task.dtype, verbose=task.verbose)
         self.task = task
         self.repainter: nn.Module = repainter
@@ -116,7 +116,7 @@ class WrappingTask(TrainingTask):
                 optimizer.load_state_dict(state['optimizers'][name])
 
 
-def load_repainter_state(repainter: Repainter, state: dict[str, Any]) -> None:
+def load_repainter_state(repainter: AnyRepainter, state: dict[str, Any]) -> None:
     """Load E and G, after a look at whether the networks are the same.
 
     Raises:
@@ -129,7 +129,7 @@ def load_repainter_state(repainter: Repainter, state: dict[str, Any]) -> None:
     repainter.load_state_dict(state['state_dict'])
 
 
-def load_repainter(path: str) -> Repainter:
+def load_repainter(path: str) -> AnyRepainter:
     """E and G of a `train.py --repaint` run, from its checkpoint (tensors and plain values only, no pickle).
 
     Raises:
@@ -144,6 +144,6 @@ def load_repainter(path: str) -> Repainter:
     state = (checkpoint.get('task_state') or {}).get(REPAINT_KEY)
     if state is None:
         raise UsageError(f'{path} has no generator: it is not a checkpoint of train.py --repaint')
-    repainter = Repainter(**state['repainter']['config'])
+    repainter = create_repainter(state['repainter']['config'])
     repainter.load_state_dict(state['repainter']['state_dict'])
     return repainter

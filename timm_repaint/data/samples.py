@@ -1,4 +1,4 @@
-"""A few fixed training images with their label maps, the same at every call: for galleries and measurements."""
+"""A few fixed images of a data set with their label maps, the same at every call: for galleries and measurements."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -20,10 +20,12 @@ class Samples:
     Attributes:
         images_u8: N arrays [H, W, 3] uint8.
         labels: N arrays [H, W] uint16.
+        targets: N classes, as the data set gives them.
     """
 
     images_u8: list[np.ndarray]
     labels: list[np.ndarray]
+    targets: list[Any]
 
     @property
     def images_pm1(self) -> Tensor:
@@ -55,23 +57,24 @@ def fixed_samples(dataset: Any, masks: Any, data_config: dict[str, Any], count: 
         interpolation=data_config['interpolation'],
         crop_pct=1.0,
     )
+    images, targets = zip(*_pick(dataset, transform, count), strict=True)
     if isinstance(dataset, StoredMaskImages):
-        pairs = [split_labels(both[None]) for both in _pick(dataset, transform, count)]
+        pairs = [split_labels(both[None]) for both in images]
         images_u8 = [image[0].permute(1, 2, 0).numpy() for image, _ in pairs]
-        return Samples(images_u8, [labels[0].numpy().astype(np.uint16) for _, labels in pairs])
-    images_u8 = [np.asarray(image).transpose(1, 2, 0) for image in _pick(dataset, transform, count)]
-    return Samples(images_u8, [masks(image) for image in images_u8])
+        return Samples(images_u8, [labels[0].numpy().astype(np.uint16) for _, labels in pairs], list(targets))
+    images_u8 = [np.asarray(image).transpose(1, 2, 0) for image in images]
+    return Samples(images_u8, [masks(image) for image in images_u8], list(targets))
 
 
-def _pick(dataset: Any, transform: Any, count: int) -> list[Any]:
-    """Images of a timm, torchvision or built-in data set, with another transform than its own."""
+def _pick(dataset: Any, transform: Any, count: int) -> list[tuple[Any, Any]]:
+    """Images and classes of a timm, torchvision or built-in data set, with another transform than its own."""
     own, dataset.transform = dataset.transform, transform
     try:
         if not hasattr(dataset, '__getitem__') or isinstance(dataset, torch.utils.data.IterableDataset):
-            return [sample[0] for sample in islice(iter(dataset), count)]
+            return [sample[:2] for sample in islice(iter(dataset), count)]
         count = min(count, len(dataset))
         # One further each time: evenly spaced images of a set that repeats its classes would all be of one class.
         step = max(1, len(dataset) // count)
-        return [dataset[index * len(dataset) // count + index % step][0] for index in range(count)]
+        return [dataset[index * len(dataset) // count + index % step][:2] for index in range(count)]
     finally:
         dataset.transform = own

@@ -1,8 +1,7 @@
-"""The repaint phase's parts from the options, its pictures and its last words."""
+"""The repaint phase's parts from the options, and its last words."""
 
 import argparse
 import logging
-import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +10,16 @@ from timm import utils
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
 from timm.task import TrainingTask
-from timm.utils import unwrap_model
 from torch import Tensor
 
-from timm_repaint.data.samples import Samples, fixed_samples, to_u8
 from timm_repaint.engine.data import Loaders
 from timm_repaint.errors import UsageError
 from timm_repaint.gan_optimizer import GanOptimizer
 from timm_repaint.networks.discriminator import Discriminator
 from timm_repaint.networks.label_maps import num_condition_channels
 from timm_repaint.options.conflicts import resolve_repaint_epochs
+from timm_repaint.painters import PAINTERS, AnyRepainter, create_repainter
 from timm_repaint.repainter import Repainter
-from timm_repaint.report.gallery import save_gallery
 from timm_repaint.task import AfterRepaint, RepaintSettings, RepaintTask
 from timm_repaint.task_state import load_repainter
 
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
     from timm_repaint.engine.run import Run
 
 _logger = logging.getLogger('train')
-GALLERY_COLUMNS = 8
-GALLERY_COPIES = 3
 DISCRIMINATOR_MIN_WIDTH = 16
 
 
@@ -46,17 +41,10 @@ def build_repaint_task(
     check_input_size(args, data_config)
     masks: Any = loaders.masks
     num_labels = masks.num_labels
-    repainter = Repainter(
-        latent=args.repaint_latent,
-        latent_dim=args.repaint_latent_dim,
-        width=args.repaint_width,
-        generator=args.repaint_generator,
-        num_labels=num_labels,
-    )
-    if args.repaint_checkpoint:
-        repainter = load_trained(args, repainter)
+    repainter = load_trained(args, num_labels) if args.repaint_checkpoint else new_repainter(args, num_labels)
+    learns = isinstance(repainter, Repainter) and not args.repaint_freeze
     discriminator = None
-    if not args.repaint_freeze:
+    if learns:
         layers = 4 if min(_train_sizes(args, data_config)) >= 64 else 3
         width = max(args.repaint_width, DISCRIMINATOR_MIN_WIDTH)
         discriminator = Discriminator(num_condition_channels(num_labels), width, layers).to(device)
@@ -76,13 +64,27 @@ def build_repaint_task(
     repaint_task = RepaintTask(task, repainter.to(device), discriminator, settings, normalization, after_repaint)
     if masks.on_device:
         repaint_task.mask_source = masks.to(device)
-    if not args.repaint_freeze:
+    if learns:
         repaint_task.optimizers = build_gan_optimizers(repaint_task, args, device)
         repaint_task.resume_optimizers = not args.no_resume_opt
     if utils.is_primary(args):
         counts = [sum(p.numel() for p in m.parameters()) for m in (repainter, discriminator) if m is not None]
         _logger.info('Repaint: parameters of E+G, D: %s.', counts)
     return repaint_task
+
+
+def new_repainter(args: argparse.Namespace, num_labels: int | None) -> AnyRepainter:
+    """The repainter that the options describe, untrained."""
+    config: dict[str, Any] = {'generator': args.repaint_generator, 'num_labels': num_labels}
+    if args.repaint_generator not in PAINTERS:
+        config.update(
+            latent=args.repaint_latent,
+            latent_dim=args.repaint_latent_dim,
+            width=args.repaint_width,
+            temperature=args.repaint_temperature,
+            detail=args.repaint_detail,
+        )
+    return create_repainter(config)
 
 
 def _train_sizes(args: argparse.Namespace, data_config: dict[str, Any]) -> list[int]:
@@ -102,17 +104,17 @@ def check_input_size(args: argparse.Namespace, data_config: dict[str, Any]) -> N
         raise UsageError(f'--repaint needs images of at least 32 px, the input is {sizes}; give a larger --img-size')
 
 
-def load_trained(args: argparse.Namespace, expected: Repainter) -> Repainter:
+def load_trained(args: argparse.Namespace, num_labels: int | None) -> AnyRepainter:
     """The generator of another run (`--repaint-checkpoint`).
 
     Raises:
         UsageError: if its masks are of another kind than this run's.
     """
     repainter = load_repainter(args.repaint_checkpoint)
-    if repainter.config['num_labels'] != expected.config['num_labels']:
+    if repainter.config['num_labels'] != num_labels:
         raise UsageError(
             f'{args.repaint_checkpoint} was trained on masks with {repainter.config["num_labels"]} classes, --mask '
-            f'{args.mask} has {expected.config["num_labels"]} (None: segments); use the same --mask'
+            f'{args.mask} has {num_labels} (None: segments); use the same --mask'
         )
     return repainter
 
@@ -150,40 +152,6 @@ def build_after_repaint(args: argparse.Namespace, mixup_fn: Mixup | None, device
         return (image_norm if erasing is None else erasing(image_norm)), target
 
     return after_repaint
-
-
-def show_repaints(run: 'Run', epoch: int) -> dict[str, float]:
-    """Repaint the fixed images twice or more: the diversity, and at intervals the gallery's PNG.
-
-    Returns:
-        'diversity': mean absolute distance of two repaints of one image, pixels in [-1, 1]; 'skipped_updates'.
-    """
-    assert isinstance(run.task, RepaintTask)
-    interval = run.args.repaint_gallery_interval
-    last = epoch + 1 == run.stop_epoch
-    assert run.loaders.masks is not None
-    samples = fixed_samples(run.loaders.dataset_train, run.loaders.masks, run.data_config, GALLERY_COLUMNS)
-    repaints_pm1 = repaint_samples(run.task, samples, run.device, run.args.seed)
-    if run.output.folder and (last or (interval and (epoch + 1) % interval == 0)):
-        path = os.path.join(run.output.folder, f'gallery-{epoch}.png')
-        copies = [[to_u8(image) for image in repaint] for repaint in repaints_pm1]
-        save_gallery(path, samples.images_u8, samples.labels, copies)
-    diversity = (repaints_pm1[0] - repaints_pm1[1]).abs().mean().item()
-    skipped = sum(optimizer.skipped for optimizer in run.task.optimizers.values())
-    return {'diversity': diversity, 'skipped_updates': float(skipped)}
-
-
-@torch.no_grad()
-def repaint_samples(task: RepaintTask, samples: Samples, device: torch.device, seed: int) -> list[Tensor]:
-    """`GALLERY_COPIES` repaints [N, 3, H, W] in [-1, 1] of the samples, with draws of their own (training's stay)."""
-    repainter = unwrap_model(task.repainter)
-    training = repainter.training
-    repainter.eval()
-    generator = torch.Generator(device).manual_seed(seed)
-    images_pm1, labels = samples.images_pm1.to(device), samples.label_tensor.to(device)
-    copies = [repainter(images_pm1, labels, generator).image_pm1.float() for _ in range(GALLERY_COPIES)]
-    repainter.train(training)
-    return copies
 
 
 def finish_repaint_phase(run: 'Run', completed_epochs: int) -> None:

@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,9 +17,10 @@ from timm_repaint.engine.data import Loaders, build_loaders
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
 from timm_repaint.engine.optim import build_optimizer, build_scheduler, forward_schedule, resolve_lr
 from timm_repaint.engine.output import RunOutput, resume_path
-from timm_repaint.engine.repaint import build_repaint_task, finish_repaint_phase, show_repaints
+from timm_repaint.engine.repaint import build_repaint_task, finish_repaint_phase
 from timm_repaint.engine.repaint_loop import repaint_one_epoch
 from timm_repaint.engine.setup import Precision, build_model, place_model, resolve_data, resolve_precision, setup_device
+from timm_repaint.engine.watch import RepaintWatch
 from timm_repaint.errors import UsageError
 from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch
 from timm_repaint.report.cue_conflict import report_cue_conflict
@@ -53,6 +54,7 @@ class Run:
     start_epoch: int
     stop_epoch: int
     num_epochs: int
+    watch: RepaintWatch = field(default_factory=RepaintWatch)
 
     @property
     def metric(self) -> str:
@@ -193,7 +195,7 @@ def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | No
     completed = epoch + 1
     milestone = completed in (args.save_epochs or ())
     if isinstance(task, RepaintTask):
-        train_metrics.update(show_repaints(run, epoch))
+        train_metrics.update(run.watch.look(run, epoch, train_metrics['d_loss']))
     if completed % args.val_interval and completed != run.stop_epoch and not milestone:
         if run.lr_scheduler is not None:
             run.lr_scheduler.step(completed, metric=None)

@@ -13,6 +13,7 @@ from timm_repaint.networks.label_maps import (
     paint_segments,
     pool_segments,
     resize_labels,
+    segment_detail,
     segment_slots,
 )
 from timm_repaint.networks.spade import Spade, SpadeResBlock, SpectralConv2d
@@ -39,6 +40,7 @@ __all__ = [
     'paint_segments',
     'pool_segments',
     'resize_labels',
+    'segment_detail',
     'segment_slots',
     'split_logits',
 ]

@@ -16,6 +16,7 @@ from timm_repaint.networks.spade import LEAKY_SLOPE
 LATENTS = ('segment', 'global')
 WORKING_SIZE_PX = 64
 LOGVAR_RANGE = (-10.0, 10.0)
+PIXEL_STATISTICS = 6  # mean and mean square of red, green and blue
 
 
 class Posterior(NamedTuple):
@@ -41,7 +42,9 @@ def check_latent(latent: str) -> None:
 class Encoder(nn.Module):
     """Convolutional encoder that looks at a small copy (shorter side about 64 px) of the image.
 
-    It has no norm layers: an instance norm would take away the absolute colours that the latents are to carry.
+    A segment's latent sees the mean and mean square of its pixels and the mean of the features at half the copy's size:
+    a segment too small for those still has its colour. There are no norm layers: an instance norm would take away the
+    absolute colours that the latents are to carry.
 
     Args:
         latent: 'segment' (a latent a segment and a global one) or 'global' (one for the whole picture).
@@ -56,13 +59,13 @@ class Encoder(nn.Module):
         super().__init__()
         check_latent(latent)
         self.features = nn.Sequential(
-            *self._conv(3, width), *self._conv(width, 2 * width), *self._conv(2 * width, 2 * width)
+            *self._conv(3, width), *self._conv(width, 2 * width, stride=2), *self._conv(2 * width, 2 * width)
         )
         self.global_features = nn.Sequential(
             *self._conv(2 * width, 4 * width, stride=2), *self._conv(4 * width, 4 * width, stride=2)
         )
         self.global_head = nn.Linear(4 * width, 2 * global_dim)
-        self.segment_head = nn.Linear(2 * width, 2 * segment_dim) if latent == 'segment' else None
+        self.segment_head = nn.Linear(2 * width + PIXEL_STATISTICS, 2 * segment_dim) if latent == 'segment' else None
 
     @staticmethod
     def _conv(in_channels: int, out_channels: int, stride: int = 1) -> list[nn.Module]:
@@ -80,15 +83,20 @@ class Encoder(nn.Module):
         height, width = image_pm1.shape[-2:]
         factor = max(1, round(min(height, width) / WORKING_SIZE_PX))
         small = F.adaptive_avg_pool2d(image_pm1, (height // factor, width // factor))  # [B, 3, h, w]
-        features = self.features(small)  # [B, 2*width, h, w]
+        features = self.features(small)  # [B, 2*width, h/2, w/2]
         picture = self.global_features(features).float().mean(dim=(2, 3))  # [B, 4*width]
         global_mu, global_logvar = _split(_linear_float32(self.global_head, picture))  # [B, global_dim] each
         if self.segment_head is None:
             return Posterior(global_mu, global_logvar, None, None, None)
-        means, present = pool_segments(features, resize_labels(slots, (small.shape[2], small.shape[3])))
+        means, _ = pool_segments(features, _resize_like(slots, features))  # [B, 256, 2*width]
+        colours, present = pool_segments(torch.cat([small, small.square()], dim=1), _resize_like(slots, small))
         # Times a mask, as mu 0 and logvar 0 are the prior that absent slots are to have.
-        stats = _linear_float32(self.segment_head, means) * present.unsqueeze(2)  # [B, 256, 2*segment_dim]
+        stats = _linear_float32(self.segment_head, torch.cat([means, colours], dim=2)) * present.unsqueeze(2)
         return Posterior(global_mu, global_logvar, *_split(stats), present)
+
+
+def _resize_like(slots: Tensor, features: Tensor) -> Tensor:
+    return resize_labels(slots, (features.shape[2], features.shape[3]))
 
 
 def _linear_float32(layer: nn.Linear, x: Tensor) -> Tensor:

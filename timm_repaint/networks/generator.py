@@ -62,37 +62,56 @@ def generator_spec(name: str, width: int) -> GeneratorSpec:
 
 
 class FullSizeHead(nn.Module):
-    """Features at full size -> image in [-1, 1]."""
+    """Features at full size -> what `compose` takes.
 
-    def __init__(self, channels: int):
+    Args:
+        channels: of the features.
+        out_channels: 3 (colour), or 6 (colour and gain of the detail).
+    """
+
+    def __init__(self, channels: int, out_channels: int):
         super().__init__()
-        self.to_rgb = nn.Conv2d(channels, 3, kernel_size=3, padding=1)
+        self.to_rgb = nn.Conv2d(channels, out_channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """[B, C, H, W] and an unused condition -> [B, 3, H, W] in [-1, 1]."""
-        return torch.tanh(self.to_rgb(F.leaky_relu(x, LEAKY_SLOPE)))
+        """[B, C, H, W] and an unused condition -> [B, out_channels, H, W]."""
+        return self.to_rgb(F.leaky_relu(x, LEAKY_SLOPE))
 
 
 class UpsamplingHead(nn.Module):
-    """Features at 1/upscale of the size -> image in [-1, 1], sharpened by the condition at full size.
+    """Features at 1/upscale of the size -> what `compose` takes, sharpened by the condition at full size.
 
     Nearest upsampling, as sub-pixel convolution painted flat segments with a checkerboard.
 
     Args:
         channels: of the features.
         cond_channels: of the condition.
+        out_channels: 3 (colour), or 6 (colour and gain of the detail).
         upscale: factor to the full size.
     """
 
-    def __init__(self, channels: int, cond_channels: int, upscale: int):
+    def __init__(self, channels: int, cond_channels: int, out_channels: int, upscale: int):
         super().__init__()
         self.upscale = upscale
-        self.to_rgb = nn.Conv2d(channels + cond_channels, 3, kernel_size=3, padding=1)
+        self.to_rgb = nn.Conv2d(channels + cond_channels, out_channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """[B, C, h, w] and [B, K, H, W] -> [B, 3, H, W] in [-1, 1]."""
+        """[B, C, h, w] and [B, K, H, W] -> [B, out_channels, H, W]."""
         x = F.interpolate(F.leaky_relu(x, LEAKY_SLOPE), scale_factor=self.upscale, mode='nearest')  # [B, C, H, W]
-        return torch.tanh(self.to_rgb(torch.cat([x, condition], dim=1)))
+        return self.to_rgb(torch.cat([x, condition], dim=1))
+
+
+def compose(painted: Tensor, detail: Tensor | None) -> Tensor:
+    """The image [B, 3, H, W] in [-1, 1] from a colour and, where there is detail, its gain.
+
+    Args:
+        painted: [B, 3, H, W] colour, or [B, 6, H, W] colour and gain, unbounded. A gain of 0 keeps the detail as it is.
+        detail: [B, 3, H, W], what is left of the image without its segments' mean colours; None for none.
+    """
+    if detail is None:
+        return torch.tanh(painted)
+    colour, gain = painted.chunk(2, dim=1)
+    return torch.tanh(colour + (1 + gain) * detail)
 
 
 class SpadeGenerator(nn.Module):
@@ -102,9 +121,10 @@ class SpadeGenerator(nn.Module):
         cond_channels: K of the condition map.
         latent_dim: Z of the global latent.
         spec: sizes, from `generator_spec`.
+        with_detail: whether the repaint is made of the image's own detail in new colours (`compose`).
     """
 
-    def __init__(self, cond_channels: int, latent_dim: int, spec: GeneratorSpec):
+    def __init__(self, cond_channels: int, latent_dim: int, spec: GeneratorSpec, with_detail: bool = False):
         super().__init__()
         self.narrow, cond_channels = narrow_condition(cond_channels, spec.max_cond_channels)
         channels = spec.stages[0][0]
@@ -120,14 +140,20 @@ class SpadeGenerator(nn.Module):
                 channels = width
             self.stages.append(stage)
         upscale = STRIDE // 2 ** (len(spec.stages) - 1)
-        self.head = UpsamplingHead(channels, cond_channels, upscale) if upscale > 1 else FullSizeHead(channels)
+        out_channels = 6 if with_detail else 3
+        self.head = (
+            UpsamplingHead(channels, cond_channels, out_channels, upscale)
+            if upscale > 1
+            else FullSizeHead(channels, out_channels)
+        )
 
-    def forward(self, condition: Tensor, z: Tensor) -> Tensor:
+    def forward(self, condition: Tensor, z: Tensor, detail: Tensor | None = None) -> Tensor:
         """Paint a batch.
 
         Args:
             condition: [B, K, H, W], any H and W; padded inside to a multiple of 32 by repeating the border.
             z: [B, Z] global latent.
+            detail: [B, 3, H, W] in [-2, 2], see `compose`; None where the generator was made without.
         Returns:
             [B, 3, H, W] in [-1, 1].
         """
@@ -142,4 +168,4 @@ class SpadeGenerator(nn.Module):
             resized = resize_condition(condition, x.shape[-2:])
             for block in stage.children():
                 x = block(x, resized)
-        return self.head(x, condition)[:, :, :height, :width]
+        return compose(self.head(x, condition)[:, :, :height, :width], detail)

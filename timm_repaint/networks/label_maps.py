@@ -105,6 +105,19 @@ def paint_segments(codes: Tensor, slots: Tensor) -> Tensor:
     return codes.transpose(1, 2).gather(2, index).unflatten(2, slots.shape[1:])
 
 
+def segment_detail(image: Tensor, slots: Tensor) -> Tensor:
+    """What is left of an image without its segments' mean colours: texture, shading and fine lines.
+
+    Args:
+        image: [B, C, H, W].
+        slots: [B, H, W] int64, 0..255.
+    Returns:
+        [B, C, H, W] float32, mean 0 in every segment.
+    """
+    means, _ = pool_segments(image, slots)
+    return image.float() - paint_segments(means, slots)
+
+
 def draw_normal(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """Draw float32 from N(0, 1) on `device`; a generator of another device draws on its own, so numbers stay its."""
     source = generator.device if generator is not None else device

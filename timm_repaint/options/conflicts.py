@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from timm.optim import get_optimizer_info
 
 from timm_repaint.errors import UsageError
+from timm_repaint.painters import PAINTERS
 
 _logger = logging.getLogger('train')
 
@@ -55,6 +56,7 @@ LIMITS = (
     Limit('repaint_g_lr', _above_zero, 'above 0; to keep the generator as it is, use --repaint-freeze'),
     Limit('repaint_d_lr', _above_zero, 'above 0; to keep the discriminator as it is, use --repaint-freeze'),
     Limit('repaint_width', _one_or_more, '1 or more'),
+    Limit('repaint_temperature', _zero_or_more, '0 or more'),
     Limit('repaint_latent_dim', _one_or_more, '1 or more'),
     Limit('repaint_gallery_interval', _zero_or_more, '0 or more'),
     Limit('repaint_max_nonfinite', _one_or_more, '1 or more'),
@@ -173,7 +175,12 @@ def _check_generator(args: argparse.Namespace) -> Iterator[str]:
         )
     if args.repaint_split_bn and args.batch_size < 4:
         yield f'--repaint-split-bn needs two originals and two repaints in a batch, --batch-size is {args.batch_size}'
-    if args.repaint_freeze and not args.repaint_checkpoint:
+    if args.repaint_generator in PAINTERS and (args.repaint_freeze or args.repaint_checkpoint):
+        yield (
+            f'--repaint-generator {args.repaint_generator} has no network to load or to freeze; leave out '
+            '--repaint-freeze and --repaint-checkpoint'
+        )
+    elif args.repaint_freeze and not args.repaint_checkpoint:
         yield '--repaint-freeze needs --repaint-checkpoint FILE: a generator that never learned paints noise'
     if args.repaint_checkpoint and not os.path.isfile(args.repaint_checkpoint):
         yield f'--repaint-checkpoint: there is no file {args.repaint_checkpoint}'

@@ -101,8 +101,9 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         '--repaint-generator',
         type=str,
         default='light',
-        choices=['light', 'spade'],
-        help='generator of our own, or the full-size SPADE one. Paper: a light one; SPADE as a row of Table 3',
+        choices=['light', 'spade', 'mean', 'jitter'],
+        help='light: our own; spade: the full-size one; without a network, at no cost: mean: each segment in its mean '
+        'colour, jitter: that with a random shift. Paper: a light one; SPADE as a row of Table 3',
     )
     add('--repaint-width', type=int, default=16, metavar='N', help='channels at full size. Paper: not said; SPADE: 64')
     add(
@@ -117,6 +118,21 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar='N',
         help="length of the code; unset: 8 for a segment's, 64 for the image's. Paper: not said; SPADE: 256",
+    )
+    add(
+        '--repaint-detail',
+        type=str,
+        default='keep',
+        choices=['keep', 'none'],
+        help="keep: the image's own texture and shading, in new colours and strength; none: segments are painted from "
+        'their codes alone. Paper: none',
+    )
+    add(
+        '--repaint-temperature',
+        type=float,
+        default=1.0,
+        metavar='X',
+        help="factor of the codes' standard deviation; 0: always the encoder's mean. Paper: 1",
     )
 
 

@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from tests.helpers import REPAINT, train_here
+from timm_repaint.painters import PAINTERS, SegmentPainter, create_repainter
+from timm_repaint.repainter import Repainter
+from timm_repaint.task_state import load_repainter
+
+
+def halves() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two noisy images [2, 3, 32, 32], left half dark and right half bright, and their label maps."""
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.zeros(2, 32, 32, dtype=torch.int64)
+    labels[:, :, 16:] = 7
+    image_pm1 = torch.where(labels[:, None] == 0, -0.5, 0.5) + 0.1 * torch.randn(2, 3, 32, 32, generator=draws)
+    return image_pm1.clamp(-1, 1), labels
+
+
+def test_mean_paints_each_segment_in_its_own_mean_colour():
+    image_pm1, labels = halves()
+    repaint_pm1 = SegmentPainter('mean')(image_pm1, labels).image_pm1
+    for half in (slice(0, 16), slice(16, 32)):
+        expected = image_pm1[..., half].mean(dim=(2, 3), keepdim=True).expand(2, 3, 32, 16)
+        torch.testing.assert_close(repaint_pm1[..., half], expected)
+
+
+def test_jitter_shifts_segments_of_one_image_each_by_its_own_draw_and_stays_in_range():
+    image_pm1, labels = halves()
+    painter = SegmentPainter('jitter')
+    flat = SegmentPainter('mean')(image_pm1, labels).image_pm1
+    shifts = torch.stack([(painter(image_pm1, labels).image_pm1 - flat)[:, :, 0, [0, 31]] for _ in range(400)])
+    assert shifts.abs().max() > 0.5
+    shifts_left, shifts_right = shifts[..., 0].flatten(), shifts[..., 1].flatten()
+    assert abs(torch.corrcoef(torch.stack([shifts_left, shifts_right]))[0, 1]) < 0.1
+    # Clamping to [-1, 1] cuts one tail of a normal distribution at 0.5 / 0.4 standard deviations and more.
+    assert 0.25 < shifts_left.std() < PAINTERS['jitter']
+    assert painter(image_pm1, labels).image_pm1.abs().max() <= 1
+
+
+def test_a_generator_of_random_numbers_repeats_the_repaint():
+    image_pm1, labels = halves()
+    one, other = (
+        SegmentPainter('jitter')(image_pm1, labels, torch.Generator().manual_seed(3)).image_pm1 for _ in range(2)
+    )
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(('generator', 'kind'), [('jitter', SegmentPainter), ('light', Repainter)])
+def test_a_repainter_is_made_from_its_config(generator, kind):
+    repainter = create_repainter({'generator': generator, 'num_labels': None})
+    assert isinstance(repainter, kind)
+    again = create_repainter(repainter.config)
+    assert again.config == repainter.config
+
+
+def test_a_run_with_jitter_trains_no_gan_and_its_checkpoint_paints(tmp_path):
+    run = train_here(tmp_path, *REPAINT, '--epochs', '2', '--repaint-epochs', '1', '--repaint-generator', 'jitter')
+    repainter = load_repainter(str(run / 'last.pth.tar'))
+    assert isinstance(repainter, SegmentPainter)
+    checkpoint = torch.load(run / 'last.pth.tar', weights_only=False)
+    assert checkpoint['task_state']['repaint']['optimizers'] == {}
+    assert 'discriminator' not in checkpoint['task_state']['repaint']

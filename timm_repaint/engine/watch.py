@@ -1,0 +1,174 @@
+"""The end of each repaint epoch: measurements on fixed images, the gallery, and warnings of what goes wrong."""
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from timm import utils
+from timm.utils import unwrap_model
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from timm_repaint.data.samples import Samples, fixed_samples, to_u8
+from timm_repaint.engine.data import build_dataset
+from timm_repaint.engine.masks import with_stored_masks
+from timm_repaint.errors import UsageError
+from timm_repaint.masks.cache import Folders, read_image
+from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
+from timm_repaint.masks.folder import CachedMasks
+from timm_repaint.options.conflicts import resolve_repaint_epochs
+from timm_repaint.repainter import Repainter
+from timm_repaint.report.alarms import Alarms, find_alarms
+from timm_repaint.report.gallery import save_gallery
+from timm_repaint.report.probe import Leak, evaluating, measure_repaints, probe_leak, repaint_copies
+from timm_repaint.task import RepaintTask
+
+if TYPE_CHECKING:
+    from timm_repaint.engine.run import Run
+
+_logger = logging.getLogger('train')
+GALLERY_COLUMNS = 8
+GALLERY_COPIES = 3
+MEASURED_IMAGES = 64
+UNSEEN_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class FixedImages:
+    """The images that a run is measured on.
+
+    Attributes:
+        gallery: Training images that the gallery shows.
+        train: Training images that are repainted after each epoch.
+        unseen: Validation images for the leak probe; None without any, or without masks for them.
+    """
+
+    gallery: Samples
+    train: Samples
+    unseen: Samples | None
+
+
+class RepaintWatch:
+    """Looks at repaints of the same images after each epoch, on the primary process alone: no process waits in it.
+
+    Random numbers are its own, so training goes on as if nobody had looked.
+    """
+
+    def __init__(self) -> None:
+        self.images: FixedImages | None = None
+        self.alarms = Alarms()
+
+    def look(self, run: 'Run', epoch: int, discriminator_loss: float) -> dict[str, float]:
+        """Measure, warn, and at intervals draw the gallery and run the leak probe.
+
+        Args:
+            epoch: Counted from 0; just trained.
+            discriminator_loss: D's mean over the epoch; nan without D.
+
+        Returns:
+            'diversity', 'distance' and 'changed_segments' (see `measure_repaints`); 'leak_original', 'leak_repaint'
+            and 'leak_swapped' (see `Leak`; nan in epochs without a probe); 'skipped_updates'. Nothing on processes
+            other than the primary.
+        """
+        if not utils.is_primary(run.args):
+            return {}
+        assert isinstance(run.task, RepaintTask)
+        if self.images is None:
+            self.images = fixed_images(run)
+        interval, completed = run.args.repaint_gallery_interval, epoch + 1
+        at_interval = bool(interval) and completed % interval == 0
+        repainter, batch_size = unwrap_model(run.task.repainter), run.args.batch_size
+        with evaluating(repainter):
+            measures = measure_repaints(repainter, self.images.train, own_draws(run), batch_size)
+            if run.output.folder and (at_interval or completed == run.stop_epoch):
+                copies = repaint_copies(repainter, self.images.gallery, GALLERY_COPIES, own_draws(run), batch_size)
+                repaints_u8 = [[to_u8(image_pm1) for image_pm1 in repaints_pm1] for repaints_pm1 in copies]
+                path = os.path.join(run.output.folder, f'gallery-{epoch}.png')
+                save_gallery(path, self.images.gallery.images_u8, self.images.gallery.labels, repaints_u8)
+        leak = Leak(*[math.nan] * 4)
+        # The phase's end, not `--stop-epoch`: a run in two parts has the same figures as one in one.
+        if self.images.unseen is not None and (at_interval or completed == resolve_repaint_epochs(run.args)):
+            leak = find_leak(run, self.images.unseen)
+        if isinstance(repainter, Repainter):  # other painters have nothing that could go wrong
+            diversity = measures['diversity'] if repainter.temperature else math.nan  # at 0 it is 0 on purpose
+            self.alarms.update(find_alarms(discriminator_loss, diversity, leak, run.task.settings))
+        leaks = {'leak_original': leak.original, 'leak_repaint': leak.repaint, 'leak_swapped': leak.swapped}
+        skipped = sum(optimizer.skipped for optimizer in run.task.optimizers.values())
+        return {**measures, **leaks, 'skipped_updates': float(skipped)}
+
+
+def own_draws(run: 'Run') -> torch.Generator:
+    """Random numbers that are not training's, the same in every epoch."""
+    return torch.Generator(run.device).manual_seed(run.args.seed)
+
+
+def find_leak(run: 'Run', unseen: Samples) -> Leak:
+    """The leak probe with the run's T in its own number formats."""
+    task = run.task
+    assert isinstance(task, RepaintTask)
+    repainter, eval_model = unwrap_model(task.repainter), task.get_eval_model()
+    assert eval_model is not None
+    model = unwrap_model(eval_model)  # the wrapper of several processes would wait for the others
+
+    def predict(image_pm1: Tensor) -> Tensor:
+        image_norm = task.to_norm(image_pm1, run.precision.model_dtype or torch.float32)
+        with run.precision.autocast():
+            return model(image_norm)
+
+    with evaluating(repainter, model):
+        return probe_leak(repainter, predict, unseen, own_draws(run), run.args.batch_size)
+
+
+def fixed_images(run: 'Run') -> FixedImages:
+    """Load the images that all epochs are measured on."""
+    assert run.loaders.masks is not None
+    gallery, train = (
+        fixed_samples(run.loaders.dataset_train, run.loaders.masks, run.data_config, count)
+        for count in (GALLERY_COLUMNS, MEASURED_IMAGES)
+    )
+    return FixedImages(gallery, train, unseen_images(run))
+
+
+def unseen_images(run: 'Run') -> Samples | None:
+    """Validation images and their masks: stored ones, or made here by the run's own source.
+
+    None without a validation split, for a stream (reading on would move its workers' place), and where the masks are
+    stored ones of the training images alone; only Felzenszwalb's are made anew, as the cache would hold them.
+    """
+    if not run.args.val_split:
+        return None
+    dataset = build_dataset(run.args, run.args.val_split, run.data_config, is_training=False)
+    if isinstance(dataset, IterableDataset):
+        return None
+    sources: list[Any] = [run.loaders.masks]
+    if isinstance(run.loaders.masks, CachedMasks) and run.loaders.masks.manifest.source == 'fh':
+        sources.append(FreshMasks(run.loaders.masks))
+    for masks in sources:
+        try:
+            return fixed_samples(with_stored_masks(dataset, masks), masks, run.data_config, UNSEEN_IMAGES)
+        except UsageError as error:
+            reason = error
+    _logger.info('No leak probe, the validation images have no masks: %s', reason)
+    return None
+
+
+class FreshMasks(CachedMasks):
+    """Felzenszwalb segments of images that a cache does not cover, cut when they are read as the cache would be.
+
+    Args:
+        cache: A cache of Felzenszwalb segments.
+    """
+
+    def __init__(self, cache: CachedMasks) -> None:
+        super().__init__(cache.mask_dir, cache.image_root)
+        made = cache.manifest.parameters
+        backend = 'auto' if made['backend'] == 'opencv' else made['backend']  # OpenCV may be missing here
+        self.source = FelzenszwalbMasks(made['scale'], made['sigma'], made['min_size'], backend)
+
+    def read(self, image_path: str | os.PathLike, image_hw: tuple[int, int]) -> np.ndarray:
+        """The segments of an image, [h, w] uint16, at the cache's size."""
+        return self.source(read_image(Folders('', '', self.manifest.size_px), str(image_path)))

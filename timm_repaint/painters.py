@@ -1,0 +1,56 @@
+"""Painters without a network, and the choice between them and the learned `Repainter`.
+
+They cost next to nothing and learn nothing: the controls that a learned generator has to beat.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from timm_repaint.networks import SEGMENT_SLOTS, draw_normal, paint_segments, pool_segments, segment_slots
+from timm_repaint.repainter import Repaint, Repainter, check_inputs
+
+# Standard deviation of the shift that all pixels of a segment share, on the scale of [-1, 1].
+PAINTERS = {'mean': 0.0, 'jitter': 0.4}
+
+
+class SegmentPainter(nn.Module):
+    """Each segment in its mean colour, plus a random shift a segment and channel: flat colours, sharp shapes.
+
+    Args:
+        generator: a key of `PAINTERS`: 'mean' (no shift) or 'jitter'.
+        num_labels: number of classes of semantic maps; None for segment maps. A class is one segment.
+    """
+
+    def __init__(self, generator: str, num_labels: int | None = None) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {'generator': generator, 'num_labels': num_labels}
+        self.shift_std = PAINTERS[generator]
+
+    def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repaint:
+        """Repaint a batch.
+
+        Args:
+            image_pm1: [B, 3, H, W] in [-1, 1].
+            labels: [B, H, W] int64, segment ids of any value or class ids.
+            generator: source of the random numbers; None for the global one.
+        Returns:
+            The repaint, float32 in [-1, 1]; no posterior, as nothing is encoded.
+        Raises:
+            ValueError: if the image or the label map has a wrong shape.
+        """
+        check_inputs(image_pm1, labels)
+        slots = segment_slots(labels)
+        colours, _ = pool_segments(image_pm1, slots)  # [B, 256, 3]
+        shifts = draw_normal((len(labels), SEGMENT_SLOTS, 3), labels.device, generator)
+        colours = (colours + self.shift_std * shifts).clamp(-1, 1)
+        return Repaint(paint_segments(colours, slots), None)
+
+
+AnyRepainter = Repainter | SegmentPainter
+
+
+def create_repainter(config: dict[str, Any]) -> AnyRepainter:
+    """A learned or a network-free repainter from its `config`, the keyword arguments of its class."""
+    return SegmentPainter(**config) if config['generator'] in PAINTERS else Repainter(**config)

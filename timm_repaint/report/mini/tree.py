@@ -1,0 +1,70 @@
+"""The images of a subset on disk: a tree of links, or drawn shapes, and the masks of its training images."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from timm_repaint.data.shapes import CLASSES, ShapesDataset
+from timm_repaint.errors import UsageError
+from timm_repaint.report.mini.data import Subset
+
+DEV_SHAPES_SEED = 1  # the built-in set's own images have seed 0
+DEV_SHAPES_VALIDATION = 1000  # images
+
+
+def make_tree(subset: Subset, output: Path) -> None:
+    """Write the subset's tree; a second call leaves it.
+
+    Raises:
+        UsageError: if the tree is there and of other images.
+    """
+    if subset.drawn:
+        return
+    tree = subset.tree(output)
+    if tree.is_dir():
+        if subset.links and {name: Path(os.readlink(tree / name)) for name in _links_in(tree)} != subset.links:
+            raise UsageError(f'{tree} links to other images; give another --output')
+        return
+    part = tree.with_name(f'{tree.name}.part')
+    shutil.rmtree(part, ignore_errors=True)
+    if subset.links:
+        for name, target in subset.links.items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            (part / name).symlink_to(target)
+    else:
+        write_shapes(subset, part)
+    part.rename(tree)
+
+
+def _links_in(tree: Path) -> list[str]:
+    return [str(path.relative_to(tree)) for path in tree.rglob('*') if path.is_symlink()]
+
+
+def write_shapes(subset: Subset, folder: Path) -> None:
+    """The built-in set's images for choices as files: training images, and cue conflicts in the validation split."""
+    image_size = yaml.safe_load(subset.recipe.read_text())['img_size']
+    sources = {'train': ('train', subset.size), 'validation': ('cue-conflict', DEV_SHAPES_VALIDATION)}
+    for split, (source, count) in sources.items():
+        dataset = ShapesDataset(source, count, image_size, DEV_SHAPES_SEED)
+        for name in CLASSES:
+            (folder / split / name).mkdir(parents=True)
+        for index in range(count):
+            image, label = dataset[index]
+            image.save(folder / split / CLASSES[label] / f'{index:05}.png')
+
+
+def make_masks(subset: Subset, output: Path, workers: int) -> None:
+    """Make the masks of the subset's training images; those that are there stay.
+
+    Raises:
+        UsageError: if an image has no mask.
+    """
+    train = subset.tree(output) / 'train'
+    command = [sys.executable, '-m', 'timm_repaint.masks', str(train), str(subset.masks(output))]
+    done = subprocess.run([*command, '--mask', 'fh', '--workers', str(workers)])
+    if done.returncode:
+        raise UsageError(f'the masks of {train} could not be made, see above')
