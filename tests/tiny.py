@@ -68,6 +68,7 @@ def loop_args(**options: Any) -> argparse.Namespace:
         'clip_mode': 'norm',
         'grad_accum_steps': 1,
         'repaint_schedule': '2:1',
+        'repaint_separate_batches': True,
         'no_prefetcher': False,
         'channels_last': False,
         'world_size': 1,

@@ -1,6 +1,7 @@
 import argparse
 import copy
 import itertools
+import math
 from contextlib import nullcontext
 
 import pytest
@@ -122,6 +123,13 @@ def test_the_pattern_goes_on_across_epochs(epochs, wanted):
     assert adam_steps(task) == wanted
 
 
+def test_every_batch_trains_the_task_where_batches_are_not_kept_apart():
+    task = tiny_task()
+    _, results = run_epochs(task, 4, [0, 1], repaint_separate_batches=False)
+    assert adam_steps(task) == (8, 2)
+    assert all(math.isfinite(value) for result in results for value in result.values())
+
+
 def test_the_pattern_counts_updates_and_not_batches():
     task = tiny_task()
     seen, _ = run_epochs(task, 5, [0], grad_accum_steps=2)  # updates of 2, 2 and 1 batches: T, T, G
@@ -236,7 +244,7 @@ def spoil(monkeypatch, name, calls):
 
 
 def test_a_run_skips_bad_updates_counts_them_and_ends_well(tmp_path, monkeypatch):
-    # 8 batches of 8 in each of 2 epochs: 5 updates of E+G at 2:1, of them 2 bad; 11 of D+T, of them 1 bad for D.
+    # 8 batches of 8 in each of 2 epochs: 5 updates of E+G at 2:1, of them 2 bad; 16 of D+T, of them 1 bad for D.
     spoil(monkeypatch, 'generator_loss', {1, 3})
     spoil(monkeypatch, 'discriminator_loss', {10})
     run = train_here(
@@ -258,7 +266,7 @@ def test_a_run_skips_bad_updates_counts_them_and_ends_well(tmp_path, monkeypatch
     for state in (repaint['repainter']['state_dict'], repaint['discriminator'], checkpoint['state_dict']):
         assert all(value.isfinite().all() for value in state.values())
     assert repaint['optimizers']['generator']['adam']['state'][0]['step'] == 3
-    assert repaint['optimizers']['discriminator']['adam']['state'][0]['step'] == 10
+    assert repaint['optimizers']['discriminator']['adam']['state'][0]['step'] == 15
 
 
 def test_a_run_of_bad_updates_stops_and_the_last_epochs_checkpoint_resumes(tmp_path, monkeypatch):

@@ -4,10 +4,19 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from tests.helpers import REPAINT, column, load_checkpoint, read_summary, same_tensors, train_here
+from tests.helpers import (
+    REPAINT,
+    SCHEDULE,
+    TINY,
+    column,
+    load_checkpoint,
+    read_summary,
+    run_script,
+    same_tensors,
+    train_here,
+)
 from timm_repaint.data import samples as samples_module
 from timm_repaint.engine import watch as watch_module
 from timm_repaint.engine.watch import FreshMasks, RepaintWatch
@@ -49,7 +58,7 @@ def test_the_leak_is_probed_at_the_interval_and_at_the_end_of_the_phase_on_image
     for name in ('diversity', 'distance'):
         assert all(0 < value < 2 for value in column(run, f'train_{name}'))
     assert all(0 <= value <= 100 for value in column(run, 'train_changed_segments'))
-    assert asked == [8, 64, 256]
+    assert asked == [8, 8, 256]  # of 24 training images no more than the gallery's are measured
 
 
 @pytest.mark.parametrize('options', [(), ('--model-ema', '--mixup', '0.2', '--drop', '0.3')])
@@ -170,9 +179,11 @@ def test_ones_own_masks_serve_the_probe_if_they_cover_the_validation_images(phot
     assert ('No leak probe, the validation images have no masks' in caplog.text) == ('validation' not in splits)
 
 
-def test_other_processes_than_the_primary_measure_nothing():
-    class Elsewhere:
-        args = type('Args', (), {'rank': 1, 'local_rank': 1, 'log_all': False})
-
-    assert RepaintWatch().look(Elsewhere(), 0, 1.0) == {}
-    assert torch.is_grad_enabled()
+def test_of_two_processes_one_measures_and_none_waits(tmp_path):
+    launcher = '-m torch.distributed.run --standalone --nproc-per-node 2 train.py'
+    options = (*REPAINT, '--train-num-samples', 64, '--epochs', 3, '--repaint-gallery-interval', 1)
+    run_script(launcher, *TINY, *SCHEDULE, *options, '--output', tmp_path, '--experiment', 'run')
+    run = tmp_path / 'run'
+    assert leaks(run) == [True, True]
+    assert all(value > 0 for value in column(run, 'train_diversity'))
+    assert {path.name for path in run.glob('gallery-*')} == {'gallery-0.png', 'gallery-1.png'}

@@ -9,7 +9,7 @@ from tests.report.pictures import Shifting, draws, four_stripes, grey, samples_o
 from timm_repaint.networks import SEGMENT_SLOTS, Posterior, segment_slots
 from timm_repaint.repainter import Repainter
 from timm_repaint.report.alarms import find_alarms
-from timm_repaint.report.probe import chance_gain, paint, paired_slots, probe_leak, swap_latents
+from timm_repaint.report.probe import chance_gain, paired_slots, probe_leak, repaint_swapped, swap_latents
 from timm_repaint.task import RepaintSettings
 
 NUM_CLASSES = 3
@@ -47,16 +47,20 @@ def test_a_global_latent_is_swapped_alone():
     assert swap_latents(own, foreign) is foreign
 
 
-@pytest.mark.parametrize(
-    'options', [{}, {'latent': 'global'}, {'num_labels': 3}, {'latent': 'global', 'num_labels': 3}], ids=str
-)
-def test_painting_with_an_images_own_latents_is_repainting_it(options):
+@pytest.mark.parametrize('options', [{}, {'num_labels': 3}, {'latent': 'global', 'num_labels': 3}], ids=str)
+def test_the_latents_of_the_image_half_the_set_away_are_painted_into_ones_own_shapes(options):
     torch.manual_seed(0)
-    repainter = Repainter(width=4, **options).eval()
-    image_pm1, labels = torch.rand(2, 3, 40, 32) * 2 - 1, torch.randint(3, (2, 40, 32))
+    repainter = Repainter(width=4, temperature=0.0, **options).eval()
+    image_pm1 = torch.rand(4, 3, 32, 32) * 2 - 1
+    labels = (four_stripes() + torch.arange(4).view(-1, 1, 1)) % 3  # [4, 32, 32]
     with torch.no_grad():
-        painted = paint(repainter, repainter.encoder(image_pm1, segment_slots(labels)), labels, draws(1))
-        assert torch.equal(painted, repainter(image_pm1, labels, draws(1)).image_pm1)
+        swapped_pm1 = repaint_swapped(repainter, image_pm1, labels, draws(), batch_size=3)
+        for index, other in enumerate((2, 3, 0, 1)):
+            own, foreign = (repainter.encoder(image_pm1[[i]], segment_slots(labels[[i]])) for i in (index, other))
+            alone_pm1 = repainter.paint(image_pm1[[index]], swap_latents(own, foreign), labels[[index]], draws())
+            torch.testing.assert_close(swapped_pm1[[index]], alone_pm1)
+            own_pm1 = repainter.paint(image_pm1[[index]], own, labels[[index]], draws())
+            assert (alone_pm1 - own_pm1).abs().max() > 1e-4
 
 
 class MarkEncoder(nn.Module):
@@ -74,7 +78,7 @@ class ColourGenerator(nn.Module):
         super().__init__()
         self.tells = tells
 
-    def forward(self, condition, z):
+    def forward(self, condition, z, detail):
         colours = COLOURS_PM1[z[:, 0].round().long()] if self.tells else torch.zeros(len(z), 3)
         return colours[:, :, None, None].expand(-1, -1, *condition.shape[2:])
 

@@ -1,7 +1,7 @@
 """One epoch of the repaint phase: who learns when, and the optimizers' steps.
 
-Updates follow the pattern of `--repaint-schedule`: at 2:1 two updates of D and T, then one of E and G, on consecutive
-batches (Repaint section 3.2: the best of those tried).
+Updates follow the pattern of `--repaint-schedule`: at 2:1 E and G learn from every third batch (Repaint section 3.2: the
+best of those tried). D and T learn from all batches; with `--repaint-separate-batches`, as in the paper, not from those.
 """
 
 import argparse
@@ -99,21 +99,22 @@ def repaint_one_epoch(
         progress.got_batch(micro)
         update = epoch * num_updates + micro.update_idx
         generator_update = bool(task.optimizers) and is_generator_update(update, pattern)
+        task_update = not (generator_update and args.repaint_separate_batches)
         if generator_update:
             meters.add_generator(update_generator(task, batch, target, micro, args, amp_autocast))
-        else:
+        if task_update:
             losses = update_task_and_discriminator(
                 task, batch, target, micro, args, amp_autocast, optimizer, loss_scaler
             )
             meters.add_task(losses, len(target))
         progress.ran_batch(len(target) * args.world_size)
         if micro.need_update:
-            if not generator_update:
+            if task_update:
                 finish_update(task, optimizer, args, device, update + 1)
             progress.updated()
             if progress.due(micro):
                 progress.write(micro, meters.text(args, device), optimizer)
-                if args.save_images and utils.is_primary(args) and not generator_update:
+                if args.save_images and utils.is_primary(args) and task_update:
                     save_batch_image(losses['images'], output_dir, micro.batch_idx)
             save_recovery(saver, epoch, micro, args)
             if lr_scheduler is not None:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger('train')
 GALLERY_COLUMNS = 8
 GALLERY_COPIES = 3
-MEASURED_IMAGES = 64
+MEASURED_IMAGES = (8, 64)  # at least and at most
+MEASURED_SHARE = 1 / 32  # of an epoch's images, so that measuring takes a few percent of its time
 UNSEEN_IMAGES = 256
 
 
@@ -125,10 +126,13 @@ def find_leak(run: 'Run', unseen: Samples) -> Leak:
 
 def fixed_images(run: 'Run') -> FixedImages:
     """Load the images that all epochs are measured on."""
+    least, most = MEASURED_IMAGES
+    images_per_epoch = run.loaders.batches_per_epoch * run.args.batch_size
+    measured = min(most, max(least, int(MEASURED_SHARE * images_per_epoch)))
     assert run.loaders.masks is not None
     gallery, train = (
         fixed_samples(run.loaders.dataset_train, run.loaders.masks, run.data_config, count)
-        for count in (GALLERY_COLUMNS, MEASURED_IMAGES)
+        for count in (GALLERY_COLUMNS, measured)
     )
     return FixedImages(gallery, train, unseen_images(run))
 

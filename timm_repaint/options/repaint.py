@@ -68,7 +68,12 @@ def add_repaint_options(parser: argparse.ArgumentParser) -> None:
         type=str,
         default='2:1',
         metavar='A:B',
-        help='updates of discriminator and task : updates of encoder and generator. Paper: 2:1',
+        help='the last B of A + B batches train encoder and generator. Paper: 2:1',
+    )
+    add(
+        '--repaint-separate-batches',
+        action='store_true',
+        help='batches that train encoder and generator do not train task and discriminator as well. Paper: used',
     )
     add('--repaint-prob', type=float, default=0.5, metavar='P', help='share of a batch that is repainted. Paper: 1')
     add(

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from timm_repaint.data.samples import Samples
-from timm_repaint.networks import Posterior, boundary_map, discriminator_condition, one_hot, paint_segments
-from timm_repaint.networks.label_maps import segment_slots
-from timm_repaint.repainter import Repainter, sample_latent
+from timm_repaint.networks import Posterior, segment_slots
+from timm_repaint.repainter import Repainter
 
 MIN_SEGMENT_PX = 16
 COLOUR_DISTANCE = 0.1
@@ -183,7 +182,7 @@ def repaint_swapped(
     for own_pm1, own_labels, other_pm1, other_labels in zip(*(t.split(batch_size) for t in tensors), strict=True):
         own = repainter.encoder(own_pm1, segment_slots(own_labels))
         foreign = repainter.encoder(other_pm1, segment_slots(other_labels))
-        repaints_pm1.append(paint(repainter, swap_latents(own, foreign), own_labels, draws))
+        repaints_pm1.append(repainter.paint(own_pm1, swap_latents(own, foreign), own_labels, draws))
     return torch.cat(repaints_pm1)
 
 
@@ -220,14 +219,3 @@ def paired_slots(present: Tensor, other_present: Tensor) -> Tensor:
     rank = (present.cumsum(dim=1) - 1).clamp(min=0)  # [B, S]
     in_order = other_present.byte().argsort(dim=1, descending=True, stable=True)  # present slots first
     return in_order.gather(1, rank % other_present.sum(dim=1, keepdim=True))
-
-
-def paint(repainter: Repainter, posterior: Posterior, labels: Tensor, draws: torch.Generator) -> Tensor:
-    """Repaint the shapes of `labels` [B, H, W] with latents drawn from any posterior: [B, 3, H, W] in [-1, 1]."""
-    z = sample_latent(posterior.global_mu, posterior.global_logvar, draws, repainter.temperature)  # [B, Z]
-    if posterior.segment_mu is None or posterior.segment_logvar is None:
-        return repainter.generator(discriminator_condition(labels, repainter.num_labels, draws), z).float()
-    codes = sample_latent(posterior.segment_mu, posterior.segment_logvar, draws, repainter.temperature)  # [B, 256, Z]
-    classes = [] if repainter.num_labels is None else [one_hot(labels, repainter.num_labels)]
-    condition = torch.cat([paint_segments(codes, segment_slots(labels)), boundary_map(labels), *classes], dim=1)
-    return repainter.generator(condition, z).float()
