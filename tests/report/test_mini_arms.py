@@ -22,7 +22,7 @@ def options_of(command):
 
 
 def plan(name, output=Path('out'), subset=FOLDER, extra=()):
-    return plan_run(subset, ARMS[name], 3, Place(output, extra))
+    return plan_run(subset, ARMS[name], 3, Place(output, ('--epochs', '60', *extra)))
 
 
 @pytest.mark.parametrize('subset', [FOLDER, DRAWN], ids=['folder', 'shapes'])
@@ -95,11 +95,12 @@ def test_extra_options_come_last_and_a_phase_of_all_epochs_is_the_only_one():
 @pytest.mark.parametrize(
     ('options', 'epochs'),
     [
-        ('--epochs 60', 45),  # 45 * 2/3 + 15
-        ('--epochs 60 --repaint-mix both', 60),  # 45 * 2/3 * 1.5 + 15
-        ('--epochs 60 --repaint-mix both --repaint-prob 1', 75),
-        ('--epochs 60 --repaint-schedule 1:2', 30),  # 45 / 3 + 15
-        ('--epochs 60 --repaint-epochs 30', 50),  # 30 * 2/3 + 30
+        ('--epochs 60', 60),
+        ('--epochs 60 --repaint-mix both', 82),  # 45 * 1.5 + 15 = 82.5
+        ('--epochs 60 --repaint-separate-batches', 45),  # 45 * 2/3 + 15
+        ('--epochs 60 --repaint-separate-batches --repaint-mix both --repaint-prob 1', 75),  # 45 * 2/3 * 2 + 15
+        ('--epochs 60 --repaint-separate-batches --repaint-schedule 1:2', 30),  # 45 / 3 + 15
+        ('--epochs 60 --repaint-separate-batches --repaint-epochs 30', 50),  # 30 * 2/3 + 30
     ],
 )
 def test_plain_training_sees_as_many_samples_in_so_many_epochs(options, epochs):
@@ -107,8 +108,10 @@ def test_plain_training_sees_as_many_samples_in_so_many_epochs(options, epochs):
 
 
 def test_the_samples_control_follows_the_options_of_the_runs():
-    assert plan('plain-samples').epochs == (34, 45)
-    assert plan('plain-samples', extra=('--epochs', '20')).epochs == (11, 15)
+    assert plan('plain-samples').epochs == plan('plain').epochs == (45, 60)
+    separate = ('--repaint-separate-batches',)
+    assert plan('plain-samples', extra=separate).epochs == (34, 45)
+    assert plan('plain-samples', extra=(*separate, '--epochs', '20')).epochs == (11, 15)
 
 
 def test_runs_come_seed_by_seed_and_each_behind_the_one_that_it_needs():

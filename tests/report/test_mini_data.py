@@ -123,3 +123,11 @@ def test_folders_that_are_no_data_set_are_refused(tmp_path):
     (tmp_path / 'empty' / 'train').mkdir(parents=True)
     with pytest.raises(UsageError, match='train has no class folders'):
         plan_subset(str(tmp_path / 'empty'), 2, False)
+
+
+@pytest.mark.parametrize(('size', 'epochs'), [(500, 141), (1000, 100), (5000, 45)])
+def test_updates_grow_with_the_square_root_of_the_number_of_images(size, epochs):
+    subset = plan_subset('shapes', size, dev=False)
+    assert subset.epochs == epochs
+    options = subset.options(Path('out'))
+    assert options[options.index('--epochs') + 1] == str(epochs)

@@ -85,7 +85,7 @@ def write_phase(folder, epoch, **columns):
 @pytest.fixture
 def run(tmp_path):
     """A repaint run of 60 epochs with the files that its two phases leave."""
-    run = plan_run(SUBSET, ARMS['repaint'], 3, Place(tmp_path))
+    run = plan_run(SUBSET, ARMS['repaint'], 3, Place(tmp_path, ('--epochs', '60')))
     measures = {'train_diversity': 0.2, 'train_leak_repaint': math.nan, 'train_new_one': 7}
     write_phase(run.folder, 44, train_loss=1.5, **measures, eval_loss=2, eval_top1=40, eval_top5=80, lr=0.01)
     write_phase(run.folder / 'fine_tune', 59, train_loss=0.5, eval_loss=1, eval_top1=50, eval_top5=90, lr=0)
@@ -123,10 +123,10 @@ def test_a_result_is_read_back_and_holds_for_its_options_only(run, tmp_path):
     write_result(found, run.folder)
     assert is_finished(run)
     assert read_results(tmp_path) == [found]
-    other = plan_run(SUBSET, ARMS['repaint'], 3, Place(tmp_path, ('--lr', '0.1')))
+    other = plan_run(SUBSET, ARMS['repaint'], 3, Place(tmp_path, ('--epochs', '60', '--lr', '0.1')))
     with pytest.raises(UsageError, match=r'seed-3 was run with other options .lr 0\.05, now 0\.1.; give another'):
         is_finished(other)
-    moved = plan_run(SUBSET, ARMS['repaint'], 3, Place(tmp_path / '..' / tmp_path.name))
+    moved = plan_run(SUBSET, ARMS['repaint'], 3, Place(tmp_path / '..' / tmp_path.name, ('--epochs', '60')))
     assert is_finished(moved)
 
 

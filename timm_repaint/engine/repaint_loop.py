@@ -1,7 +1,8 @@
 """One epoch of the repaint phase: who learns when, and the optimizers' steps.
 
-Updates follow the pattern of `--repaint-schedule`: at 2:1 E and G learn from every third batch (Repaint section 3.2: the
-best of those tried). D and T learn from all batches; with `--repaint-separate-batches`, as in the paper, not from those.
+Updates follow the pattern of `--repaint-schedule`: at 2:1 E and G learn from every third batch (Repaint section 3.2:
+the best of those tried). D and T learn from all batches; with `--repaint-separate-batches`, as in the paper, not from
+those.
 """
 
 import argparse

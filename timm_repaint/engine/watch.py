@@ -140,7 +140,7 @@ def fixed_images(run: 'Run') -> FixedImages:
 def unseen_images(run: 'Run') -> Samples | None:
     """Validation images and their masks: stored ones, or made here by the run's own source.
 
-    None without a validation split, for a stream (reading on would move its workers' place), and where the masks are
+    None without a validation split, for a stream (a second reader here could disturb the loader's), and where masks are
     stored ones of the training images alone; only Felzenszwalb's are made anew, as the cache would hold them.
     """
     if not run.args.val_split:

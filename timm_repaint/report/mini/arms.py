@@ -46,7 +46,7 @@ _ARMS = (
     Arm('repaint-no-task', "the generator without the task's loss", f'{REPAINT} --repaint-task-weight 0'),
     Arm(
         'repaint-frozen',
-        "the repaint arm's generator, trained beforehand and kept as it is; the classifier learns from every batch",
+        "the repaint arm's generator, trained beforehand and kept as it is",
         f'{REPAINT} --repaint-freeze --repaint-checkpoint {CHECKPOINT}',
         needs='repaint',
     ),

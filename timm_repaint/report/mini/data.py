@@ -1,5 +1,6 @@
 """Which images the runs see: small subsets of an image folder, and images set aside for choices (`--dev`)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ LARGEST_RECIPE_PX = 128
 SHAPES = 'shapes'  # the word for the built-in set
 VALIDATION_NAMES = ('validation', 'val')
 DEV_VALIDATION = 100  # images a class
+EPOCHS_OF_1000 = 100  # epochs with 1,000 training images
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,14 @@ class Subset:
     def masks(self, output: Path) -> Path:
         return output / 'masks' / self.name
 
+    @property
+    def epochs(self) -> int:
+        """Epochs of all arms: updates grow with the square root of the number of images."""
+        return round(EPOCHS_OF_1000 * math.sqrt(1000 / self.size))
+
     def options(self, output: Path) -> list[str]:
-        """The options of train.py that name these images."""
-        classes = ['--num-classes', str(self.num_classes)]
+        """The options of train.py that name these images, and the number of epochs that goes with them."""
+        classes = ['--num-classes', str(self.num_classes), '--epochs', str(self.epochs)]
         if self.drawn:
             return ['--dataset', SHAPES, '--train-num-samples', str(self.size), '--cue-conflict', *classes]
         return [str(self.tree(output)), *classes]

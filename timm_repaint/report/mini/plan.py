@@ -154,11 +154,12 @@ def phase_epochs(options: argparse.Namespace) -> int:
 def epochs_of_samples(options: argparse.Namespace) -> int:
     """Epochs of plain training in which the classifier sees as many samples as in a repaint run.
 
-    In the repaint phase it learns from the batches of D+T updates alone, two of three at a schedule of 2:1; with
-    `--repaint-mix both` such a batch is larger by the share of repaints. In the fine-tune phase it sees every batch.
+    In the repaint phase a batch is larger by its share of repaints with `--repaint-mix both`; and it learns from every
+    batch but, with `--repaint-separate-batches`, those of the generator: one of three at a schedule of 2:1.
     """
-    task_updates, generator_updates = parse_schedule(options.repaint_schedule)
-    images_per_batch = 1 + (options.repaint_prob if options.repaint_mix == 'both' else 0)
-    share = images_per_batch * task_updates / (task_updates + generator_updates)
+    share = 1.0 + (options.repaint_prob if options.repaint_mix == 'both' else 0)
+    if options.repaint_separate_batches:
+        task_updates, generator_updates = parse_schedule(options.repaint_schedule)
+        share *= task_updates / (task_updates + generator_updates)
     phase = phase_epochs(options)
     return round(phase * share + options.epochs - phase)
