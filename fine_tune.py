@@ -28,6 +28,7 @@ from timm_repaint.options import (
     resolve_repaint_epochs,
 )
 from timm_repaint.options import parse_args as parse_options
+from timm_repaint.task_state import unreadable
 
 _logger = logging.getLogger('train')
 FOLDER = 'fine_tune'
@@ -105,7 +106,10 @@ def check_phase(args: argparse.Namespace, run_args: argparse.Namespace, parser: 
     checkpoint = args.resume
     if not os.path.isfile(checkpoint):
         parser.error(f'{checkpoint} does not exist: the run has no checkpoint yet')
-    done = load_checkpoint_metadata(checkpoint)['epoch'] + 1
+    try:
+        done = load_checkpoint_metadata(checkpoint)['epoch'] + 1
+    except RuntimeError as error:
+        raise unreadable(checkpoint, error.__cause__ if isinstance(error.__cause__, Exception) else error) from error
     wanted = resolve_repaint_epochs(run_args)
     warmup = args.warmup_epochs if args.warmup_prefix else 0
     if done >= args.epochs + args.cooldown_epochs + warmup:
@@ -121,11 +125,12 @@ def check_phase(args: argparse.Namespace, run_args: argparse.Namespace, parser: 
         )
 
 
-def main() -> None:
+def main() -> int:
+    """Fine-tune; returns the process's exit status."""
     utils.setup_default_logging()
     args, args_text = parse_args()
     check_options(build_parser(), args)
-    run_training(args, args_text, Functions(create_model, train_one_epoch, validate))
+    return run_training(args, args_text, Functions(create_model, train_one_epoch, validate), exact_resume=True)
 
 
 if __name__ == '__main__':

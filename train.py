@@ -24,11 +24,12 @@ def _parse_args() -> tuple[argparse.Namespace, str]:
     return parse_args(parser, config_parser)
 
 
-def main() -> None:
+def main() -> int:
+    """Train; returns the process's exit status."""
     utils.setup_default_logging()
     args, args_text = _parse_args()
     check_options(parser, args)
-    run_training(args, args_text, Functions(create_model, train_one_epoch, validate))
+    return run_training(args, args_text, Functions(create_model, train_one_epoch, validate))
 
 
 if __name__ == '__main__':

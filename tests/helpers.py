@@ -33,12 +33,12 @@ def run_script(script: str, *args: object, fails: bool = False, **env: str) -> s
     return done
 
 
-def call_main(main: Callable[[], object], *args: object) -> None:
+def call_main(main: Callable[[], object], *args: object) -> object:
     """Call a script's `main` in this process with a command line of its own, and put logging back as it was."""
     argv, handlers, level = sys.argv, logging.root.handlers[:], logging.root.level
     sys.argv = [main.__module__, *map(str, args)]
     try:
-        main()
+        return main()
     finally:
         sys.argv, logging.root.handlers[:] = argv, handlers
         logging.root.setLevel(level)

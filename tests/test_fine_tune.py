@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections import OrderedDict
+from functools import partial
 
 import pytest
 import timm
@@ -10,6 +11,7 @@ import torch
 import yaml
 
 import fine_tune
+import train
 from tests.helpers import (
     REPAINT,
     column,
@@ -21,6 +23,7 @@ from tests.helpers import (
     same_tensors,
     train_here,
 )
+from timm_repaint.engine.run import run_training
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +53,8 @@ def test_the_folder_alone_is_enough_and_the_schedule_goes_on(run, tmp_path):
     timm.create_model('test_resnet', num_classes=10, checkpoint_path=str(folder / 'last.pth.tar'))
 
 
-def test_it_is_as_much_a_plain_run_that_resumed_there(run, tmp_path):
+def test_it_is_as_much_a_plain_run_that_resumed_there_with_its_random_numbers(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, 'run_training', partial(run_training, exact_resume=True))
     plain = train_here(tmp_path, *REPAINT[1:], '--epochs', 4, '--resume', plain_checkpoint(run, tmp_path))
     assert read_summary(fine_tune_here(run)) == read_summary(plain)
 

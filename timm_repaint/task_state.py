@@ -129,6 +129,15 @@ def load_repainter_state(repainter: AnyRepainter, state: dict[str, Any]) -> None
     repainter.load_state_dict(state['state_dict'])
 
 
+def unreadable(path: str, error: Exception) -> UsageError:
+    """What to say of a file that torch cannot read as a checkpoint, or will not because it holds pickled objects."""
+    if isinstance(error, RuntimeError):
+        return UsageError(f'{path} is not a checkpoint: {str(error).splitlines()[0]}')
+    return UsageError(
+        f'{path} is not a checkpoint of tensors and plain values; nothing else is loaded, because it could run code'
+    )
+
+
 def load_repainter(path: str) -> AnyRepainter:
     """E and G of a `train.py --repaint` run, from its checkpoint (tensors and plain values only, no pickle).
 
@@ -140,7 +149,7 @@ def load_repainter(path: str) -> AnyRepainter:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise UsageError(f'{path} is not a checkpoint: {str(error).splitlines()[0]}') from error
+        raise unreadable(path, error) from error
     state = (checkpoint.get('task_state') or {}).get(REPAINT_KEY)
     if state is None:
         raise UsageError(f'{path} has no generator: it is not a checkpoint of train.py --repaint')

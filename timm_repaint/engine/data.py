@@ -25,6 +25,7 @@ from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.data.stored import follow_schedule
 from timm_repaint.engine.criterion import mixup_active
 from timm_repaint.engine.masks import build_masks, with_stored_masks
+from timm_repaint.engine.preemption import keep_workers
 from timm_repaint.errors import UsageError
 from timm_repaint.masks import MaskSource
 from timm_repaint.masks.folder import FolderMasks
@@ -144,8 +145,12 @@ def build_loaders(
     model: torch.nn.Module,
     device: torch.device,
     dtype: torch.dtype | None,
+    fresh_workers: bool,
 ) -> Loaders:
-    """Training and validation loaders with timm's augmentation; with `--repaint` images come with their label maps."""
+    """Training and validation loaders with timm's augmentation; with `--repaint` images come with their label maps.
+
+    `fresh_workers` starts the training loader's workers anew in each epoch (see `random_state.py`).
+    """
     dataset_train = build_dataset(args, args.train_split, data_config, is_training=True)
     dataset_eval = build_dataset(args, args.val_split, data_config, is_training=False) if args.val_split else None
     masks = None
@@ -161,7 +166,7 @@ def build_loaders(
         'distributed': args.distributed,
         'use_prefetcher': not args.no_prefetcher,
     }
-    train_kwargs = {**common, **_augmentation_kwargs(args, data_config)}
+    train_kwargs = {**common, **_augmentation_kwargs(args, data_config), 'persistent_workers': not fresh_workers}
     eval_kwargs = {**common, **_eval_kwargs(args, data_config)}
     mixup_fn = None
     loader_eval = None
@@ -183,6 +188,8 @@ def build_loaders(
         raise UsageError(
             f'{len(dataset_train)} training images do not fill a batch of {args.batch_size}; use a smaller --batch-size'
         )
+    for loader in (loader_train, loader_eval):
+        keep_workers(loader)
     return Loaders(loader_train, loader_eval, dataset_train, mixup_fn, masks)
 
 

@@ -22,6 +22,7 @@ from timm_repaint.engine.epoch import (
     synchronize,
     updates_per_epoch,
 )
+from timm_repaint.engine.preemption import Preempted, stop_request
 
 _logger = logging.getLogger('train')
 DEFAULT_DEVICE = torch.device('cuda')
@@ -190,9 +191,22 @@ def report_loss(
 
 
 def save_recovery(saver: utils.CheckpointSaver | None, epoch: int, micro: Micro, args: argparse.Namespace) -> None:
-    interval = args.recovery_interval
-    if saver is not None and interval and (micro.update_idx + 1) % interval == 0:
+    """Save a recovery checkpoint at the interval, and if a signal asks the run to stop.
+
+    Raises:
+        Preempted: in all processes at the same update, once the first one has saved.
+    """
+    interval, request = args.recovery_interval, stop_request()
+    stop = request is not None and request.agreed(args)
+    if saver is not None and (stop or (interval and (micro.update_idx + 1) % interval == 0)):
         saver.save_recovery(epoch, batch_idx=micro.update_idx)
+        if stop:
+            _logger.info('Saved %s.', saver.curr_recovery_file)
+    if stop:
+        if args.distributed:
+            torch.distributed.barrier()
+        reason = (request and request.name) or 'a signal to another process'
+        raise Preempted(f'{reason}: stopped after update {micro.update_idx} of epoch {epoch}')
 
 
 def validate(

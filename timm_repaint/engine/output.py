@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 from collections import OrderedDict
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,9 @@ from timm import utils
 from timm.models import safe_model_name
 from timm.task import TrainingTask
 
+from timm_repaint.engine.checkpoint import SafeSaver
 from timm_repaint.errors import UsageError
+from timm_repaint.masks.label_png import write_whole
 
 _logger = logging.getLogger('train')
 DEFAULT_OUTPUT = './output/train'
@@ -75,7 +78,7 @@ class RunOutput:
         if self.folder is None:
             return
         os.makedirs(self.folder, exist_ok=True)
-        self.saver = utils.CheckpointSaver(
+        self.saver = SafeSaver(
             model=task.get_trainable_module(),
             optimizer=optimizer,
             args=self.args,
@@ -86,8 +89,7 @@ class RunOutput:
             max_history=self.args.checkpoint_hist,
             task=task,
         )
-        with open(os.path.join(self.folder, 'args.yaml'), 'w') as file:
-            file.write(args_text)
+        write_whole(os.path.join(self.folder, 'args.yaml'), lambda file: file.write(args_text.encode()))
         if self.args.log_wandb:
             self._start_wandb()
         if self.args.log_tensorboard:
@@ -119,8 +121,14 @@ class RunOutput:
 
     def trim_summary(self, start_epoch: int) -> None:
         """Drop the rows of `summary.csv` that this run writes anew; a fresh run starts the file anew."""
-        if self.folder is not None:
-            utils.trim_summary(os.path.join(self.folder, 'summary.csv'), start_epoch)
+        if self.folder is None:
+            return
+        path = os.path.join(self.folder, 'summary.csv')
+        if os.path.isfile(path):
+            beside = f'{path}.part'  # a kill while timm rewrites the file would cost its rows
+            shutil.copyfile(path, beside)
+            utils.trim_summary(beside, start_epoch)
+            os.replace(beside, path)
 
     def write_summary(
         self,
@@ -131,14 +139,13 @@ class RunOutput:
     ) -> None:
         if self.folder is None:
             return
-        utils.update_summary(
-            epoch,
-            train_metrics,
-            eval_metrics,
-            filename=os.path.join(self.folder, 'summary.csv'),
-            lr=lr,
-            log_wandb=self.args.log_wandb,
-        )
+        path = os.path.join(self.folder, 'summary.csv')
+        try:
+            utils.update_summary(
+                epoch, train_metrics, eval_metrics, filename=path, lr=lr, log_wandb=self.args.log_wandb
+            )
+        except OSError as error:
+            raise UsageError(f'cannot write {path}: {error.strerror}') from error
         if self.tensorboard is not None:
             scalars = {f'train/{name}': value for name, value in train_metrics.items()}
             scalars |= {f'eval/{name}': value for name, value in (eval_metrics or {}).items()}

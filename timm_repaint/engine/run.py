@@ -9,19 +9,21 @@ from typing import Any
 
 import torch
 from timm import utils
-from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
+from timm.task import TrainingTask
 from torch import nn
 
+from timm_repaint.engine.checkpoint import resume
 from timm_repaint.engine.criterion import build_task
 from timm_repaint.engine.data import Loaders, build_loaders
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
 from timm_repaint.engine.optim import build_optimizer, build_scheduler, forward_schedule, resolve_lr
 from timm_repaint.engine.output import RunOutput, resume_path
+from timm_repaint.engine.preemption import REQUEUE_STATUS, Preempted, stoppable
+from timm_repaint.engine.random_state import seed_epoch, warn_of_inexact_resume
 from timm_repaint.engine.repaint import build_repaint_task, finish_repaint_phase
 from timm_repaint.engine.repaint_loop import repaint_one_epoch
 from timm_repaint.engine.setup import Precision, build_model, place_model, resolve_data, resolve_precision, setup_device
 from timm_repaint.engine.watch import RepaintWatch
-from timm_repaint.errors import UsageError
 from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch
 from timm_repaint.report.cue_conflict import report_cue_conflict
 from timm_repaint.task import RepaintTask
@@ -54,6 +56,7 @@ class Run:
     start_epoch: int
     stop_epoch: int
     num_epochs: int
+    exact_resume: bool = False
     watch: RepaintWatch = field(default_factory=RepaintWatch)
 
     @property
@@ -65,24 +68,41 @@ class Run:
         return self.metric == 'loss'
 
 
-def run_training(args: argparse.Namespace, args_text: str, functions: Functions) -> None:
-    """Train as the options say and leave the results in the run's folder."""
-    run = prepare(args, args_text, functions)
-    if run is None:
-        return
-    try:
-        results = run_epochs(run, functions)
-        if run.args.cue_conflict:
-            report_cue_conflict(run)
-    finally:
-        if run.args.distributed:
-            torch.distributed.destroy_process_group()
+def run_training(args: argparse.Namespace, args_text: str, functions: Functions, exact_resume: bool = False) -> int:
+    """Train as the options say and leave the results in the run's folder.
+
+    Args:
+        args: All options.
+        args_text: The same for `args.yaml`.
+        functions: Those of the script.
+        exact_resume: Whether a resumed run has to end as an uninterrupted one, bit by bit; `--repaint` runs always do,
+            others draw their random numbers as timm's script does (see `random_state.py`).
+
+    Returns:
+        The process's exit status: 0, or `REQUEUE_STATUS` after a signal that asked the run to stop.
+    """
+    with stoppable():
+        run = prepare(args, args_text, functions, exact_resume or args.repaint)
+        if run is None:
+            return 0
+        try:
+            results = run_epochs(run, functions)
+            if run.args.cue_conflict:
+                report_cue_conflict(run)
+        except Preempted as stop:
+            if utils.is_primary(run.args):
+                _logger.info('%s; --resume auto goes on from last.pth.tar.', stop)
+            return REQUEUE_STATUS
+        finally:
+            if run.args.distributed:
+                torch.distributed.destroy_process_group()
     run.output.close(results, run.metric, run.decreasing_metric)
     if isinstance(run.task, RepaintTask):
         finish_repaint_phase(run, results[-1]['epoch'] + 1 if results else run.start_epoch)
+    return 0
 
 
-def prepare(args: argparse.Namespace, args_text: str, functions: Functions) -> Run | None:
+def prepare(args: argparse.Namespace, args_text: str, functions: Functions, exact_resume: bool) -> Run | None:
     """All stages before the first epoch; None if `--resume auto` finds a finished run."""
     device = setup_device(args)
     precision = resolve_precision(args, device)
@@ -92,7 +112,7 @@ def prepare(args: argparse.Namespace, args_text: str, functions: Functions) -> R
     num_classes = model.num_classes if args.num_classes is None else args.num_classes
     args = with_values(args, num_classes=num_classes, lr=resolve_lr(args))
     model = place_model(model, args, device, precision.model_dtype)
-    loaders = build_loaders(args, data_config, model, device, precision.model_dtype)
+    loaders = build_loaders(args, data_config, model, device, precision.model_dtype, fresh_workers=exact_resume)
     task = build_task(model, args, device, precision.model_dtype)
     optimizer = build_optimizer(task, args, args.lr)
     if args.repaint:
@@ -101,7 +121,9 @@ def prepare(args: argparse.Namespace, args_text: str, functions: Functions) -> R
     resume_epoch = resume(task, checkpoint, optimizer, precision, args)
     wrap_task(task, args, device)
     output = RunOutput(args, data_config['input_size'][-1])
-    run = Run(args, device, precision, data_config, loaders, task, optimizer, None, output, resume_epoch, 0, 0)
+    run = Run(
+        args, device, precision, data_config, loaders, task, optimizer, None, output, resume_epoch, 0, 0, exact_resume
+    )
     schedule(run)
     if args.resume == 'auto' and checkpoint and run.start_epoch >= run.stop_epoch:
         _logger.info('%s is finished: %d of %d epochs done.', output.folder, run.start_epoch, run.stop_epoch)
@@ -110,43 +132,14 @@ def prepare(args: argparse.Namespace, args_text: str, functions: Functions) -> R
     if output.saver is not None and args.resume == 'auto' and checkpoint:
         output.saver.load_state_dict_from_checkpoint(checkpoint)
     output.trim_summary(run.start_epoch)
+    if exact_resume and utils.is_primary(args):
+        warn_of_inexact_resume(args)
     return run
 
 
 def with_values(args: argparse.Namespace, **values: Any) -> argparse.Namespace:
     """A copy of the options with values that were left to be worked out."""
     return argparse.Namespace(**{**vars(args), **values})
-
-
-def resume(
-    task: TrainingTask,
-    checkpoint: str,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    args: argparse.Namespace,
-) -> int:
-    """Load `checkpoint` and create the weight average; returns the epoch to go on with."""
-    epoch = None
-    if checkpoint:
-        try:
-            epoch = resume_task_checkpoint(
-                task,
-                checkpoint,
-                optimizer=None if args.no_resume_opt else optimizer,
-                loss_scaler=None if args.no_resume_opt else precision.loss_scaler,
-                log_info=utils.is_primary(args),
-            )
-        except RuntimeError as error:  # torch lists the keys that differ
-            raise UsageError(f'checkpoint {checkpoint} does not fit --model {args.model}: {error}') from error
-    if args.model_ema:
-        task.setup_ema(
-            decay=args.model_ema_decay,
-            use_warmup=args.model_ema_warmup,
-            device=torch.device('cpu') if args.model_ema_force_cpu else None,
-        )
-        if checkpoint:
-            load_task_ema_checkpoint(task, checkpoint)
-    return epoch or 0
 
 
 def wrap_task(task: TrainingTask, args: argparse.Namespace, device: torch.device) -> None:
@@ -178,6 +171,8 @@ def run_epochs(run: Run, functions: Functions) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     try:
         for epoch in range(run.start_epoch, run.stop_epoch):
+            if run.exact_resume:
+                seed_epoch(run.args, epoch)
             run.loaders.set_epoch(epoch, run.args.distributed)
             result = run_epoch(run, epoch, functions)
             if result:

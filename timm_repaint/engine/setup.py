@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import nn
 
 from timm_repaint.data.shapes import CLASSES as SHAPE_CLASSES
 from timm_repaint.errors import UsageError
+from timm_repaint.task_state import unreadable
 
 _logger = logging.getLogger('train')
 SHAPES_IMG_SIZE = 64
@@ -95,7 +97,9 @@ def build_model(
     if args.pretrained_path:
         # num_classes=-1 makes timm adapt the head to ours.
         factory_kwargs['pretrained_cfg_overlay'] = {'file': args.pretrained_path, 'num_classes': -1}
-    model = create_model(
+    model = _create_from_files(
+        create_model,
+        args,
         args.model,
         pretrained=args.pretrained,
         in_chans=in_chans,
@@ -118,6 +122,16 @@ def build_model(
     if utils.is_primary(args):
         _logger.info('Model %s created, %d parameters.', safe_model_name(args.model), num_params)
     return model
+
+
+def _create_from_files(create_model: Callable[..., Any], args: argparse.Namespace, *values: Any, **kwargs: Any) -> Any:
+    """Call timm's factory; a checkpoint that holds more than weights is the user's mistake."""
+    try:
+        return create_model(*values, **kwargs)
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, pickle.UnpicklingError):
+            raise
+        raise unreadable(args.initial_checkpoint or args.pretrained_path, error.__cause__) from error
 
 
 def _init_head(model: Any, scale: float | None, bias: float | None) -> None:

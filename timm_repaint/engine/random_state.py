@@ -1,0 +1,34 @@
+"""Random numbers of a run that resumes exactly: a function of seed, process and epoch, so no state has to be saved.
+
+A checkpoint stands at an epoch's end. At the start of each epoch all generators are seeded anew from `--seed`, the
+process's rank and the epoch's number, before the loader draws its order and its workers' seeds from them; and the
+loader starts new workers each epoch, since the generators of workers that live on are out of reach. An epoch's crops,
+MixUp, latents and dropout are then the same whether the epochs before it ran in this process or in another one.
+Runs without `--repaint` are timm's: seeded once, with workers that live as long as the run.
+"""
+
+import argparse
+import logging
+
+import numpy as np
+from timm import utils
+
+_logger = logging.getLogger('train')
+
+
+def epoch_seed(seed: int, rank: int, epoch: int) -> int:
+    """A seed of 32 bits that differs between runs' seeds, processes and epochs."""
+    return int(np.random.SeedSequence((seed, rank, epoch)).generate_state(1)[0])
+
+
+def seed_epoch(args: argparse.Namespace, epoch: int) -> None:
+    """Seed Python's, NumPy's and torch's generators, those of all devices included, for an epoch."""
+    utils.random_seed(epoch_seed(args.seed, args.rank, epoch))
+
+
+def warn_of_inexact_resume(args: argparse.Namespace) -> None:
+    """Name the options whose state outlives an epoch but is in no checkpoint."""
+    if args.use_multi_epochs_loader:
+        _logger.warning('--use-multi-epochs-loader reads ahead of the epoch: a resumed run sees other augmentations.')
+    if args.sched == 'plateau':
+        _logger.warning('--sched plateau: a resumed run counts its epochs without improvement from zero.')
