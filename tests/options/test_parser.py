@@ -10,6 +10,9 @@ from timm_repaint.options import build_config_parser, build_parser, parse_args
 
 LATER_OPTIONS_OF_TIMM = {'stop_epoch', 'save_epochs'}
 OUR_OPTIONS = {
+    'isda',
+    'cutout',
+    'train_fraction',
     'log_tensorboard',
     'cue_conflict',
     'mask',
@@ -24,6 +27,7 @@ OUR_OPTIONS = {
     'repaint',
     'repaint_epochs',
     'repaint_schedule',
+    'repaint_separate_batches',
     'repaint_prob',
     'repaint_mix',
     'repaint_split_bn',
@@ -33,6 +37,8 @@ OUR_OPTIONS = {
     'repaint_width',
     'repaint_latent',
     'repaint_latent_dim',
+    'repaint_detail',
+    'repaint_temperature',
     'repaint_task_weight',
     'repaint_gan_loss',
     'repaint_feat_weight',

@@ -12,6 +12,7 @@ from timm import utils
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 from torch import nn
 
+from timm_repaint.baselines.isda import set_isda_epoch
 from timm_repaint.engine.criterion import build_task
 from timm_repaint.engine.data import Loaders, build_loaders
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
@@ -179,6 +180,7 @@ def run_epochs(run: Run, functions: Functions) -> list[dict[str, Any]]:
     try:
         for epoch in range(run.start_epoch, run.stop_epoch):
             run.loaders.set_epoch(epoch, run.args.distributed)
+            set_isda_epoch(run.task, epoch, run.num_epochs)
             result = run_epoch(run, epoch, functions)
             if result:
                 results.append(result)
