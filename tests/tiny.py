@@ -79,6 +79,7 @@ def loop_args(**options: Any) -> argparse.Namespace:
         'recovery_interval': 0,
         'synchronize_step': False,
         'mixup_off_epoch': 0,
+        'cutout': 0,
     }
     return argparse.Namespace(**{**defaults, **options})
 

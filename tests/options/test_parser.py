@@ -10,6 +10,9 @@ from timm_repaint.options import build_config_parser, build_parser, parse_args
 
 LATER_OPTIONS_OF_TIMM = {'stop_epoch', 'save_epochs'}
 OUR_OPTIONS = {
+    'isda',
+    'cutout',
+    'train_fraction',
     'log_tensorboard',
     'cue_conflict',
     'mask',

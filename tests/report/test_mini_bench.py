@@ -190,7 +190,7 @@ def test_a_phase_that_ends_too_early_is_a_failure(tmp_path):
     run = short_run('plain', tmp_path)
     first = (*run.commands[0][:-1], '7')
     ((_, problem),) = execute_all([replace(run, commands=(first, run.commands[1]))], 1)
-    assert problem.endswith('seed-0 ends after 7 of 45 epochs')
+    assert problem.endswith(f'seed-0 ends after 7 of {run.epochs[0]} epochs')
 
 
 def test_after_a_stop_no_process_is_left_and_none_starts(tmp_path):

@@ -14,6 +14,7 @@ from timm.task import (
 )
 from torch import nn
 
+from timm_repaint.baselines.isda import IsdaTask
 from timm_repaint.errors import UsageError
 
 
@@ -49,13 +50,15 @@ def build_task(
     device: torch.device,
     dtype: torch.dtype | None,
 ) -> TrainingTask:
-    """timm's task for the options: `--kd-model-name` makes it a distillation."""
+    """timm's task for the options: `--isda` makes it ISDA, `--kd-model-name` a distillation."""
     common: dict[str, Any] = {
         'criterion_kwargs': loss_kwargs(args),
         'device': device,
         'dtype': dtype,
         'verbose': utils.is_primary(args),
     }
+    if args.isda:
+        return IsdaTask(model, args.isda, **common)
     if args.kd_model_name is None:
         return ClassificationTask(model, **common)
     common |= {

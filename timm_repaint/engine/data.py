@@ -19,6 +19,8 @@ from timm.data import (
 )
 from timm.data.naflex_loader import create_naflex_loader
 
+from timm_repaint.baselines.cutout import CutOut
+from timm_repaint.data.fraction import keep_fraction
 from timm_repaint.data.masked import add_masks, extend_normalization
 from timm_repaint.data.named import NamedImages
 from timm_repaint.data.shapes import ShapesDataset
@@ -68,10 +70,13 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
     """One split of `--dataset`: timm's, or the built-in shapes.
 
     Raises:
-        UsageError: if the data folder is missing, has no images, or holds class folders without images.
+        UsageError: if the data folder is missing, has no images, or holds class folders without images; if a share of
+            images is asked for that are not files.
     """
     num_samples = args.train_num_samples if is_training else args.val_num_samples
     if args.dataset == 'shapes':
+        if is_training and args.train_fraction < 1:
+            raise UsageError('--train-fraction is for images in class folders; of shapes give --train-num-samples')
         return ShapesDataset(split, num_samples, image_size=max(data_config['input_size'][-2:]))
     root = args.data_dir or args.data
     if '/' not in args.dataset:
@@ -94,7 +99,10 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
     )
     if not args.class_map:  # which may leave folders out on purpose
         check_classes(dataset, split, args.num_classes)
-    return NamedImages(dataset) if isinstance(dataset, ImageDataset) else dataset
+    dataset = NamedImages(dataset) if isinstance(dataset, ImageDataset) else dataset
+    if is_training and args.train_fraction < 1:
+        keep_fraction(dataset, args.train_fraction)
+    return dataset
 
 
 def _create_dataset(name: str, split: str, **kwargs: Any) -> Any:
@@ -277,6 +285,8 @@ def _train_loader(
         **_scheduled_kwargs(args, data_config),
         **kwargs,
     )
+    if args.cutout and not args.repaint:
+        loader.random_erasing = CutOut(args.cutout, loader.random_erasing)
     if isinstance(masks, FolderMasks):
         follow_schedule(loader.dataset, masks)
     elif masks is not None and not masks.on_device:

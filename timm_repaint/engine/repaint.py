@@ -12,6 +12,7 @@ from timm.data.random_erasing import RandomErasing
 from timm.task import TrainingTask
 from torch import Tensor
 
+from timm_repaint.baselines.cutout import CutOut
 from timm_repaint.engine.data import Loaders
 from timm_repaint.errors import UsageError
 from timm_repaint.gan_optimizer import GanOptimizer
@@ -135,8 +136,8 @@ def build_gan_optimizers(task: RepaintTask, args: argparse.Namespace, device: to
 
 
 def build_after_repaint(args: argparse.Namespace, mixup_fn: Mixup | None, device: torch.device) -> AfterRepaint:
-    """MixUp, CutMix and random erasing on top of the repaint, in timm's order."""
-    erasing = None
+    """MixUp, CutMix, random erasing and CutOut on top of the repaint, in timm's order."""
+    erasing: Any = None
     if args.reprob > 0 and not args.no_aug:
         erasing = RandomErasing(
             probability=args.reprob,
@@ -145,6 +146,8 @@ def build_after_repaint(args: argparse.Namespace, mixup_fn: Mixup | None, device
             num_splits=2 if args.resplit else 0,
             device=device,
         )
+    if args.cutout:
+        erasing = CutOut(args.cutout, erasing)
 
     def after_repaint(image_norm: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if mixup_fn is not None:

@@ -12,6 +12,7 @@ from timm import utils
 from timm.task import TrainingTask
 from torch import nn
 
+from timm_repaint.baselines.isda import set_isda_epoch
 from timm_repaint.engine.checkpoint import resume
 from timm_repaint.engine.criterion import build_task
 from timm_repaint.engine.data import Loaders, build_loaders
@@ -174,6 +175,7 @@ def run_epochs(run: Run, functions: Functions) -> list[dict[str, Any]]:
             if run.exact_resume:
                 seed_epoch(run.args, epoch)
             run.loaders.set_epoch(epoch, run.args.distributed)
+            set_isda_epoch(run.task, epoch, run.num_epochs)
             result = run_epoch(run, epoch, functions)
             if result:
                 results.append(result)

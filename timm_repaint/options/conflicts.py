@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from timm.optim import get_optimizer_info
 
 from timm_repaint.errors import UsageError
+from timm_repaint.options.baselines import check_baselines
 from timm_repaint.painters import PAINTERS
 
 _logger = logging.getLogger('train')
@@ -241,7 +242,7 @@ def _check_mixing(args: argparse.Namespace) -> Iterator[str]:
             yield f'--mixup and --cutmix mix images in pairs, but {flag} has {odd[0]}; make it even'
 
 
-GENERAL_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (_check_evaluation,)
+GENERAL_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (_check_evaluation, check_baselines)
 REPAINT_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (
     _check_limits,
     _check_phases,

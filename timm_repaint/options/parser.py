@@ -8,6 +8,7 @@ from timm_repaint.options.augmentation import (
     add_mixing_options,
     add_regularisation_options,
 )
+from timm_repaint.options.baselines import add_baseline_options
 from timm_repaint.options.dataset import add_dataset_options, add_loader_options
 from timm_repaint.options.distillation import add_distillation_options
 from timm_repaint.options.misc import add_misc_options
@@ -40,6 +41,7 @@ SECTIONS = (
     add_train_size_options,
     add_naflex_options,
     add_distillation_options,
+    add_baseline_options,
     add_repaint_options,
     add_mask_options,
     add_stored_mask_options,

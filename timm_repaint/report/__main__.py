@@ -1,4 +1,4 @@
-"""Reports on the method: `python -m timm_repaint.report mini DATA … --output DIR`, the evidence bench."""
+"""Reports on the method: `python -m timm_repaint.report mini`, the evidence bench, and reports on finished runs."""
 
 import argparse
 import signal
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timm_repaint.errors import run_command
+from timm_repaint.report.commands import add_commands, run_report
 from timm_repaint.report.mini.arms import ARMS
 from timm_repaint.report.mini.bench import Bench, run_bench
 
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog='arms: ' + '; '.join(f'{arm.name} ({arm.shows})' for arm in ARMS.values()),
     )
     add_mini_options(mini)
+    add_commands(commands)
     return parser
 
 
@@ -89,7 +91,11 @@ def parse_args(argv: Sequence[str]) -> tuple[Bench, bool]:
 
 
 def main() -> int:
-    bench, dry_run = parse_args(sys.argv[1:])
+    argv = sys.argv[1:]
+    if argv[:1] != ['mini']:
+        run_report(build_parser().parse_args(argv))
+        return 0
+    bench, dry_run = parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SLURM's way to say that time is over
     try:
         return run_bench(bench, dry_run)

@@ -1,0 +1,228 @@
+"""The paper's tables: its figures add up, every recipe is sound, and runs fill the tables."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from tests.helpers import run_script
+from timm_repaint.errors import UsageError
+from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
+from timm_repaint.report import tables_paper as paper
+from timm_repaint.report.tables import command, missing_commands, write_tables
+from timm_repaint.report.tables_rows import find_gain
+from timm_repaint.report.tables_runs import FIRST_PHASES, RECIPES, load_recipe, load_recipes, read_runs
+
+NAMES = sorted(path.stem for path in RECIPES.glob('*.yaml'))
+ROUNDING = 0.0151  # three figures with two digits each
+
+
+def parse_recipe(name, *argv):
+    parser = build_parser()
+    path = RECIPES / f'{name}.yaml'
+    args, _ = parse_args(parser, build_config_parser(), ['-c', str(path), *argv])
+    check_options(parser, args)
+    return args
+
+
+def write_run(folder, recipe, seed, top1, **changes):
+    """What a finished run of a recipe leaves, with a validation accuracy of our choice."""
+    name = f'{recipe}-seed{seed}'
+    options = {**vars(parse_recipe(recipe)), 'experiment': name, 'seed': seed, **changes}
+    if recipe in FIRST_PHASES:
+        options.setdefault('resume', '')
+        options['resume'] = changes.get('resume', f'out/{FIRST_PHASES[recipe]}-seed{seed}/last.pth.tar')
+    run = folder / name
+    last = run / 'fine_tune' if options['repaint'] else run
+    last.mkdir(parents=True)
+    for place in {run, last}:
+        (place / 'args.yaml').write_text(yaml.safe_dump(options))
+    epoch = (options['stop_epoch'] or options['epochs']) - 1
+    (last / 'summary.csv').write_text(
+        f'epoch,train_loss,eval_loss,eval_top1,eval_top5,lr\n{epoch},1,1,{top1},{top1 + 10},0.1\n'
+    )
+    return run
+
+
+def test_the_papers_gains_are_repaint_minus_baseline_to_its_rounding():
+    triples = [(row[0], row[2], row[3]) for row in paper.TABLE_1.values()] + list(paper.TABLE_6.values())
+    assert len(triples) == 12
+    for baseline, repaint, gain in triples:
+        assert repaint - baseline == pytest.approx(gain, abs=ROUNDING)
+    for model, ((gain, _, _), _) in paper.TABLE_4.items():
+        assert gain == paper.TABLE_1[model][3]
+
+
+def test_the_papers_ranges_hold_their_gains_and_its_averages_divide_six_rows_by_five():
+    for both in paper.TABLE_4.values():
+        for gain, low, high in both:
+            assert low < gain < high
+    for mask, averages in enumerate(paper.TABLE_4_AVERAGES):
+        for part, average in enumerate(averages):
+            total = sum(row[mask][part] for row in paper.TABLE_4.values())
+            assert total / 5 == pytest.approx(average, abs=0.0101)
+            assert abs(total / 6 - average) > 0.05
+
+
+def test_figures_that_several_tables_print_are_the_same():
+    values = {}
+    for entry in paper.all_entries():
+        if entry.value is not None:
+            assert values.setdefault((entry.recipe, entry.metric), entry.value) == entry.value
+
+
+def test_every_figure_has_a_recipe_and_every_recipe_a_figure():
+    used = {name for entry in paper.all_entries() for name in (entry.recipe, entry.baseline)}
+    assert used | set(FIRST_PHASES.values()) == set(NAMES)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_recipe_has_real_options_that_fit_together(name, tmp_path):
+    weights = tmp_path / 'weights.pth'
+    weights.touch()
+    load_recipe(build_parser(), RECIPES / f'{name}.yaml')
+    args = parse_recipe(name, '--mask-checkpoint', str(weights))
+    assert args.experiment == name
+    assert (args.epochs, args.lr, args.opt, args.decay_epochs, args.decay_rate) == (200, 0.12, 'rmsproptf', 3, 0.9)
+    assert args.repaint == ('repaint' in name or 'spade' in name)
+    if args.repaint:
+        assert (args.repaint_epochs, args.repaint_g_lr, args.repaint_d_lr) == (150, 1e-4, 4e-4)
+
+
+def test_an_arm_differs_from_repaint_or_the_baseline_by_its_name_alone():
+    recipes = load_recipes()
+
+    def changes(name, other):
+        return {key for key, value in recipes[name].items() if value != recipes[other][key]}
+
+    assert changes('resnet50-repaint-fh', 'resnet50-repaint') == {'mask'}
+    assert changes('resnet50-repaint-no-task-loss', 'resnet50-repaint') == {'repaint_task_weight'}
+    assert changes('resnet50-spade', 'resnet50-repaint') == {'repaint_generator', 'repaint_width'}
+    assert changes('resnet50-cutmix-dropblock-repaint', 'resnet50-repaint') == {'cutmix', 'drop_block'}
+    assert changes('resnet50-repaint-1percent', 'resnet50-baseline-1percent') == changes(
+        'resnet50-repaint', 'resnet50-baseline'
+    )
+    assert changes('efficientnet-b3-repaint', 'resnet50-repaint') == {'model', 'img_size'}
+    assert changes('resnet50-isda', 'resnet50-baseline') == {'isda', 'smoothing'}
+
+
+def test_repaint_is_that_of_the_papers_recipe_but_for_the_masks():
+    path = RECIPES.parent / 'paper.yaml'
+    options = load_recipe(build_parser(), path)
+    ours = load_recipes()['resnet50-repaint']
+    assert {key for key, value in options.items() if ours[key] != value} == {'mask'}
+
+
+def test_a_key_that_no_option_has_is_named(tmp_path):
+    path = tmp_path / 'odd.yaml'
+    path.write_text('model: resnet50\nrepaint_colour: red\n')
+    with pytest.raises(UsageError, match=r'odd\.yaml names repaint_colour, but no option is called so'):
+        load_recipe(build_parser(), path)
+
+
+def test_the_gain_goes_from_worst_against_best_to_best_against_worst():
+    gain = find_gain([75.0, 75.5, 76.0], [74.0, 74.4])
+    assert gain == pytest.approx((1.3, 0.6, 2.0))
+    assert find_gain([], [74.0]) is None and find_gain([75.0], []) is None
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed, (baseline, repaint) in {1: (74.0, 75.0), 2: (74.4, 76.0)}.items():
+        write_run(tmp_path / 'runs', 'mobilenetv2-baseline', seed, baseline)
+        write_run(tmp_path / 'runs', 'mobilenetv2-repaint', seed, repaint)
+    return tmp_path / 'runs'
+
+
+def table_rows(output):
+    with open(output / 'tables.csv', newline='') as file:
+        return {(row['table'], row['row']): row for row in csv.DictReader(file)}
+
+
+def test_runs_fill_the_tables_and_missing_ones_are_shown(runs, tmp_path, capsys):
+    out = tmp_path / 'out'
+    write_tables([runs], out, [1, 2, 3], Path('output/tables'))
+    text = (out / 'tables.md').read_text()
+    assert '| MobileNetV2, Repaint | 75.15 | 75.50 | +0.52 | +1.30 (+0.60, +2.00) | 2 of 3 |' in text
+    assert '| MobileNetV2, Repaint w/o task loss | 74.94 | missing | - | missing | 0 of 3 |' in text
+    assert '| MobileNetV2, DeepLab-v2 | - | 75.50 | +0.52 (+0.38, +0.69) | +1.30 (+0.60, +2.00) | 2 of 3 |' in text
+    rows = table_rows(out)
+    assert rows['1', 'MobileNetV2, baseline']['seeds'] == '1 2'
+    assert float(rows['1', 'MobileNetV2, baseline']['ours']) == pytest.approx(74.2)
+    assert rows['3', 'MixUp']['ours'] == rows['3', 'MixUp']['gain'] == ''
+    with Image.open(out / 'tables.png') as plot:
+        plot.load()
+    printed = capsys.readouterr().out
+    assert text in printed
+    commands = [line for line in printed.splitlines() if line.startswith('sbatch')]
+    assert len(commands) == (len(NAMES) - 1) * 3 - 4  # the first phase is part of the second's
+    assert not any('mobilenetv2-repaint-seed2' in line for line in commands)
+
+
+def test_a_command_is_what_the_run_takes():
+    plain = command('resnet50-mixup', 4, Path('out'))
+    assert plain == (
+        'torchrun --nproc-per-node=8 train.py "$DATA" -c timm_repaint/recipes/tables/resnet50-mixup.yaml --seed 4 '
+        '--output out --experiment resnet50-mixup-seed4 --resume auto'
+    )
+    repaint = command('resnet50-repaint', 1, Path('out')).split(' && ')
+    assert '--mask-checkpoint "$DEEPLAB"' in repaint[0]
+    assert repaint[1] == 'torchrun --nproc-per-node=8 fine_tune.py out/resnet50-repaint-seed1 --resume auto'
+    first, second = command('resnet50-shape-resnet', 2, Path('out')).split(' && ')
+    assert '"$STYLIZED"' in first and '--experiment resnet50-shape-resnet-stylized-seed2' in first
+    assert second.endswith('--resume out/resnet50-shape-resnet-stylized-seed2/last.pth.tar')
+    assert missing_commands([], [1], Path('out'))[0].startswith("sbatch --gpus-per-node=8 --wrap='torchrun")
+
+
+def test_a_smaller_trial_counts_and_is_said_to_be_one(tmp_path):
+    write_run(tmp_path, 'resnet50-mixup', 1, 50.0, epochs=3, batch_size=2)
+    (run,), (remark,) = read_runs([tmp_path])
+    assert run.metrics == {'top1': 50.0, 'top5': 60.0}
+    assert 'is a smaller trial of resnet50-mixup: ' in remark
+    assert 'epochs 3 (recipe: 200)' in remark and 'batch_size 2 (recipe: 128)' in remark
+
+
+@pytest.mark.parametrize(
+    ('recipe', 'changes', 'reason'),
+    [
+        ('resnet50-baseline', {'experiment': 'mine'}, "no recipe of the tables has its --experiment 'mine'"),
+        (
+            'resnet50-baseline',
+            {'mixup': 0.2},
+            'it is of another recipe than resnet50-baseline: mixup 0.2 (recipe: 0.0)',
+        ),
+        ('resnet50-repaint', {'mask': 'fh'}, 'mask fh (recipe: deeplabv2)'),
+        ('resnet50-shape-resnet', {'resume': ''}, 'did not go on from a run of resnet50-shape-resnet-stylized'),
+    ],
+)
+def test_runs_of_other_recipes_are_left_out_with_the_reason(tmp_path, recipe, changes, reason):
+    write_run(tmp_path, recipe, 1, 50.0, **changes)
+    runs, (remark,) = read_runs([tmp_path])
+    assert not runs
+    assert reason in remark and 'is left out' in remark
+
+
+def test_unfinished_runs_are_left_out_with_the_reason(tmp_path):
+    early = write_run(tmp_path / 'early', 'resnet50-baseline', 1, 50.0)
+    (early / 'summary.csv').write_text((early / 'summary.csv').read_text().replace('\n199,', '\n7,'))
+    first_phase = write_run(tmp_path / 'first', 'resnet50-repaint', 1, 50.0)
+    (first_phase / 'fine_tune' / 'args.yaml').unlink()
+    runs, remarks = read_runs([tmp_path / 'early', tmp_path / 'first'])
+    assert not runs
+    assert 'it is not finished' in remarks[0] and 'ends after 8 of 200 epochs' in remarks[0]
+    assert 'it is not finished: there is no ' in remarks[1]
+
+
+def test_two_runs_with_one_seed_are_refused_with_both_folders(tmp_path):
+    folders = [write_run(tmp_path / name, 'resnet50-baseline', 3, 50.0) for name in 'ab']
+    with pytest.raises(UsageError) as caught:
+        read_runs([tmp_path])
+    assert 'both seed 3 of resnet50-baseline; name only one' in str(caught.value)
+    assert all(str(folder) in str(caught.value) for folder in folders)
+
+
+def test_the_command_says_where_no_run_is(tmp_path):
+    done = run_script('-m timm_repaint.report', 'tables', tmp_path, '--output', tmp_path, fails=True)
+    assert done.stderr.strip().endswith('holds no run: there is no args.yaml in it or below')

@@ -1,0 +1,149 @@
+"""Stylized images for Shape-ResNet: `python -m timm_repaint.baselines.stylize IMAGES STYLES OUT`.
+
+OUT mirrors IMAGES: `cat/7.jpg` becomes `cat/7.jpg.stylized.jpg`, in the style of one of the pictures in STYLES. Which
+one hangs on the image's name alone, so shards and a second call, which goes on where the first stopped, agree.
+Source: Geirhos et al., "ImageNet-trained CNNs are biased towards texture", ICLR 2019.
+"""
+
+import argparse
+import hashlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+from timm.data.readers.reader_image_folder import find_images_and_targets
+from torch import Tensor
+from torchvision.transforms import v2
+
+from timm_repaint.baselines.adain import AdaIN, load_adain
+from timm_repaint.errors import UsageError, run_command
+from timm_repaint.progress import progress
+
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+ENDING = '.stylized.jpg'
+JPEG_QUALITY = 95
+SMALLEST_PX = 16  # below, maps of an eighth are too small to reflect their borders
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='python -m timm_repaint.baselines.stylize',
+        description='Paint each image in the style of a picture, chosen by the name of the image (AdaIN).',
+    )
+    add = parser.add_argument
+    add('images', type=Path, metavar='IMAGES', help='folder of images, with folders inside as deep as you like')
+    add('styles', type=Path, metavar='STYLES', help='folder of pictures whose styles are taken')
+    add('out', type=Path, metavar='OUT', help='where the stylized images go, in a tree like that of IMAGES')
+    add('--vgg', default='vgg_normalised.pth', metavar='FILE', help='weights of VGG-19 (default: %(default)s)')
+    add('--decoder', default='decoder.pth', metavar='FILE', help='weights of the decoder (default: %(default)s)')
+    add('--size', type=_size, default=224, metavar='PX', help='shorter side of both pictures (default: %(default)s)')
+    add('--with-originals', action='store_true', help='link each image beside its stylized one, to train on both')
+    add('--shard', type=_shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
+    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='(default: %(default)s)')
+    return parser.parse_args(argv)
+
+
+def _size(text: str) -> int:
+    value = int(text)
+    if value < SMALLEST_PX:
+        raise argparse.ArgumentTypeError(f'{text} is below {SMALLEST_PX}')
+    return value
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition('/')
+    if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f'{text!r} is not I/N with I from 1 to N, such as 3/16')
+    return int(index), int(count)
+
+
+def list_images(folder: Path, what: str) -> list[str]:
+    """Names of all images below a folder, sorted, relative to it.
+
+    Args:
+        what: 'image' or 'style', for messages.
+
+    Raises:
+        UsageError: if there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f'{what} folder {folder} does not exist')
+    found, _ = find_images_and_targets(str(folder))
+    if not found:
+        raise UsageError(f'{what} folder {folder} has no images')
+    return sorted(os.path.relpath(path, folder) for path, _ in found)
+
+
+def style_of(name: str, styles: list[str]) -> str:
+    """The style of an image: any of them, by a hash of the image's name."""
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big')
+    return styles[number % len(styles)]
+
+
+def read_image(path: Path, size_px: int) -> Tensor:
+    """[1, 3, H, W] float32 RGB in [0, 1], the shorter side size_px."""
+    with Image.open(path) as file:
+        picture = file.convert('RGB')
+    scaled = v2.functional.resize(picture, [size_px], antialias=True)
+    return v2.functional.to_dtype(v2.functional.pil_to_tensor(scaled), torch.float32, scale=True)[None]
+
+
+def write_jpeg(picture: Tensor, path: Path) -> None:
+    """Write [1, 3, H, W] in [0, 1] beside its place and move it there, so that a file that is there is whole."""
+    beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        image = v2.functional.to_pil_image((picture[0] * 255).round().byte().cpu())
+        image.save(beside, format='JPEG', quality=JPEG_QUALITY)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@torch.inference_mode()
+def stylize(args: argparse.Namespace, networks: AdaIN, names: list[str], styles: list[str]) -> tuple[int, list[str]]:
+    """Stylize the images that are not there yet; returns how many were made, and what went wrong with which image."""
+    made, failed = 0, []
+    for name in progress(names, 'stylize'):
+        target = args.out / f'{name}{ENDING}'
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if args.with_originals and not (args.out / name).exists():
+            (args.out / name).symlink_to((args.images / name).resolve())
+        if target.exists():
+            continue
+        style = style_of(name, styles)
+        try:
+            content = read_image(args.images / name, args.size)
+            texture = v2.functional.center_crop(read_image(args.styles / style, args.size), [args.size])
+        except Exception as error:  # Pillow's errors have no class in common
+            failed.append(f'{name} in the style of {style}: {type(error).__name__}: {error}')
+            continue
+        write_jpeg(networks(content.to(args.device), texture.to(args.device)), target)
+        made += 1
+    return made, failed
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SLURM's way to say that time is over
+    if args.out.resolve().is_relative_to(args.images.resolve()):
+        raise UsageError(f'{args.out} lies inside the images {args.images}; choose a folder outside')
+    index, count = args.shard
+    names = list_images(args.images, 'image')[index - 1 :: count]
+    styles = list_images(args.styles, 'style')
+    networks = load_adain(args.vgg, args.decoder).to(args.device)
+    try:
+        made, failed = stylize(args, networks, names, styles)
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command goes on from here', file=sys.stderr)
+        return INTERRUPTED
+    for problem in failed:
+        print(f'unreadable: {problem}', file=sys.stderr)
+    print(f'{made} images made, {len(names) - made - len(failed)} were there, {len(failed)} failed')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    run_command(main)

@@ -1,0 +1,66 @@
+"""The reports on finished runs: sub-commands of `python -m timm_repaint.report`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from timm_repaint.report.finished import default_device, report_gallery, report_leak
+from timm_repaint.report.shape_bias import report_shape_bias
+from timm_repaint.report.tables import write_tables
+
+PAPER_SEEDS = (1, 2, 3, 4, 5)
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the sub-commands with their options to the parser's."""
+    tables = commands.add_parser(
+        'tables',
+        help="the paper's Tables 1, 3, 4 and 6 beside these runs",
+        description='Read runs of the recipes in timm_repaint/recipes/tables and write tables.md, tables.csv and '
+        'tables.png; print the commands of the runs that are missing.',
+    )
+    tables.add_argument('runs', nargs='+', type=Path, metavar='RUNS', help='folders of runs, or folders that hold them')
+    tables.add_argument('--output', type=Path, default=Path('.'), metavar='DIR', help='(default: the current folder)')
+    tables.add_argument(
+        '--seeds', type=int, nargs='+', default=PAPER_SEEDS, metavar='N', help='seeds of each recipe (default: 1 to 5)'
+    )
+    tables.add_argument(
+        '--runs-folder',
+        type=Path,
+        default=Path('output/tables'),
+        metavar='DIR',
+        help='where the printed commands put missing runs (default: output/tables)',
+    )
+
+    bias = commands.add_parser(
+        'shape-bias',
+        help='does a classifier of ImageNet decide by shape or by texture?',
+        description='Shape bias of a checkpoint of train.py or fine_tune.py on cue-conflict pictures.',
+    )
+    bias.add_argument(
+        'checkpoint', type=Path, metavar='CHECKPOINT', help='of a classifier of the 1000 ImageNet classes'
+    )
+    bias.add_argument('stimuli', type=Path, metavar='STIMULI', help='folder of <shape><n>-<texture><m>.png')
+    gallery = commands.add_parser('gallery', help='images of a run, their masks and repaints, as one PNG')
+    gallery.add_argument('--output', type=Path, metavar='FILE', help='(default: RUN/gallery.png)')
+    gallery.add_argument('--images', type=int, default=8, metavar='N', help='columns (default: 8)')
+    gallery.add_argument('--copies', type=int, default=3, metavar='N', help='repaints of each image (default: 3)')
+    leak = commands.add_parser('leak', help='do repaints tell the classifier the class?')
+    for command in (gallery, leak):
+        command.add_argument('run', type=Path, metavar='RUN', help='folder of a train.py --repaint run')
+    for command in (bias, gallery, leak):
+        command.add_argument('--device', default=default_device(), metavar='NAME', help='(default: %(default)s)')
+
+
+def run_report(args: argparse.Namespace) -> None:
+    """Run the sub-command that the options name."""
+    if args.command == 'tables':
+        write_tables(args.runs, args.output, args.seeds, args.runs_folder)
+    elif args.command == 'shape-bias':
+        report_shape_bias(args.checkpoint, args.stimuli, torch.device(args.device))
+    elif args.command == 'gallery':
+        report_gallery(args.run, args.output or args.run / 'gallery.png', args.device, args.images, args.copies)
+    else:
+        report_leak(args.run, args.device)

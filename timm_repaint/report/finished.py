@@ -1,0 +1,105 @@
+"""Reports on the repaint phase of a run from its folder: a gallery, and the leak probe."""
+
+import argparse
+from pathlib import Path
+
+import torch
+import yaml
+from timm.models import create_model
+
+from timm_repaint.data.samples import fixed_samples, to_u8
+from timm_repaint.engine.checkpoint import resume
+from timm_repaint.engine.criterion import build_task
+from timm_repaint.engine.data import build_loaders
+from timm_repaint.engine.optim import build_optimizer, resolve_lr
+from timm_repaint.engine.output import RunOutput
+from timm_repaint.engine.repaint import build_repaint_task
+from timm_repaint.engine.run import Run, with_values
+from timm_repaint.engine.setup import build_model, place_model, resolve_data, resolve_precision, setup_device
+from timm_repaint.engine.watch import find_leak, own_draws, unseen_images
+from timm_repaint.errors import UsageError
+from timm_repaint.options.parser import build_parser
+from timm_repaint.report.gallery import save_gallery
+from timm_repaint.report.probe import Leak, evaluating, repaint_copies
+from timm_repaint.task import RepaintTask
+
+
+def load_run(folder: Path, device: str) -> Run:
+    """A run as it was after its repaint phase, with its data; nothing in its folder changes.
+
+    Raises:
+        UsageError: if the folder holds no repaint run with a checkpoint.
+    """
+    checkpoint = folder / 'last.pth.tar'
+    args = with_values(read_args(folder), device=device, workers=0, resume=str(checkpoint), no_resume_opt=True)
+    if not checkpoint.is_file():
+        raise UsageError(f'{checkpoint} does not exist: the run has no checkpoint yet')
+    place = setup_device(args)
+    precision = resolve_precision(args, place)
+    model = build_model(args, create_model)
+    data_config = resolve_data(args, model)
+    args = with_values(args, num_classes=model.num_classes, lr=resolve_lr(args))
+    model = place_model(model, args, place, precision.model_dtype)
+    loaders = build_loaders(args, data_config, model, place, precision.model_dtype, fresh_workers=False)
+    inner = build_task(model, args, place, precision.model_dtype)
+    optimizer = build_optimizer(inner, args, args.lr)
+    task = build_repaint_task(inner, args, data_config, place, loaders)
+    epochs = resume(task, str(checkpoint), optimizer, precision, args)
+    output = RunOutput(args, data_config['input_size'][-1])
+    return Run(args, place, precision, data_config, loaders, task, optimizer, None, output, epochs, epochs, args.epochs)
+
+
+def read_args(folder: Path) -> argparse.Namespace:
+    """The options of a repaint run.
+
+    Raises:
+        UsageError: if there are none, or `--repaint` is not among them.
+    """
+    path = folder / 'args.yaml'
+    if not path.is_file():
+        raise UsageError(f'{path} does not exist: RUN is the output folder of a train.py --repaint run')
+    options = yaml.safe_load(path.read_text())
+    if not isinstance(options, dict) or not options.get('repaint'):
+        raise UsageError(f'{folder} is a run without --repaint; name the folder of the repaint phase')
+    return argparse.Namespace(**{**vars(build_parser().parse_args([])), **options})
+
+
+def report_gallery(folder: Path, output: Path, device: str, images: int, copies: int) -> None:
+    """Draw training images of a run with their masks and repaints to the PNG `output`.
+
+    Raises:
+        UsageError: if the folder holds no repaint run with a checkpoint.
+    """
+    run = load_run(folder, device)
+    assert isinstance(run.task, RepaintTask)
+    samples = fixed_samples(run.loaders.dataset_train, run.loaders.masks, run.data_config, images)
+    repainter = run.task.repainter
+    with evaluating(repainter):
+        repaints = repaint_copies(repainter, samples, copies, own_draws(run), run.args.batch_size)
+    repaints_u8 = [[to_u8(image_pm1) for image_pm1 in row] for row in repaints]
+    save_gallery(output, samples.images_u8, samples.labels, repaints_u8)
+    print(output)
+
+
+def report_leak(folder: Path, device: str) -> Leak:
+    """Print what T makes of validation images, of their repaints, and of repaints with other images' latents.
+
+    Raises:
+        UsageError: if the folder holds no repaint run with a checkpoint, or there are no validation images with masks.
+    """
+    run = load_run(folder, device)
+    unseen = unseen_images(run)
+    if unseen is None:
+        raise UsageError(f'{folder}: no validation images with masks; the probe needs images that T never saw')
+    leak = find_leak(run, unseen)
+    print(f'top-1 on {len(unseen.targets)} validation images: {leak.original:.1f} %')
+    print(f'on their repaints: {leak.repaint:.1f} % (chance explains a gain of {leak.chance:.1f} points)')
+    print(f'on repaints with the latents of other images: {leak.swapped:.1f} %')
+    leaks = leak.repaint - leak.original > leak.chance
+    print('the repaints leak the class' if leaks else 'no leak: repaints are not easier than the images')
+    return leak
+
+
+def default_device() -> str:
+    """'cuda' where there is a GPU, else 'cpu'."""
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
