@@ -169,3 +169,51 @@ def test_a_saved_scaler_keeps_its_scale(net):
     assert optimizer.state_dict()['scaler']['scale'] == resumed.state_dict()['scaler']['scale'] / 2
     resumed.load_state_dict(optimizer.state_dict())
     assert resumed.state_dict()['scaler'] == optimizer.state_dict()['scaler']
+
+
+# Where the host does not wait for the device --------------------------------------------------------------------------
+
+
+def late(net, **options):
+    """The optimizer as it is off the CPU: a fused step that reads the flag itself."""
+    optimizer = build(net, **options)
+    optimizer.reads_late = True
+    optimizer.adam.param_groups[0]['fused'] = True
+    return optimizer
+
+
+def test_a_flag_that_is_read_late_skips_the_same_updates(net):
+    twin = copy.deepcopy(net)
+    at_once, later = build(net), late(twin)
+    for factor in (1.0, NAN, 1.0, INF, 1.0):
+        for module, optimizer in ((net, at_once), (twin, later)):
+            optimizer.backward(loss_of(module, ROWS) * factor, need_update=True)
+        for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    assert (later.skipped, later.skipped_in_a_row) == (at_once.skipped, at_once.skipped_in_a_row) == (2, 0)
+    assert later.adam.state_dict()['state'][0]['step'] == 3
+
+
+def test_a_flag_that_is_read_late_stops_the_run_one_update_later(net):
+    optimizer, before = late(net, max_nonfinite=2), snapshot(net)
+    for _ in range(2):
+        optimizer.backward(loss_of(net, ROWS) * NAN, need_update=True)
+    with pytest.raises(NonFiniteLossError, match='in 2 updates in a row'):
+        optimizer.backward(loss_of(net, ROWS), need_update=True)
+    assert changed(net, before) == set()
+
+
+def test_a_state_goes_over_from_one_kind_of_step_to_the_other(net):
+    twin = copy.deepcopy(net)
+    optimizer = build(net)
+    optimizer.backward(loss_of(net, ROWS), need_update=True)
+    twin.load_state_dict(net.state_dict())
+    resumed = late(twin)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert resumed.adam.param_groups[0]['fused'] is True
+    for module, its in ((net, optimizer), (twin, resumed)):
+        its.backward(loss_of(module, ROWS), need_update=True)
+    for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    optimizer.load_state_dict(resumed.state_dict())
+    assert optimizer.adam.param_groups[0]['fused'] is False

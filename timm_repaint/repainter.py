@@ -134,7 +134,7 @@ class Repainter(nn.Module):
         z = sample_latent(posterior.global_mu, posterior.global_logvar, generator, self.temperature)  # [B, Z]
         condition = self.condition(posterior, labels, generator)  # [B, K, H, W]
         detail = segment_detail(image_pm1, segment_slots(labels)) if self.keeps_detail else None  # [B, 3, H, W]
-        return self.generator(condition, z, detail).float()
+        return self.generator(condition, z, detail).float().contiguous()  # not all classifiers want channels last
 
     def condition(self, posterior: Posterior, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What G sees at full size: segments' drawn codes and boundaries, or what D sees with latent 'global'.

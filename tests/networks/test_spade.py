@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from timm_repaint.networks.spade import Spade, SpadeResBlock, SpectralConv2d, narrow_condition, resize_condition
+from timm_repaint.networks.spade import Spade, SpadeResBlock, SpectralConv2d, halve_condition, narrow_condition
 
 
 @pytest.fixture
@@ -58,10 +58,9 @@ def test_block_with_other_width_learns_its_shortcut():
     torch.testing.assert_close(block(x, condition), block.conv_shortcut(block.spade_shortcut(x, condition)))
 
 
-def test_condition_resize_takes_the_mean_of_the_values_in_each_pixel():
+def test_half_a_condition_takes_the_mean_of_the_values_in_each_pixel():
     condition = torch.arange(16.0).view(1, 1, 4, 4)
-    assert resize_condition(condition, (2, 2)).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
-    assert resize_condition(condition, (4, 4)) is condition
+    assert halve_condition(condition).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
 
 
 def test_only_a_wide_condition_is_narrowed():

@@ -162,7 +162,6 @@ def update_generator(
             losses = task.generator_losses(batch, target)
         loss = losses['loss'] / micro.accum_steps
         finite = task.optimizers['generator'].backward(loss, micro.need_update, args.distributed)
-    if not finite:  # running statistics would keep one nan for good
-        for buffer, before in zip(task.repainter.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+    for buffer, before in zip(task.repainter.buffers(), buffers, strict=True):
+        buffer.copy_(torch.where(finite, buffer, before))  # running statistics would keep one nan for good
     return losses

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm_repaint.networks.spade import LEAKY_SLOPE, SpectralConv2d, narrow_condition
+from timm_repaint.networks.spade import LEAKY_SLOPE, SpectralConv2d, channels_last, filter_channels, narrow_condition
 
 Features = list[Tensor]
 
@@ -62,6 +62,7 @@ class Discriminator(nn.Module):
         self.scales = nn.ModuleList(PatchDiscriminator(3 + cond_channels, width, num_layers) for _ in range(num_scales))
         # The smallest scale keeps logits of 2x2.
         self.min_size_px = 2 ** (num_layers - 1 + num_scales)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, image_pm1: Tensor, condition: Tensor) -> list[Features]:
         """Judge a batch.
@@ -79,13 +80,20 @@ class Discriminator(nn.Module):
             raise ValueError(
                 f'the discriminator got {height}x{width} px, needs {self.min_size_px}; use fewer layers or scales'
             )
-        x = torch.cat([image_pm1, self.narrow(condition)], dim=1)
+        x = torch.cat([channels_last(image_pm1), channels_last(self.narrow(condition))], dim=1)
         outputs = []
         for index, scale in enumerate(self.scales):
             if index > 0:
-                x = F.avg_pool2d(x, kernel_size=3, stride=2, padding=1, count_include_pad=False)
+                x = halve(x)
             outputs.append(scale(x))
         return outputs
+
+
+def halve(x: Tensor) -> Tensor:
+    """[B, C, H, W] to half the size, rounded up: means of 3x3 pixels, at the border of those that are there."""
+    kernel = torch.full((3, 3), 1 / 9, device=x.device)
+    inside = filter_channels(x.new_ones(1, 1, *x.shape[-2:]), kernel, padding=1)  # [1, 1, h, w], at most 1
+    return filter_channels(x, kernel, padding=1) / inside
 
 
 def split_logits(outputs: list[Features]) -> tuple[list[Tensor], list[Features]]:

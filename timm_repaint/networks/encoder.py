@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timm_repaint.networks.label_maps import pool_segments, resize_labels
-from timm_repaint.networks.spade import LEAKY_SLOPE
+from timm_repaint.networks.spade import LEAKY_SLOPE, channels_last
 
 LATENTS = ('segment', 'global')
 WORKING_SIZE_PX = 64
@@ -66,6 +66,7 @@ class Encoder(nn.Module):
         )
         self.global_head = nn.Linear(4 * width, 2 * global_dim)
         self.segment_head = nn.Linear(2 * width + PIXEL_STATISTICS, 2 * segment_dim) if latent == 'segment' else None
+        self.to(memory_format=torch.channels_last)
 
     @staticmethod
     def _conv(in_channels: int, out_channels: int, stride: int = 1) -> list[nn.Module]:
@@ -83,7 +84,7 @@ class Encoder(nn.Module):
         height, width = image_pm1.shape[-2:]
         factor = max(1, round(min(height, width) / WORKING_SIZE_PX))
         small = F.adaptive_avg_pool2d(image_pm1, (height // factor, width // factor))  # [B, 3, h, w]
-        features = self.features(small)  # [B, 2*width, h/2, w/2]
+        features = self.features(channels_last(small))  # [B, 2*width, h/2, w/2]
         picture = self.global_features(features).float().mean(dim=(2, 3))  # [B, 4*width]
         global_mu, global_logvar = _split(_linear_float32(self.global_head, picture))  # [B, global_dim] each
         if self.segment_head is None:

@@ -11,7 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm_repaint.networks.spade import LEAKY_SLOPE, PADDING_MODE, SpadeResBlock, narrow_condition, resize_condition
+from timm_repaint.networks.spade import (
+    LEAKY_SLOPE,
+    PADDING_MODE,
+    SpadeResBlock,
+    channels_last,
+    halve_condition,
+    narrow_condition,
+)
 
 STRIDE = 32
 
@@ -97,8 +104,30 @@ class UpsamplingHead(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """[B, C, h, w] and [B, K, H, W] -> [B, out_channels, H, W]."""
-        x = F.interpolate(F.leaky_relu(x, LEAKY_SLOPE), scale_factor=self.upscale, mode='nearest')  # [B, C, H, W]
-        return self.to_rgb(torch.cat([x, condition], dim=1))
+        own, bias = self.to_rgb.weight, self.to_rgb.bias
+        channels = x.shape[1]
+        x = conv_upsampled(F.leaky_relu(x, LEAKY_SLOPE), own[:, :channels], self.upscale)
+        return x + F.conv2d(condition, own[:, channels:], bias, padding=1)
+
+
+def conv_upsampled(x: Tensor, weight: Tensor, upscale: int) -> Tensor:
+    """Nearest upsampling and a 3x3 convolution with zeros around, without the large tensor in between.
+
+    Each of the upscale^2 pixels of a coarse one sees coarse pixels only, several taps on the same one: the sum of their
+    weights is its weight.
+
+    Args:
+        x: [B, C, h, w].
+        weight: [O, C, 3, 3].
+        upscale: factor u to the full size.
+    Returns:
+        [B, O, u*h, u*w].
+    """
+    phases = torch.arange(upscale, device=x.device)[:, None] + torch.arange(-1, 2, device=x.device)
+    coarse = F.one_hot(phases.div(upscale, rounding_mode='floor') + 1, 3).to(weight.dtype)  # [u, tap, coarse tap]
+    with torch.autocast(x.device.type, enabled=False):  # sums of weights in float32
+        summed = torch.einsum('ocst,psi,qtj->opqcij', weight, coarse, coarse).flatten(0, 2)  # [O*u*u, C, 3, 3]
+    return F.pixel_shuffle(F.conv2d(x, channels_last(summed), padding=1), upscale)
 
 
 def compose(painted: Tensor, detail: Tensor | None) -> Tensor:
@@ -146,6 +175,7 @@ class SpadeGenerator(nn.Module):
             if upscale > 1
             else FullSizeHead(channels, out_channels)
         )
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, condition: Tensor, z: Tensor, detail: Tensor | None = None) -> Tensor:
         """Paint a batch.
@@ -158,14 +188,16 @@ class SpadeGenerator(nn.Module):
             [B, 3, H, W] in [-1, 1].
         """
         height, width = condition.shape[-2:]
-        condition = F.pad(condition, (0, -width % STRIDE, 0, -height % STRIDE), mode='replicate')
+        condition = F.pad(channels_last(condition), (0, -width % STRIDE, 0, -height % STRIDE), mode='replicate')
         condition = self.narrow(condition)  # [B, K', H', W']
-        small = resize_condition(condition, (condition.shape[2] // STRIDE, condition.shape[3] // STRIDE))
-        x = self.seed_condition(small) + self.seed_latent(z)[:, :, None, None]  # [B, C, H'/32, W'/32]
+        sizes = [condition]  # at H', H'/2, ... H'/32
+        while condition.shape[2] * STRIDE > sizes[0].shape[2]:
+            condition = halve_condition(condition)
+            sizes.append(condition)
+        x = self.seed_condition(condition) + self.seed_latent(z)[:, :, None, None]  # [B, C, H'/32, W'/32]
         for index, stage in enumerate(self.stages):
             if index > 0:
                 x = F.interpolate(x, scale_factor=2, mode='nearest')
-            resized = resize_condition(condition, x.shape[-2:])
             for block in stage.children():
-                x = block(x, resized)
-        return compose(self.head(x, condition)[:, :, :height, :width], detail)
+                x = block(x, sizes[-1 - index])
+        return compose(self.head(x, sizes[0])[:, :, :height, :width], detail)

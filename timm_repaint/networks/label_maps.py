@@ -23,7 +23,7 @@ def segment_slots(labels: Tensor) -> Tensor:
     Returns:
         [B, H, W] int64, 0..255.
     """
-    return labels.remainder(SEGMENT_SLOTS)
+    return labels & (SEGMENT_SLOTS - 1)  # as remainder(), which is much slower
 
 
 def boundary_map(labels: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def boundary_map(labels: Tensor) -> Tensor:
     beside = labels[:, :, 1:] != labels[:, :, :-1]  # [B, H, W-1]
     below = labels[:, 1:] != labels[:, :-1]  # [B, H-1, W]
     edge = F.pad(beside, (0, 1)) | F.pad(beside, (1, 0)) | F.pad(below, (0, 0, 0, 1)) | F.pad(below, (0, 0, 1, 0))
-    return edge.unsqueeze(1).float()
+    return edge.float().unsqueeze(3).permute(0, 3, 1, 2)  # channels last, as the codes beside it are
 
 
 def one_hot(labels: Tensor, num_labels: int) -> Tensor:
@@ -83,8 +83,7 @@ def pool_segments(features: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         present: [B, 256] bool, True where the slot has a pixel.
     """
     batch, channels = features.shape[:2]
-    offsets = SEGMENT_SLOTS * torch.arange(batch, device=slots.device)
-    index = (slots.flatten(1) + offsets[:, None]).flatten()  # [B*h*w], 0..B*256-1
+    index = _batch_slots(slots)  # [B*h*w]
     pixels = features.float().flatten(2).transpose(1, 2).reshape(-1, channels)  # [B*h*w, C]; sums overflow float16
     sums = pixels.new_zeros(batch * SEGMENT_SLOTS, channels).index_add(0, index, pixels)
     counts = pixels.new_zeros(batch * SEGMENT_SLOTS).index_add(0, index, torch.ones_like(pixels[:, 0]))
@@ -99,10 +98,16 @@ def paint_segments(codes: Tensor, slots: Tensor) -> Tensor:
         codes: [B, 256, C].
         slots: [B, H, W] int64, 0..255.
     Returns:
-        [B, C, H, W], of the codes' type.
+        [B, C, H, W], of the codes' type, channels last in memory.
     """
-    index = slots.flatten(1).unsqueeze(1).expand(-1, codes.shape[2], -1)  # [B, C, H*W]
-    return codes.transpose(1, 2).gather(2, index).unflatten(2, slots.shape[1:])
+    pixels = codes.flatten(0, 1).index_select(0, _batch_slots(slots))  # [B*H*W, C]
+    return pixels.view(*slots.shape, codes.shape[2]).permute(0, 3, 1, 2)
+
+
+def _batch_slots(slots: Tensor) -> Tensor:
+    """[B, h, w] slots of each image -> [B*h*w] slots of the batch, 0..B*256-1."""
+    offsets = SEGMENT_SLOTS * torch.arange(len(slots), device=slots.device)
+    return (slots.flatten(1) + offsets[:, None]).flatten()
 
 
 def segment_detail(image: Tensor, slots: Tensor) -> Tensor:

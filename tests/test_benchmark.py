@@ -1,0 +1,221 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from tests.helpers import run_script
+from timm_repaint.benchmark.__main__ import build_parser
+from timm_repaint.benchmark.arms import Batches, build_arm
+from timm_repaint.benchmark.cases import Case, plan_cases
+from timm_repaint.benchmark.count import _multiply_adds, count_networks
+from timm_repaint.benchmark.measure import measure, num_stages, times
+from timm_repaint.benchmark.plot import draw_shares
+from timm_repaint.benchmark.stopwatch import PARTS, time_parts
+from timm_repaint.benchmark.tables import cost_table, growth_table, make_tables
+from timm_repaint.errors import UsageError
+
+TINY = ('--device', 'cpu', '--repaint-width', '4', '--num-classes', '10')
+CASE = Case('test_resnet', 32, 4, options=TINY)
+
+
+def plan(*argv):
+    return plan_cases(build_parser().parse_args([*argv, '--output', 'x']), [])
+
+
+def test_every_model_has_the_default_then_sizes_then_batches_then_variants_each_once():
+    cases = plan('--models', 'a', '--sizes', '64', '224', '--batch-sizes', '4', '--variants', 'prob-1', 'default')
+    assert [(c.img_size_px, c.batch_size, c.variant) for c in cases] == [
+        (224, 8, 'default'),
+        (64, 8, 'default'),
+        (224, 4, 'default'),
+        (224, 8, 'prob-1'),
+    ]
+
+
+def test_variants_without_a_name_are_all_of_them():
+    assert {case.variant for case in plan('--models', 'a', '--variants')} > {'default', 'freeze', 'compile', 'bfloat16'}
+
+
+def test_an_unknown_variant_is_refused_with_the_choices():
+    with pytest.raises(UsageError, match=r"unknown variant 'fast'; choose from default, width-8.*compile"):
+        plan('--variants', 'fast')
+
+
+def test_batches_in_memory_go_round_and_epochs_go_on_where_the_last_one_stopped():
+    batches = Batches([1, 2, 3], steps=2, in_memory=True)
+    assert [list(batches) for _ in range(3)] == [[1, 2], [3, 1], [2, 3]] and len(batches) == 2
+
+
+def test_batches_that_are_read_come_from_the_loader_again_when_it_ends():
+    reads = []
+
+    class Loader:
+        def __iter__(self):
+            reads.append(len(reads))
+            return iter((reads[-1] * 10, reads[-1] * 10 + 1))
+
+    assert list(Batches(Loader(), steps=5, in_memory=False)) == [0, 1, 10, 11, 20]
+
+
+def test_ratios_are_those_of_neighbours_and_a_quarter_of_the_run_costs_what_plain_training_does():
+    # A slow machine in the second pair, an outlier in the third.
+    figures = times([(1.0, 1.5), (2.0, 3.2), (1.0, 9.0)], steps=2)
+    assert figures['ratios'] == [1.5, 1.6, 9.0] and figures['ratio'] == 1.6
+    assert figures['whole_run_ratio'] == pytest.approx((150 * 1.6 + 50) / 200)
+    assert figures['seconds_a_step'] == {'plain': 0.5, 'repaint': 1.6}
+
+
+def test_multiply_adds_of_a_convolution_and_a_linear_layer():
+    assert _multiply_adds(nn.Conv2d(3, 8, 3, padding=1), (torch.zeros(1, 3, 10, 20),)) == 3 * 8 * 9 * 200
+    assert _multiply_adds(nn.Linear(5, 7), (torch.zeros(1, 5),)) == 35
+
+
+def test_both_kinds_train_on_whole_patterns_and_the_phase_trains_all_its_networks(tmp_path):
+    plain, repaint = (build_arm(CASE, 2, kind, tmp_path) for kind in (False, True))
+    assert len(plain.run.loaders.train) == len(repaint.run.loaders.train) == 3  # --repaint-schedule 2:1
+    for arm in (plain, repaint):
+        assert arm.train() > 0
+        arm.train()
+    steps = {name: int(o.adam.state_dict()['state'][0]['step']) for name, o in repaint.run.task.optimizers.items()}
+    assert steps == {'generator': 2, 'discriminator': 6}
+    assert repaint.skipped_updates == plain.skipped_updates == 0
+
+
+def test_networks_are_counted_by_their_own_parameters(tmp_path):
+    arm = build_arm(CASE, 3, True, tmp_path)
+    counts = count_networks(arm)
+    task = arm.run.task
+    networks = {
+        'E': task.repainter.encoder,
+        'G': task.repainter.generator,
+        'D': task.discriminator,
+        'T': task.get_trainable_module(),
+    }
+    assert {name: size['parameters'] for name, size in counts.items()} == {
+        name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()
+    }
+    assert all(size['multiply_adds'] > 0 for size in counts.values())
+    assert task.repainter.training and task.discriminator.training
+
+
+def test_a_painter_without_a_network_counts_the_task_alone(tmp_path):
+    arm = build_arm(Case('test_resnet', 32, 4, options=(*TINY, '--repaint-generator', 'jitter')), 3, True, tmp_path)
+    assert list(count_networks(arm)) == ['T']
+
+
+def test_time_is_shared_out_between_the_parts_and_the_hooks_go_away(tmp_path):
+    arm = build_arm(CASE, 3, True, tmp_path)
+    arm.train()
+    shares = time_parts(arm)
+    assert list(shares) == list(PARTS) and sum(shares.values()) == pytest.approx(1)
+    assert all(shares[part] > 0 for part in PARTS if part != 'S') and shares['S'] == 0
+    assert not arm.run.task.task._forward_hooks and isinstance(arm.run.loaders.train, Batches)
+
+
+class SlowBackward(torch.autograd.Function):
+    """Passes values and gradients on, the latter after some work."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        for _ in range(300):
+            torch.ones(256, 256) @ torch.ones(256, 256)
+        return gradient
+
+
+@pytest.mark.parametrize(('part', 'others'), [('D', ('E+G', 'T', 'rest')), ('E+G', ('D', 'T', 'rest'))])
+def test_a_slow_backward_pass_is_its_networks_time(part, others, tmp_path):
+    arm = build_arm(CASE, 3, True, tmp_path)
+    arm.train()
+    before = time_parts(arm)
+    task = arm.run.task
+    layer = task.discriminator.scales[0].layers[1] if part == 'D' else task.repainter.generator.stages[1][0]
+    layer.register_forward_pre_hook(lambda module, inputs: (SlowBackward.apply(inputs[0]), *inputs[1:]))
+    after = time_parts(arm)
+    assert after[part] > before[part] + 0.1
+    assert all(after[other] < before[other] for other in others)
+
+
+def test_the_frozen_variant_starts_from_a_checkpoint_of_its_own_and_has_no_discriminator(tmp_path):
+    arm = build_arm(Case('test_resnet', 32, 4, 'freeze', TINY), 3, True, tmp_path)
+    assert arm.run.task.discriminator is None and arm.run.task.optimizers == {}
+    assert set(count_networks(arm)) == {'E', 'G', 'T'}
+
+
+def figures(model='a', size=224, batch=8, ratio=1.2, added=(0.2, 100.0), variant='default'):
+    seconds = {'plain': 1.0, 'repaint': 1.0 + added[0]}
+    memory = {'plain': 1000.0, 'repaint': 1000.0 + added[1], 'ratio': 1 + added[1] / 1000}
+    return {
+        'model': model,
+        'img_size_px': size,
+        'batch_size': batch,
+        'variant': variant,
+        'ratios': [ratio - 0.1, ratio, ratio + 0.1],
+        'ratio': ratio,
+        'whole_run_ratio': (3 * ratio + 1) / 4,
+        'seconds_a_step': seconds,
+        'peak_memory_mib': memory,
+        'networks': {'G': {'parameters': 250_000, 'multiply_adds': 30_000_000}},
+        'shares': dict.fromkeys(PARTS, 1 / len(PARTS)),
+    }
+
+
+def test_the_table_of_costs_ends_with_the_mean_over_models():
+    lines = cost_table([figures(), figures('b', ratio=1.6)]).splitlines()
+    assert lines[2] == ('| a | 224 | 8 | default | 1.000 | 1.200 | 1.20 (1.10-1.30) | 1.15 | 1000 | 1100 | 1.10 |')
+    assert lines[4] == '| mean | 224 | 8 | default |  |  | 1.40 | 1.30 |  |  | 1.10 |'
+
+
+def test_growth_is_shown_a_million_pixels_and_sorted_by_size():
+    table = growth_table([figures(size=200, batch=8), figures(size=100, batch=8, added=(0.04, 30.0))])
+    assert table.splitlines()[2:] == [
+        '| a | 100 | 8 | 0.040 | 0.500 | 30 | 375 |',
+        '| a | 200 | 8 | 0.200 | 0.625 | 100 | 312 |',
+    ]
+
+
+def test_growth_is_left_out_where_there_is_one_size():
+    assert 'added' not in make_tables([figures(), figures(variant='prob-1')])
+    assert 'added' in make_tables([figures(), figures(batch=4)])
+
+
+def test_the_plot_is_a_picture(tmp_path):
+    draw_shares([figures(), figures('b')], tmp_path / 'shares.png')
+    assert (tmp_path / 'shares.png').read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.slow
+def test_measuring_yields_as_many_stages_as_it_says_and_last_the_figures(tmp_path):
+    stages = list(measure(CASE, 1, 3, tmp_path))
+    assert len(stages) == num_stages(1) and stages[:-1] == [None] * (len(stages) - 1)
+    assert stages[-1]['peak_memory_mib']['repaint'] > 100 and stages[-1]['ratio'] > 0
+
+
+@pytest.mark.slow
+def test_the_command_writes_json_tables_and_plot_for_two_models(tmp_path):
+    models = ('test_resnet', 'test_vit')
+    options = ('--img-size', 160, '--batch-size', 2, '--rounds', 1, '--output', tmp_path)
+    done = run_script('-m timm_repaint.benchmark', '--models', *models, *options, '--', *TINY)
+    written = json.loads((tmp_path / 'benchmark.json').read_text())
+    assert [case['model'] for case in written['cases']] == list(models)
+    assert written['machine']['threads'] >= 1
+    assert (tmp_path / 'benchmark.md').read_text() in done.stdout + '\n'
+    assert (tmp_path / 'shares.png').is_file()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (('--models', 'resnet5000'), "timm has no model 'resnet5000'"),
+        (('--models', 'test_resnet', '--data', 'missing'), 'data folder missing does not exist'),
+        (('--models', 'test_resnet', '--', '--repaint-prob', '2'), '--repaint-prob is 2.0, but must be above 0'),
+    ],
+)
+def test_mistakes_are_told_before_any_work(options, message, tmp_path):
+    done = run_script('-m timm_repaint.benchmark', '--output', tmp_path / 'out', *options, fails=True)
+    assert message in done.stderr and 'Traceback' not in done.stderr
+    assert not (tmp_path / 'out').exists()

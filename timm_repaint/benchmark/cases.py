@@ -1,0 +1,119 @@
+"""What is measured: a model at a size, and the options of train.py that both kinds of training get."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from timm_repaint.errors import UsageError
+from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
+
+DEFAULT = 'default'
+FREEZE = '--repaint-freeze'
+# Ways to pay less (or more): options that both kinds of training get; plain training ignores those of the repaint.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    DEFAULT: (),
+    'width-8': ('--repaint-width', '8'),
+    'width-32': ('--repaint-width', '32'),
+    'prob-0.25': ('--repaint-prob', '0.25'),
+    'prob-1': ('--repaint-prob', '1'),
+    'freeze': (FREEZE,),
+    'bfloat16': ('--amp', '--amp-dtype', 'bfloat16'),
+    'channels-last': ('--channels-last',),
+    'compile': ('--torchcompile',),
+}
+CLASSES = 1000
+KEPT_BATCHES = 3  # where batches are held in memory
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the tables.
+
+    Attributes:
+        model: timm's name.
+        img_size_px: height and width.
+        batch_size: images in a batch.
+        variant: a key of `VARIANTS`.
+        options: options of train.py behind those of the variant.
+        data: folder of images that are read during the measurement; '': the built-in shapes, held in memory.
+    """
+
+    model: str
+    img_size_px: int
+    batch_size: int
+    variant: str = DEFAULT
+    options: tuple[str, ...] = ()
+    data: str = ''
+
+    @property
+    def name(self) -> str:
+        return f'{self.model}, {self.img_size_px} px, batch {self.batch_size}, {self.variant}'
+
+
+def plan_cases(options: argparse.Namespace, extra: Sequence[str]) -> list[Case]:
+    """Every model at the default size; then, where asked for, other sizes, other batches and the variants.
+
+    Raises:
+        UsageError: if a variant is unknown.
+    """
+    unknown = [name for name in options.variants or () if name not in VARIANTS]
+    if unknown:
+        raise UsageError(f'unknown variant {unknown[0]!r}; choose from {", ".join(VARIANTS)}')
+    size, batch = options.img_size, options.batch_size
+    variants = options.variants if options.variants != [] else list(VARIANTS)
+    points = [
+        (size, batch, DEFAULT),
+        *((other, batch, DEFAULT) for other in options.sizes),
+        *((size, other, DEFAULT) for other in options.batch_sizes),
+        *((size, batch, variant) for variant in variants or ()),
+    ]
+    models = dict.fromkeys(options.models)
+    cases = [Case(model, *point, tuple(extra), options.data or '') for model in models for point in points]
+    return list(dict.fromkeys(cases))
+
+
+def train_options(case: Case, steps: int, repaint: bool, checkpoint: str = '') -> argparse.Namespace:
+    """The options of train.py for a case; what stands in `case.options` comes before the benchmark's own defaults.
+
+    Args:
+        case: what is measured.
+        steps: batches of one timing; so many images there are at least.
+        repaint: the repaint phase, or plain training.
+        checkpoint: the generator of the frozen variant.
+
+    Raises:
+        SystemExit: with status 2, if options contradict each other.
+    """
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    defaults = ['--device', device, '--workers', '0', '--val-split', '']
+    if case.data:
+        defaults += ['--data-dir', case.data]
+    else:
+        images = case.batch_size * min(steps, KEPT_BATCHES)
+        defaults += ['--dataset', 'shapes', '--num-classes', str(CLASSES), '--train-num-samples', str(images)]
+    own = ['--model', case.model, '--img-size', str(case.img_size_px), '--batch-size', str(case.batch_size)]
+    variant = list(VARIANTS[case.variant])
+    if FREEZE in variant and checkpoint:
+        variant += ['--repaint-checkpoint', checkpoint]
+    elif FREEZE in variant:
+        variant.remove(FREEZE)  # to make the checkpoint
+    parser = build_parser()
+    argv = [*defaults, *case.options, *variant, *own, '--repaint']
+    args, _ = parse_args(parser, build_config_parser(), argv)
+    check_options(parser, args)
+    args.repaint = repaint
+    return args
+
+
+def needs_checkpoint(case: Case) -> bool:
+    """Whether the case's repaint phase starts from a trained generator."""
+    return FREEZE in VARIANTS[case.variant]
+
+
+def check_data(folder: str | None) -> None:
+    """Refuse a folder of images that is not there."""
+    if folder and not os.path.isdir(folder):
+        raise UsageError(f'data folder {folder} does not exist')

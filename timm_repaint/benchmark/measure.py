@@ -1,0 +1,90 @@
+"""One case from options to figures: the two kinds of training take turns, so that a slow minute hits both."""
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from timm_repaint.benchmark.arms import build_arm
+from timm_repaint.benchmark.cases import Case
+from timm_repaint.benchmark.count import count_networks
+from timm_repaint.benchmark.memory import peak_memory_mib
+from timm_repaint.benchmark.stopwatch import PARTS, time_parts
+
+REPAINT_EPOCHS, PLAIN_EPOCHS = 150, 50  # Repaint section 4.2
+SHARE_ROUNDS = 3
+
+
+def num_stages(rounds: int) -> int:
+    """Items that `measure` yields, the result included."""
+    return rounds + SHARE_ROUNDS + 4  # warm-up, two peaks of memory, the result
+
+
+def measure(case: Case, rounds: int, steps: int, folder: Path) -> Iterator[dict[str, Any] | None]:
+    """Measure a case.
+
+    Args:
+        case: what is measured.
+        rounds: pairs of timings.
+        steps: batches of one timing, rounded up to whole patterns of the schedule.
+        folder: for files that go away.
+
+    Yields:
+        None after each stage, then the figures: plain values, ready for JSON.
+    """
+    arms = {repaint: build_arm(case, steps, repaint, folder) for repaint in (True, False)}
+    networks = count_networks(arms[True])
+    for arm in arms.values():  # warm-up
+        arm.train()
+    yield None
+    seconds: list[tuple[float, float]] = []
+    for _ in range(rounds):
+        seconds.append((arms[False].train(), arms[True].train()))
+        yield None
+    shares = []
+    for _ in range(SHARE_ROUNDS):
+        shares.append(time_parts(arms[True]))
+        yield None
+    figures = times(seconds, len(arms[True].run.loaders.train))
+    figures['skipped_updates'] = arms[True].skipped_updates
+    device = str(arms[True].device)
+    del arms
+    memory = {}
+    for name, repaint in (('plain', False), ('repaint', True)):
+        memory[name] = peak_memory_mib(case, steps, repaint, folder)
+        yield None
+    yield {
+        'model': case.model,
+        'img_size_px': case.img_size_px,
+        'batch_size': case.batch_size,
+        'variant': case.variant,
+        'options': list(case.options),
+        'data': case.data,
+        'device': device,
+        **figures,
+        'peak_memory_mib': {**memory, 'ratio': memory['repaint'] / memory['plain']},
+        'networks': networks,
+        'shares': {part: statistics.mean(each[part] for each in shares) for part in PARTS},
+    }
+
+
+def times(seconds: list[tuple[float, float]], steps: int) -> dict[str, Any]:
+    """Ratios and seconds a step from pairs of timings.
+
+    Args:
+        seconds: of plain training and of the repaint phase, neighbours in time.
+        steps: batches of a timing.
+
+    Returns:
+        'seconds_a_step' of both, 'ratios' of the pairs, their median 'ratio', and 'whole_run_ratio': 150 epochs of
+        repaint and 50 plain ones, against 200 plain ones.
+    """
+    ratios = [repaint / plain for plain, repaint in seconds]
+    ratio = statistics.median(ratios)
+    plain, repaint = (statistics.median(column) / steps for column in zip(*seconds, strict=True))
+    return {
+        'seconds_a_step': {'plain': plain, 'repaint': repaint},
+        'ratios': ratios,
+        'ratio': ratio,
+        'whole_run_ratio': (REPAINT_EPOCHS * ratio + PLAIN_EPOCHS) / (REPAINT_EPOCHS + PLAIN_EPOCHS),
+    }

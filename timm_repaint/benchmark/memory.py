@@ -1,0 +1,48 @@
+"""Peak memory of one kind of training, in a process of its own: what a process once had, its peak keeps."""
+
+import multiprocessing
+import resource
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+from timm_repaint.benchmark.arms import build_arm
+from timm_repaint.benchmark.cases import Case
+
+STATUS = Path('/proc/self/status')
+MIB = 2**20
+
+
+def peak_memory_mib(case: Case, steps: int, repaint: bool, folder: Path) -> float:
+    """Most memory that training takes: of the whole process on a CPU, of the allocator on another device.
+
+    Args:
+        case: what is measured.
+        steps: as in `build_arm`.
+        repaint: the repaint phase, or plain training.
+        folder: as in `build_arm`.
+    """
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        threads = torch.get_num_threads()
+        return process.submit(_train_and_look, case, steps, repaint, folder, threads).result()
+
+
+def _train_and_look(case: Case, steps: int, repaint: bool, folder: Path, threads: int) -> float:
+    torch.set_num_threads(threads)
+    arm = build_arm(case, steps, repaint, folder)
+    arm.train()
+    if arm.device.type == 'cpu':
+        return _process_peak_bytes() / MIB
+    return getattr(torch, arm.device.type).max_memory_allocated(arm.device) / MIB
+
+
+def _process_peak_bytes() -> int:
+    """The largest resident set that this process ever had."""
+    if STATUS.exists():  # getrusage would start from the parent's
+        lines = dict(line.split(':', 1) for line in STATUS.read_text().splitlines() if ':' in line)
+        return 1024 * int(lines['VmHWM'].split()[0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == 'darwin' else 1024 * peak

@@ -1,0 +1,172 @@
+"""Whose time it is: S, E+G, D, T, optimizer, data or the rest, in the forward and the backward pass.
+
+A forward pass belongs to the network that is called. A backward pass belongs to the network whose output has got its
+gradient last: the engine works from the last operation to the first, so it enters a network by its outputs and leaves
+it by its inputs.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from timm.utils import unwrap_model
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from timm_repaint.benchmark.arms import Arm, Batches
+from timm_repaint.engine.epoch import synchronize
+from timm_repaint.task import RepaintTask
+
+MASKS, PAINTER, JUDGE, TASK = 'S', 'E+G', 'D', 'T'
+OPTIMIZER, DATA, REST = 'optimizer', 'data', 'rest'
+PARTS = (MASKS, PAINTER, JUDGE, TASK, OPTIMIZER, DATA, REST)
+
+
+class Stopwatch:
+    """Adds up seconds by part; one part at a time.
+
+    Args:
+        device: is waited for at every change of part.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.part = REST
+        self.owners = WeakTensorKeyDictionary()  # outputs of networks, some of which are another's inputs
+        self.start = time.perf_counter()
+
+    def switch(self, part: str) -> str:
+        """From now on the time is `part`'s; returns whose it was."""
+        synchronize(self.device)
+        now, before = time.perf_counter(), self.part
+        self.seconds[before] += now - self.start
+        self.part, self.start = part, now
+        return before
+
+    @contextmanager
+    def during(self, part: str) -> Iterator[None]:
+        before = self.switch(part)
+        try:
+            yield
+        finally:
+            self.switch(before)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the time of each part, 0..1."""
+        total = sum(self.seconds.values())
+        return {part: self.seconds[part] / total for part in PARTS}
+
+
+def time_parts(arm: Arm) -> dict[str, float]:
+    """Train on the next batches of a timing; the share of the time of each part, 0..1."""
+    task, watch = arm.run.task, Stopwatch(arm.device)
+    networks: dict[str, nn.Module | None] = {TASK: task}
+    if isinstance(task, RepaintTask):
+        networks = {TASK: task.task, PAINTER: unwrap_model(task.repainter), JUDGE: task.discriminator}
+    optimizers = [arm.run.optimizer]
+    if isinstance(task, RepaintTask):
+        optimizers += [optimizer.adam for optimizer in task.optimizers.values()]
+    loader = arm.run.loaders.train
+    with ExitStack() as stack:
+        for part, network in networks.items():
+            if network is not None:
+                stack.enter_context(_watch_network(watch, part, network))
+        for optimizer in optimizers:
+            stack.enter_context(_watch_optimizer(watch, optimizer))
+        if isinstance(task, RepaintTask) and task.mask_source is not None:
+            stack.enter_context(_watch_masks(watch, task.mask_source))
+        arm.run.loaders.train = _WatchedBatches(watch, loader)
+        try:
+            arm.train()
+        finally:
+            arm.run.loaders.train = loader
+    watch.switch(REST)
+    return watch.shares
+
+
+class _WatchedBatches:
+    def __init__(self, watch: Stopwatch, batches: Batches) -> None:
+        self.watch, self.batches = watch, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.batches)
+        for _ in range(len(self)):
+            self.watch.switch(DATA)  # the backward pass before it may have left it at a network
+            batch = next(batches)
+            self.watch.switch(REST)
+            yield batch
+
+
+@contextmanager
+def _watch_network(watch: Stopwatch, part: str, network: nn.Module) -> Iterator[None]:
+    """Time spent in a network's forward pass, and in its backward pass."""
+    outer: list[str] = []
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        _on_gradient(watch, REST, inputs)
+        outer.append(watch.switch(part))
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        _on_gradient(watch, part, output)
+        watch.switch(outer.pop())
+
+    handles = [network.register_forward_pre_hook(enter), network.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _on_gradient(watch: Stopwatch, part: str, values: Any) -> None:
+    """When one of the tensors has got its gradient, time is `part`'s, unless it is another network's output."""
+
+    def switch(gradient: Tensor) -> None:
+        watch.switch(part)
+
+    for value in tree_leaves(values):
+        if isinstance(value, Tensor) and value.grad_fn is not None and value not in watch.owners:
+            value.register_hook(switch)
+            watch.owners[value] = part
+
+
+@contextmanager
+def _watch_optimizer(watch: Stopwatch, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Time spent in steps of an optimizer; what follows belongs to no network."""
+
+    def enter(*_: Any) -> None:
+        watch.switch(OPTIMIZER)
+
+    def leave(*_: Any) -> None:
+        watch.switch(REST)
+
+    handles = [optimizer.register_step_pre_hook(enter), optimizer.register_step_post_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _watch_masks(watch: Stopwatch, source: Any) -> Iterator[None]:
+    """Time spent in cutting masks on the device."""
+    labels: Callable[[Tensor], Tensor] = source.labels
+
+    def watched(image_pm1: Tensor) -> Tensor:
+        with watch.during(MASKS):
+            return labels(image_pm1)
+
+    source.labels = watched
+    try:
+        yield
+    finally:
+        del source.labels

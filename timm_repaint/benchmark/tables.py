@@ -1,0 +1,96 @@
+"""The benchmark's figures as Markdown."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from timm_repaint.benchmark.cases import DEFAULT
+from timm_repaint.benchmark.stopwatch import PARTS
+
+Figures = dict[str, Any]
+Row = Sequence[str]
+
+
+def make_tables(cases: Sequence[Figures]) -> str:
+    """All tables: cost, growth where there are several sizes or batches, shares of time, sizes of the networks."""
+    parts = ['## Cost of the repaint phase', cost_table(cases)]
+    growing = [case for case in cases if case['variant'] == DEFAULT]
+    if len({(case['img_size_px'], case['batch_size']) for case in growing}) > 1:
+        parts += ['## What the repaint part adds, by size', growth_table(growing)]
+    parts += ['## Share of the time of a repaint step, percent', share_table(cases)]
+    parts += ['## Networks: parameters and multiply-adds of an image, millions', network_table(cases)]
+    return '\n\n'.join(parts) + '\n'
+
+
+def cost_table(cases: Sequence[Figures]) -> str:
+    """Time and memory of both kinds of training, and the mean of the ratios where several models are comparable."""
+    header = (
+        *('model', 'px', 'batch', 'variant', 'plain s/step', 'repaint s/step', 'ratio (range)', 'whole run'),
+        *('plain MiB', 'repaint MiB', 'memory ratio'),
+    )
+    rows: list[Row] = []
+    for case in cases:
+        seconds, memory = case['seconds_a_step'], case['peak_memory_mib']
+        spread = f'{case["ratio"]:.2f} ({min(case["ratios"]):.2f}-{max(case["ratios"]):.2f})'
+        rows.append(
+            (
+                *_names(case),
+                *(f'{seconds[name]:.3f}' for name in ('plain', 'repaint')),
+                *(spread, f'{case["whole_run_ratio"]:.2f}'),
+                *(f'{memory[name]:.0f}' for name in ('plain', 'repaint')),
+                f'{memory["ratio"]:.2f}',
+            )
+        )
+    rows += [_mean_row(group) for group in _groups(cases) if len(group) > 1]
+    return _table(header, rows)
+
+
+def _groups(cases: Sequence[Figures]) -> list[list[Figures]]:
+    """Cases that differ in the model alone."""
+    groups: dict[Row, list[Figures]] = {}
+    for case in cases:
+        groups.setdefault(_names(case)[1:], []).append(case)
+    return list(groups.values())
+
+
+def _mean_row(group: Sequence[Figures]) -> Row:
+    ratio = statistics.mean(case['ratio'] for case in group)
+    whole = statistics.mean(case['whole_run_ratio'] for case in group)
+    memory = statistics.mean(case['peak_memory_mib']['ratio'] for case in group)
+    return ('mean', *_names(group[0])[1:], '', '', f'{ratio:.2f}', f'{whole:.2f}', '', '', f'{memory:.2f}')
+
+
+def growth_table(cases: Sequence[Figures]) -> str:
+    """Time and memory that the repaint phase adds, in all and a million pixels: linear growth keeps the latter."""
+    header = ('model', 'px', 'batch', 'added s/step', 'added s a Mpx', 'added MiB', 'added MiB a Mpx')
+    rows = []
+    for case in sorted(cases, key=lambda c: (c['model'], c['img_size_px'], c['batch_size'])):
+        seconds, memory = case['seconds_a_step'], case['peak_memory_mib']
+        added_s, added_mib = seconds['repaint'] - seconds['plain'], memory['repaint'] - memory['plain']
+        mpx = case['img_size_px'] ** 2 * case['batch_size'] / 1e6
+        figures = (f'{added_s:.3f}', f'{added_s / mpx:.3f}', f'{added_mib:.0f}', f'{added_mib / mpx:.0f}')
+        rows.append((*_names(case)[:3], *figures))
+    return _table(header, rows)
+
+
+def share_table(cases: Sequence[Figures]) -> str:
+    rows = [(*_names(case), *(f'{100 * case["shares"][part]:.1f}' for part in PARTS)) for case in cases]
+    return _table(('model', 'px', 'batch', 'variant', *PARTS), rows)
+
+
+def network_table(cases: Sequence[Figures]) -> str:
+    rows = [
+        (*_names(case), name, f'{size["parameters"] / 1e6:.3f}', f'{size["multiply_adds"] / 1e6:.1f}')
+        for case in cases
+        for name, size in case['networks'].items()
+    ]
+    return _table(('model', 'px', 'batch', 'variant', 'network', 'parameters', 'multiply-adds'), rows)
+
+
+def _names(case: Figures) -> Row:
+    return case['model'], str(case['img_size_px']), str(case['batch_size']), case['variant']
+
+
+def _table(header: Row, rows: Sequence[Row]) -> str:
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
