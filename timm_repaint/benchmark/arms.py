@@ -58,7 +58,7 @@ class Arm:
     def __init__(self, args: argparse.Namespace, steps: int, in_memory: bool) -> None:
         with tempfile.TemporaryDirectory() as folder:  # the engine writes the options into the run's folder
             args = with_values(args, output=folder, experiment='benchmark')
-            run = prepare(args, '', FUNCTIONS)
+            run = prepare(args, '', FUNCTIONS, exact_resume=False)
         assert run is not None
         run.output.saver = None
         run.loaders.train = Batches(run.loaders.train, steps, in_memory)
