@@ -133,13 +133,13 @@ def train_on(photographs, output, *options):
 
 def watched_samples(monkeypatch):
     """The fixed images of the runs that follow."""
-    seen, load = [], watch_module.fixed_images
+    seen, load = [], RepaintWatch.fixed_images
 
-    def keeping(run):
-        seen.append(load(run))
+    def keeping(watch, run):
+        seen.append(load(watch, run))
         return seen[-1]
 
-    monkeypatch.setattr(watch_module, 'fixed_images', keeping)
+    monkeypatch.setattr(RepaintWatch, 'fixed_images', keeping)
     return seen
 
 

@@ -98,9 +98,10 @@ def class_samples(count=24):
     return samples
 
 
-def nearest_colour(image_pm1):
-    """A classifier by the mean colour: logits [B, 3]."""
-    return -(image_pm1.mean(dim=(2, 3))[:, None] - COLOURS_PM1).square().sum(dim=2)
+def nearest_colour(shown_pm1):
+    """Where a classifier by the mean colour is right about `class_samples`, [N] bool."""
+    logits = -(shown_pm1.mean(dim=(2, 3))[:, None] - COLOURS_PM1).square().sum(dim=2)
+    return logits.argmax(dim=1) == torch.tensor(class_samples(len(shown_pm1)).targets)
 
 
 def test_a_generator_that_paints_the_class_raises_the_alarm():

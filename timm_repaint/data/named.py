@@ -5,6 +5,7 @@ import multiprocessing
 from typing import Any
 
 from timm.data import ImageDataset
+from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import Dataset
 
 _logger = logging.getLogger('train')
@@ -28,6 +29,12 @@ class NamedImages(Dataset):
     @property
     def skipped(self) -> int:
         return self._skipped.value
+
+    @property
+    def image_root(self) -> str | None:
+        """Folder of a data set whose images are files of their own; None for archives."""
+        reader = self.dataset.reader
+        return reader.root if isinstance(reader, ReaderImageFolder) else None
 
     @property
     def transform(self) -> Any:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.scheduled_sampler import ScheduledTransformDataset
 from torch.utils.data import Dataset
 
@@ -78,7 +77,7 @@ def known_classes(moved: np.ndarray) -> np.ndarray:
 
 def has_files(dataset: Any) -> bool:
     """Whether a data set's images are files of their own, so that masks can lie beside them in a like tree."""
-    return isinstance(dataset, NamedImages) and isinstance(dataset.reader, ReaderImageFolder)
+    return getattr(dataset, 'image_root', None) is not None
 
 
 class StoredMaskImages(Dataset):

@@ -43,7 +43,7 @@ def find_image_root(args: argparse.Namespace, dataset: Any) -> str:
         UsageError: if the first training image has its mask in neither place.
     """
     first = dataset.filename(0, absolute=True)
-    roots = [str(args.data_dir or args.data), dataset.reader.root]
+    roots = [str(args.data_dir or args.data), dataset.image_root]
     wanted = [os.path.join(args.mask_dir, mask_name(os.path.relpath(first, root))) for root in roots]
     for root, path in zip(roots, wanted, strict=True):
         if os.path.isfile(path):

@@ -157,13 +157,13 @@ def build_after_repaint(args: argparse.Namespace, mixup_fn: Mixup | None, device
     return after_repaint
 
 
-def finish_repaint_phase(run: 'Run', completed_epochs: int) -> None:
+def finish_repaint_phase(run: 'Run', completed_epochs: int, fine_tune_command: str) -> None:
     """Say how to go on when all of the phase is done: the fine-tune phase on the original images."""
     done = completed_epochs >= resolve_repaint_epochs(run.args)
     if not done or run.output.folder is None or run.stop_epoch >= run.num_epochs:
         return
     print(
         f'Repaint phase done: epochs 0 to {run.stop_epoch - 1} of {run.num_epochs}. Fine-tune on the originals with\n'
-        f'    python fine_tune.py {shlex.quote(run.output.folder)}',
+        f'    {fine_tune_command} {shlex.quote(run.output.folder)}',
         flush=True,
     )

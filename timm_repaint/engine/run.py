@@ -34,11 +34,30 @@ _logger = logging.getLogger('train')
 
 @dataclass(frozen=True)
 class Functions:
-    """The functions that `train.py` names at module level, so that a wrapper which replaces them there is heard."""
+    """What differs between tasks: the stages that are not the same for classifiers and detectors.
+
+    Attributes:
+        create_model: The first three are those that `train.py` names at module level, so that a wrapper which replaces
+            them there is heard.
+        train_one_epoch: One epoch of plain training.
+        validate: Metrics on the validation split.
+        build_model: (args, create_model) -> T, which says its `num_classes`.
+        resolve_data: (args, T) -> timm's data configuration.
+        build_loaders: See `engine/data.py`.
+        build_task: (T, args, device, dtype) -> T with its loss.
+        watch: Makes what looks at the repaints after each epoch.
+        fine_tune_command: What the user types, ahead of the run's folder, for the second phase.
+    """
 
     create_model: Callable[..., nn.Module]
     train_one_epoch: Callable[..., OrderedDict[str, float]]
     validate: Callable[..., OrderedDict[str, float]]
+    build_model: Callable[..., Any] = build_model
+    resolve_data: Callable[..., dict[str, Any]] = resolve_data
+    build_loaders: Callable[..., Loaders] = build_loaders
+    build_task: Callable[..., TrainingTask] = build_task
+    watch: Callable[[], RepaintWatch] = RepaintWatch
+    fine_tune_command: str = 'python fine_tune.py'
 
 
 @dataclass
@@ -99,7 +118,8 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
                 torch.distributed.destroy_process_group()
     run.output.close(results, run.metric, run.decreasing_metric)
     if isinstance(run.task, RepaintTask):
-        finish_repaint_phase(run, results[-1]['epoch'] + 1 if results else run.start_epoch)
+        completed = results[-1]['epoch'] + 1 if results else run.start_epoch
+        finish_repaint_phase(run, completed, functions.fine_tune_command)
     return 0
 
 
@@ -108,13 +128,15 @@ def prepare(args: argparse.Namespace, args_text: str, functions: Functions, exac
     device = setup_device(args)
     precision = resolve_precision(args, device)
     checkpoint = resume_path(args)
-    model = build_model(args, functions.create_model)
-    data_config = resolve_data(args, model)
+    model = functions.build_model(args, functions.create_model)
+    data_config = functions.resolve_data(args, model)
     num_classes = model.num_classes if args.num_classes is None else args.num_classes
     args = with_values(args, num_classes=num_classes, lr=resolve_lr(args))
     model = place_model(model, args, device, precision.model_dtype)
-    loaders = build_loaders(args, data_config, model, device, precision.model_dtype, fresh_workers=exact_resume)
-    task = build_task(model, args, device, precision.model_dtype)
+    loaders = functions.build_loaders(
+        args, data_config, model, device, precision.model_dtype, fresh_workers=exact_resume
+    )
+    task = functions.build_task(model, args, device, precision.model_dtype)
     optimizer = build_optimizer(task, args, args.lr)
     if args.repaint:
         task = build_repaint_task(task, args, data_config, device, loaders)
@@ -122,9 +144,8 @@ def prepare(args: argparse.Namespace, args_text: str, functions: Functions, exac
     resume_epoch = resume(task, checkpoint, optimizer, precision, args)
     wrap_task(task, args, device)
     output = RunOutput(args, data_config['input_size'][-1])
-    run = Run(
-        args, device, precision, data_config, loaders, task, optimizer, None, output, resume_epoch, 0, 0, exact_resume
-    )
+    run = Run(args, device, precision, data_config, loaders, task, optimizer, None, output, resume_epoch, 0, 0)
+    run.exact_resume, run.watch = exact_resume, functions.watch()
     schedule(run)
     if args.resume == 'auto' and checkpoint and run.start_epoch >= run.stop_epoch:
         _logger.info('%s is finished: %d of %d epochs done.', output.folder, run.start_epoch, run.stop_epoch)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from timm import utils
 from timm.utils import unwrap_model
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from timm_repaint.data.samples import Samples, fixed_samples, to_u8
@@ -79,7 +79,7 @@ class RepaintWatch:
             return {}
         assert isinstance(run.task, RepaintTask)
         if self.images is None:
-            self.images = fixed_images(run)
+            self.images = self.fixed_images(run)
         interval, completed = run.args.repaint_gallery_interval, epoch + 1
         at_interval = bool(interval) and completed % interval == 0
         repainter, batch_size = unwrap_model(run.task.repainter), run.args.batch_size
@@ -87,13 +87,12 @@ class RepaintWatch:
             measures = measure_repaints(repainter, self.images.train, own_draws(run), batch_size)
             if run.output.folder and (at_interval or completed == run.stop_epoch):
                 copies = repaint_copies(repainter, self.images.gallery, GALLERY_COPIES, own_draws(run), batch_size)
-                repaints_u8 = [[to_u8(image_pm1) for image_pm1 in repaints_pm1] for repaints_pm1 in copies]
                 path = os.path.join(run.output.folder, f'gallery-{epoch}.png')
-                save_gallery(path, self.images.gallery.images_u8, self.images.gallery.labels, repaints_u8)
+                self.save_gallery(path, self.images.gallery, copies)
         leak = Leak(*[math.nan] * 4)
         # The phase's end, not `--stop-epoch`: a run in two parts has the same figures as one in one.
         if self.images.unseen is not None and (at_interval or completed == resolve_repaint_epochs(run.args)):
-            leak = find_leak(run, self.images.unseen)
+            leak = self.find_leak(run, self.images.unseen)
         if isinstance(repainter, Repainter):  # other painters have nothing that could go wrong
             diversity = measures['diversity'] if repainter.temperature else math.nan  # at 0 it is 0 on purpose
             self.alarms.update(find_alarms(discriminator_loss, diversity, leak, run.task.settings))
@@ -101,40 +100,61 @@ class RepaintWatch:
         skipped = sum(optimizer.skipped for optimizer in run.task.optimizers.values())
         return {**measures, **leaks, 'skipped_updates': float(skipped)}
 
+    def fixed_images(self, run: 'Run') -> FixedImages:
+        """Load the images that all epochs are measured on."""
+        assert run.loaders.masks is not None
+        gallery, train = (
+            fixed_samples(run.loaders.dataset_train, run.loaders.masks, run.data_config, count)
+            for count in (GALLERY_COLUMNS, measured_images(run))
+        )
+        return FixedImages(gallery, train, unseen_images(run))
+
+    def find_leak(self, run: 'Run', unseen: Samples) -> Leak:
+        """The leak probe with the run's T in its own number formats."""
+        task = run.task
+        assert isinstance(task, RepaintTask)
+        target = torch.tensor(unseen.targets, device=run.device)
+        model = eval_model(run)
+
+        def find_hits(shown_pm1: Tensor) -> Tensor:
+            logits = [predict(run, model, image_pm1) for image_pm1 in shown_pm1.split(run.args.batch_size)]
+            return torch.cat(logits).argmax(dim=1) == target
+
+        repainter = unwrap_model(task.repainter)
+        with evaluating(repainter, model):
+            return probe_leak(repainter, find_hits, unseen, own_draws(run), run.args.batch_size)
+
+    def save_gallery(self, path: str, samples: Samples, repaints_pm1: list[Tensor]) -> None:
+        """Draw samples, masks and repaints, `copies` times [N, 3, H, W] in [-1, 1]."""
+        repaints_u8 = [[to_u8(image_pm1) for image_pm1 in copy_pm1] for copy_pm1 in repaints_pm1]
+        save_gallery(path, samples.images_u8, samples.labels, repaints_u8)
+
 
 def own_draws(run: 'Run') -> torch.Generator:
     """Random numbers that are not training's, the same in every epoch."""
     return torch.Generator(run.device).manual_seed(run.args.seed)
 
 
-def find_leak(run: 'Run', unseen: Samples) -> Leak:
-    """The leak probe with the run's T in its own number formats."""
-    task = run.task
-    assert isinstance(task, RepaintTask)
-    repainter, eval_model = unwrap_model(task.repainter), task.get_eval_model()
-    assert eval_model is not None
-    model = unwrap_model(eval_model)  # the wrapper of several processes would wait for the others
-
-    def predict(image_pm1: Tensor) -> Tensor:
-        image_norm = task.to_norm(image_pm1, run.precision.model_dtype or torch.float32)
-        with run.precision.autocast():
-            return model(image_norm)
-
-    with evaluating(repainter, model):
-        return probe_leak(repainter, predict, unseen, own_draws(run), run.args.batch_size)
+def eval_model(run: 'Run') -> nn.Module:
+    """T without wrappers: that of several processes would wait for the others."""
+    model = run.task.get_eval_model()
+    assert model is not None
+    return unwrap_model(model)
 
 
-def fixed_images(run: 'Run') -> FixedImages:
-    """Load the images that all epochs are measured on."""
+def predict(run: 'Run', model: nn.Module, image_pm1: Tensor) -> Any:
+    """T's output for images [B, 3, H, W] in [-1, 1], in the run's number formats."""
+    assert isinstance(run.task, RepaintTask)
+    image_norm = run.task.to_norm(image_pm1, run.precision.model_dtype or torch.float32)
+    with run.precision.autocast():
+        return model(image_norm)
+
+
+def measured_images(run: 'Run') -> int:
+    """How many training images are repainted after each epoch."""
     least, most = MEASURED_IMAGES
     images_per_epoch = run.loaders.batches_per_epoch * run.args.batch_size
-    measured = min(most, max(least, int(MEASURED_SHARE * images_per_epoch)))
-    assert run.loaders.masks is not None
-    gallery, train = (
-        fixed_samples(run.loaders.dataset_train, run.loaders.masks, run.data_config, count)
-        for count in (GALLERY_COLUMNS, measured)
-    )
-    return FixedImages(gallery, train, unseen_images(run))
+    return min(most, max(least, int(MEASURED_SHARE * images_per_epoch)))
 
 
 def unseen_images(run: 'Run') -> Samples | None:

@@ -7,7 +7,7 @@ import torch
 import yaml
 from timm.models import create_model
 
-from timm_repaint.data.samples import fixed_samples, to_u8
+from timm_repaint.data.samples import fixed_samples
 from timm_repaint.engine.checkpoint import resume
 from timm_repaint.engine.criterion import build_task
 from timm_repaint.engine.data import build_loaders
@@ -16,10 +16,9 @@ from timm_repaint.engine.output import RunOutput
 from timm_repaint.engine.repaint import build_repaint_task
 from timm_repaint.engine.run import Run, with_values
 from timm_repaint.engine.setup import build_model, place_model, resolve_data, resolve_precision, setup_device
-from timm_repaint.engine.watch import find_leak, own_draws, unseen_images
+from timm_repaint.engine.watch import own_draws, unseen_images
 from timm_repaint.errors import UsageError
 from timm_repaint.options.parser import build_parser
-from timm_repaint.report.gallery import save_gallery
 from timm_repaint.report.probe import Leak, evaluating, repaint_copies
 from timm_repaint.task import RepaintTask
 
@@ -76,8 +75,7 @@ def report_gallery(folder: Path, output: Path, device: str, images: int, copies:
     repainter = run.task.repainter
     with evaluating(repainter):
         repaints = repaint_copies(repainter, samples, copies, own_draws(run), run.args.batch_size)
-    repaints_u8 = [[to_u8(image_pm1) for image_pm1 in row] for row in repaints]
-    save_gallery(output, samples.images_u8, samples.labels, repaints_u8)
+    run.watch.save_gallery(str(output), samples, repaints)
     print(output)
 
 
@@ -91,7 +89,7 @@ def report_leak(folder: Path, device: str) -> Leak:
     unseen = unseen_images(run)
     if unseen is None:
         raise UsageError(f'{folder}: no validation images with masks; the probe needs images that T never saw')
-    leak = find_leak(run, unseen)
+    leak = run.watch.find_leak(run, unseen)
     print(f'top-1 on {len(unseen.targets)} validation images: {leak.original:.1f} %')
     print(f'on their repaints: {leak.repaint:.1f} % (chance explains a gain of {leak.chance:.1f} points)')
     print(f'on repaints with the latents of other images: {leak.swapped:.1f} %')

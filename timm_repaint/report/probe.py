@@ -123,7 +123,7 @@ def _segment_statistics(image_pm1: Tensor, segments: Tensor, sizes: Tensor) -> t
 
 def probe_leak(
     repainter: nn.Module,
-    predict: Callable[[Tensor], Tensor],
+    find_hits: Callable[[Tensor], Tensor],
     samples: Samples,
     draws: torch.Generator,
     batch_size: int,
@@ -136,22 +136,18 @@ def probe_leak(
 
     Args:
         repainter: E and G; for painters without latents 'swapped' is nan.
-        predict: T: image_pm1 [B, 3, H, W] -> logits [B, K].
-        samples: Images with their classes.
+        find_hits: Where T is right: the samples or repaints of them, [N, 3, H, W] in [-1, 1] -> [M] bool, a value an
+            image for a classifier, a value an object for a detector.
+        samples: Images that T never saw.
         draws: Source of the random numbers, on the device of the networks.
         batch_size: Images that are looked at together.
     """
     image_pm1, labels = samples.images_pm1.to(draws.device), samples.label_tensor.to(draws.device)
-    target = torch.tensor(samples.targets, device=draws.device)
     (repaint_pm1,) = repaint_copies(repainter, samples, 1, draws, batch_size)
-
-    def hits(shown_pm1: Tensor) -> Tensor:
-        return torch.cat([predict(images).argmax(dim=1) for images in shown_pm1.split(batch_size)]) == target
-
-    original, repaint = hits(image_pm1), hits(repaint_pm1)  # [N] bool
+    original, repaint = find_hits(image_pm1), find_hits(repaint_pm1)  # [M] bool
     swapped = math.nan
     if isinstance(repainter, Repainter):
-        swapped = percent(hits(repaint_swapped(repainter, image_pm1, labels, draws, batch_size)))
+        swapped = percent(find_hits(repaint_swapped(repainter, image_pm1, labels, draws, batch_size)))
     return Leak(percent(original), percent(repaint), swapped, chance_gain(original, repaint))
 
 

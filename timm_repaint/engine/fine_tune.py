@@ -1,0 +1,120 @@
+"""The options of the fine-tune phase: those of a `--repaint` run, set up to go on from its last checkpoint."""
+
+import argparse
+import logging
+import os
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from timm.utils import load_checkpoint_metadata
+
+from timm_repaint.options import build_config_parser, is_repaint_option, resolve_repaint_epochs
+from timm_repaint.options import parse_args as parse_options
+from timm_repaint.task_state import unreadable
+
+_logger = logging.getLogger('train')
+FOLDER = 'fine_tune'
+CHECKPOINT = 'last.pth.tar'
+# What belongs to the repaint phase alone. T goes on with its optimizer's state and its place in the schedule.
+FINE_TUNE_OPTIONS = {
+    'repaint': False,
+    'resume': '',
+    'start_epoch': None,
+    'stop_epoch': None,
+    'initial_checkpoint': '',
+    'pretrained': False,
+    'config': '',
+}
+# The optimizer's saved state holds these values too: it would overrule what the command line says.
+OPTIMIZER_OPTIONS = (
+    'opt',
+    'opt_eps',
+    'opt_betas',
+    'opt_kwargs',
+    'momentum',
+    'weight_decay',
+    'layer_decay',
+    'layer_decay_min_scale',
+    'layer_decay_no_opt_scale',
+    'lr',
+    'lr_base',
+    'lr_base_size',
+    'lr_base_scale',
+)
+
+
+def parse_args(
+    parser: argparse.ArgumentParser, train_command: Sequence[str], argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, str]:
+    """The run's options with those of the command line on top, set up for the fine-tune phase.
+
+    Stops with the parser's error if the folder has no checkpoint, is no repaint run, or its repaint phase is not done.
+
+    Args:
+        parser: The script's, with RUN_DIR; gets the run's options as defaults.
+        train_command: What starts the script of the repaint phase, for advice.
+        argv: The command line; None: that of the process.
+    """
+    run_dir = parser.parse_args(argv).run_dir
+    run_options = read_options(run_dir, parser)
+    kept = {name: value for name, value in run_options.items() if not is_repaint_option(name)}
+    parser.set_defaults(**{**kept, **FINE_TUNE_OPTIONS, 'output': run_dir, 'experiment': FOLDER})
+    args, _ = parse_options(parser, build_config_parser(), argv)
+    own_checkpoint = os.path.join(run_dir, FOLDER, CHECKPOINT)
+    if not args.resume or (args.resume == 'auto' and not os.path.isfile(own_checkpoint)):
+        args.resume = os.path.join(run_dir, CHECKPOINT)
+        check_phase(args, argparse.Namespace(**run_options), parser, train_command)
+        args.no_resume_opt |= optimizer_differs(args, run_options)
+    del args.run_dir
+    return args, yaml.safe_dump(vars(args), default_flow_style=False)
+
+
+def optimizer_differs(args: argparse.Namespace, run_options: dict[str, Any]) -> bool:
+    """Whether an option of the optimizer is another one than in the run; then the optimizer starts afresh."""
+    changed = [name for name in OPTIMIZER_OPTIONS if getattr(args, name) != run_options.get(name)]
+    if changed:
+        _logger.info('The optimizer starts afresh, with another %s than the repaint phase.', ', '.join(changed))
+    return bool(changed)
+
+
+def read_options(run_dir: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """The options of a repaint run from its `args.yaml`."""
+    path = os.path.join(run_dir, 'args.yaml')
+    if not os.path.isfile(path):
+        parser.error(f'{path} does not exist: RUN_DIR is the output folder of a run with --repaint')
+    with open(path) as file:
+        options = yaml.safe_load(file)
+    if not isinstance(options, dict) or not options.get('repaint'):
+        parser.error(f'{run_dir} is a run without --repaint: there is no repaint phase to fine-tune after')
+    return options
+
+
+def check_phase(
+    args: argparse.Namespace,
+    run_args: argparse.Namespace,
+    parser: argparse.ArgumentParser,
+    train_command: Sequence[str],
+) -> None:
+    """Stop if the run has no checkpoint, its repaint phase is not complete, or nothing is left to do after it."""
+    checkpoint = args.resume
+    if not os.path.isfile(checkpoint):
+        parser.error(f'{checkpoint} does not exist: the run has no checkpoint yet')
+    try:
+        done = load_checkpoint_metadata(checkpoint)['epoch'] + 1
+    except RuntimeError as error:
+        raise unreadable(checkpoint, error.__cause__ if isinstance(error.__cause__, Exception) else error) from error
+    wanted = resolve_repaint_epochs(run_args)
+    warmup = args.warmup_epochs if args.warmup_prefix else 0
+    if done >= args.epochs + args.cooldown_epochs + warmup:
+        parser.error(f'nothing is left to fine-tune: all {done} epochs were repaint epochs; give more --epochs')
+    if done < wanted:
+        output, experiment = os.path.split(os.path.dirname(os.path.abspath(checkpoint)))
+        options = os.path.join(output, experiment, 'args.yaml')
+        command = [*train_command, '-c', options, '--output', output, '--experiment', experiment]
+        command += ['--resume', 'auto', *(['--stop-epoch', str(wanted)] if run_args.stop_epoch else [])]
+        parser.error(
+            f'{checkpoint} is at epoch {done} of the {wanted} of its repaint phase; finish it first: '
+            f'{shlex.join(command)}'
+        )
