@@ -88,12 +88,32 @@ OUTLINES = {
 }
 
 
-def _draw_outline(corners: np.ndarray, image_size: int) -> np.ndarray:
+def draw_outline(corners: np.ndarray, image_size: int) -> np.ndarray:
     """Coverage of each pixel by the polygon (corners in shares of the picture), [S, S] float32 in [0, 1]."""
     large = Image.new('L', (image_size * OUTLINE_OVERSAMPLING,) * 2)
     points = [tuple(corner) for corner in (corners * large.width).tolist()]
     ImageDraw.Draw(large).polygon(points, fill=255)
     return np.asarray(large.reduce(OUTLINE_OVERSAMPLING), dtype=np.float32) / 255
+
+
+def place_outline(outline: np.ndarray, area_share: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """Random size, rotation and position; the shape stays inside the picture.
+
+    Args:
+        outline: corners of a shape of area 1, [N, 2].
+        area_share: least and greatest area, in shares of the picture.
+        rng: source of the random numbers.
+
+    Returns:
+        Corners in shares of the picture, [N, 2].
+    """
+    angle = math.radians(rng.uniform(-MAX_ROTATION_DEG, MAX_ROTATION_DEG))
+    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    corners = outline @ rotation.T * math.sqrt(rng.uniform(*area_share))
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    corners *= min(1.0, 0.96 / float((high - low).max()))
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return corners - low + rng.random(2) * (1 - (high - low))
 
 
 # Textures: (u, v) in periods, generator -> share of the second colour in [0, 1] ---------------------------------------
@@ -176,7 +196,7 @@ TEXTURES = (  # texture k belongs to CLASSES[k]
 )
 
 
-def _draw_texture(texture: Texture, image_size: int, rng: np.random.Generator) -> np.ndarray:
+def draw_texture(texture: Texture, image_size: int, rng: np.random.Generator) -> np.ndarray:
     """One variation of a texture, [S, S, 3] float32 in 0 to 255."""
     side = image_size * TEXTURE_OVERSAMPLING
     period = side / rng.uniform(6.5, 9.5)
@@ -262,20 +282,9 @@ class ShapesDataset(Dataset):
 
     def _draw(self, index: int) -> Image.Image:
         texture, background, rng = self._choose_textures(index)
-        inside = _draw_texture(TEXTURES[texture], self.image_size, rng)  # [S, S, 3]
-        outside = _draw_texture(TEXTURES[background], self.image_size, rng)  # [S, S, 3]
-        corners = self._place(OUTLINES[CLASSES[self.target(index)]], rng)
-        coverage = _draw_outline(corners, self.image_size)[..., None]  # [S, S, 1]
+        inside = draw_texture(TEXTURES[texture], self.image_size, rng)  # [S, S, 3]
+        outside = draw_texture(TEXTURES[background], self.image_size, rng)  # [S, S, 3]
+        corners = place_outline(OUTLINES[CLASSES[self.target(index)]], AREA_SHARE, rng)
+        coverage = draw_outline(corners, self.image_size)[..., None]  # [S, S, 1]
         pixels = outside + coverage * (inside - outside)
         return Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
-
-    @staticmethod
-    def _place(outline: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Random size, rotation and position; the shape stays inside the picture. Corners in shares of the picture."""
-        angle = math.radians(rng.uniform(-MAX_ROTATION_DEG, MAX_ROTATION_DEG))
-        rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        corners = outline @ rotation.T * math.sqrt(rng.uniform(*AREA_SHARE))
-        low, high = corners.min(axis=0), corners.max(axis=0)
-        corners *= min(1.0, 0.96 / float((high - low).max()))
-        low, high = corners.min(axis=0), corners.max(axis=0)
-        return corners - low + rng.random(2) * (1 - (high - low))

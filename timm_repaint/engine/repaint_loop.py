@@ -6,6 +6,7 @@ those.
 """
 
 import argparse
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -64,7 +65,8 @@ class RepaintMeters:
     def text(self, args: argparse.Namespace, device: torch.device) -> str:
         means = self.means(args, device)
         shown = ('loss', 'd_loss', 'g_gan', 'g_feat', 'g_task', 'hits_repaint', 'hits_original')
-        return '  '.join(f'{name}: {means[name]:#.3g}' for name in shown)
+        # Distillation and detection have no hits, a painter without a network no D.
+        return '  '.join(f'{name}: {means[name]:#.3g}' for name in shown if not math.isnan(means[name]))
 
 
 def repaint_one_epoch(

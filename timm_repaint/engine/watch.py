@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from timm_repaint.data.samples import Samples, fixed_samples, to_u8
+from timm_repaint.data.stored import StoredMaskImages
 from timm_repaint.engine.data import build_dataset
 from timm_repaint.engine.masks import with_stored_masks
 from timm_repaint.errors import UsageError
@@ -35,7 +36,6 @@ GALLERY_COLUMNS = 8
 GALLERY_COPIES = 3
 MEASURED_IMAGES = (8, 64)  # at least and at most
 MEASURED_SHARE = 1 / 32  # of an epoch's images, so that measuring takes a few percent of its time
-UNSEEN_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,12 @@ class RepaintWatch:
     """Looks at repaints of the same images after each epoch, on the primary process alone: no process waits in it.
 
     Random numbers are its own, so training goes on as if nobody had looked.
+
+    Attributes:
+        unseen_count: Validation images for the leak probe.
     """
+
+    unseen_count = 256
 
     def __init__(self) -> None:
         self.images: FixedImages | None = None
@@ -102,12 +107,39 @@ class RepaintWatch:
 
     def fixed_images(self, run: 'Run') -> FixedImages:
         """Load the images that all epochs are measured on."""
-        assert run.loaders.masks is not None
-        gallery, train = (
-            fixed_samples(run.loaders.dataset_train, run.loaders.masks, run.data_config, count)
-            for count in (GALLERY_COLUMNS, measured_images(run))
-        )
-        return FixedImages(gallery, train, unseen_images(run))
+        dataset, masks = run.loaders.dataset_train, run.loaders.masks
+        gallery, train = (self.pick(run, dataset, masks, count) for count in (GALLERY_COLUMNS, measured_images(run)))
+        return FixedImages(gallery, train, self.unseen_images(run))
+
+    def unseen_images(self, run: 'Run') -> Samples | None:
+        """Validation images and their masks: stored ones, or made here by the run's own source.
+
+        None without a validation split, for a stream (a second reader here could disturb the loader's), and where masks
+        are stored ones of the training images alone; only Felzenszwalb's are made anew, as the cache would hold them.
+        """
+        dataset = self.validation_images(run) if run.args.val_split else None
+        if dataset is None or isinstance(dataset, IterableDataset):
+            return None
+        sources: list[Any] = [run.loaders.masks]
+        if isinstance(run.loaders.masks, CachedMasks) and run.loaders.masks.manifest.source == 'fh':
+            sources.append(FreshMasks(run.loaders.masks))
+        for masks in sources:
+            try:
+                return self.pick(run, dataset, masks, self.unseen_count)
+            except UsageError as error:
+                reason = error
+        _logger.info('No leak probe, the validation images have no masks: %s', reason)
+        return None
+
+    def validation_images(self, run: 'Run') -> Any:
+        """A data set of validation images."""
+        return build_dataset(run.args, run.args.val_split, run.data_config, is_training=False)
+
+    def pick(self, run: 'Run', dataset: Any, masks: Any, count: int) -> Samples:
+        """`count` images of a data set with their label maps, the same at every call."""
+        if not isinstance(dataset, StoredMaskImages):
+            dataset = with_stored_masks(dataset, masks)
+        return fixed_samples(dataset, masks, run.data_config, count)
 
     def find_leak(self, run: 'Run', unseen: Samples) -> Leak:
         """The leak probe with the run's T in its own number formats."""
@@ -155,29 +187,6 @@ def measured_images(run: 'Run') -> int:
     least, most = MEASURED_IMAGES
     images_per_epoch = run.loaders.batches_per_epoch * run.args.batch_size
     return min(most, max(least, int(MEASURED_SHARE * images_per_epoch)))
-
-
-def unseen_images(run: 'Run') -> Samples | None:
-    """Validation images and their masks: stored ones, or made here by the run's own source.
-
-    None without a validation split, for a stream (a second reader here could disturb the loader's), and where masks are
-    stored ones of the training images alone; only Felzenszwalb's are made anew, as the cache would hold them.
-    """
-    if not run.args.val_split:
-        return None
-    dataset = build_dataset(run.args, run.args.val_split, run.data_config, is_training=False)
-    if isinstance(dataset, IterableDataset):
-        return None
-    sources: list[Any] = [run.loaders.masks]
-    if isinstance(run.loaders.masks, CachedMasks) and run.loaders.masks.manifest.source == 'fh':
-        sources.append(FreshMasks(run.loaders.masks))
-    for masks in sources:
-        try:
-            return fixed_samples(with_stored_masks(dataset, masks), masks, run.data_config, UNSEEN_IMAGES)
-        except UsageError as error:
-            reason = error
-    _logger.info('No leak probe, the validation images have no masks: %s', reason)
-    return None
 
 
 class FreshMasks(CachedMasks):

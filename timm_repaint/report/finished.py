@@ -7,7 +7,6 @@ import torch
 import yaml
 from timm.models import create_model
 
-from timm_repaint.data.samples import fixed_samples
 from timm_repaint.engine.checkpoint import resume
 from timm_repaint.engine.criterion import build_task
 from timm_repaint.engine.data import build_loaders
@@ -16,7 +15,7 @@ from timm_repaint.engine.output import RunOutput
 from timm_repaint.engine.repaint import build_repaint_task
 from timm_repaint.engine.run import Run, with_values
 from timm_repaint.engine.setup import build_model, place_model, resolve_data, resolve_precision, setup_device
-from timm_repaint.engine.watch import own_draws, unseen_images
+from timm_repaint.engine.watch import own_draws
 from timm_repaint.errors import UsageError
 from timm_repaint.options.parser import build_parser
 from timm_repaint.report.probe import Leak, evaluating, repaint_copies
@@ -71,7 +70,7 @@ def report_gallery(folder: Path, output: Path, device: str, images: int, copies:
     """
     run = load_run(folder, device)
     assert isinstance(run.task, RepaintTask)
-    samples = fixed_samples(run.loaders.dataset_train, run.loaders.masks, run.data_config, images)
+    samples = run.watch.pick(run, run.loaders.dataset_train, run.loaders.masks, images)
     repainter = run.task.repainter
     with evaluating(repainter):
         repaints = repaint_copies(repainter, samples, copies, own_draws(run), run.args.batch_size)
@@ -86,7 +85,7 @@ def report_leak(folder: Path, device: str) -> Leak:
         UsageError: if the folder holds no repaint run with a checkpoint, or there are no validation images with masks.
     """
     run = load_run(folder, device)
-    unseen = unseen_images(run)
+    unseen = run.watch.unseen_images(run)
     if unseen is None:
         raise UsageError(f'{folder}: no validation images with masks; the probe needs images that T never saw')
     leak = run.watch.find_leak(run, unseen)

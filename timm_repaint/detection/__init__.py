@@ -1,0 +1,1 @@
+"""Object detection with Repaint: EfficientDet on COCO (`python -m timm_repaint.detection.train`)."""

@@ -1,0 +1,230 @@
+"""Batches for a detector: square images, with label maps for `--repaint`, and one tensor of boxes and classes.
+
+Training targets are [B, N, 5]: y0, x0, y1, x1 in pixels and the class 1..K, in effdet's order; images with fewer than N
+objects are filled up with class -1. Validation targets are the images' numbers, [B]: what is in them, the evaluator
+knows.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_loader
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from timm_repaint.data.masked import append_labels, extend_normalization
+from timm_repaint.data.replay import label_picture
+from timm_repaint.data.shapes import CLASSES
+from timm_repaint.data.stored import known_classes, segment_ids
+from timm_repaint.detection.annotations import Annotations, read_coco
+from timm_repaint.detection.images import CocoImages, DetectionImages
+from timm_repaint.detection.shapes import SHAPES, DetectionShapes
+from timm_repaint.detection.transforms import Moved, Transform, eval_transform, move, train_transform
+from timm_repaint.engine.data import Loaders
+from timm_repaint.engine.masks import build_masks
+from timm_repaint.engine.preemption import keep_workers
+from timm_repaint.errors import UsageError
+from timm_repaint.masks import MaskSource
+from timm_repaint.masks.folder import FolderMasks
+
+NO_CLASS = -1
+COCO_SPLITS = {'train': 'train2017', 'validation': 'val2017'}  # for timm's names; others are taken as they are
+
+Masks = MaskSource | FolderMasks
+
+
+class DetectionDataset(Dataset):
+    """Images with boxes through a transform, and their label maps, where they are not made on the device.
+
+    Args:
+        images: What is read.
+        transform: See `transforms.py`.
+        masks: Stored masks, or a source for the finished image; None: no masks.
+        training: Whether targets are boxes and classes, or the images' numbers.
+
+    Attributes:
+        image_root: Folder of the images; None where they are no files.
+    """
+
+    def __init__(
+        self, images: DetectionImages, transform: Transform, masks: Masks | None = None, training: bool = True
+    ) -> None:
+        self.images = images
+        self.transform = transform
+        self.masks = None if masks is not None and masks.on_device else masks
+        self.training = training
+
+    @property
+    def image_root(self) -> str | None:
+        return self.images.image_root
+
+    @property
+    def annotations(self) -> Annotations:
+        return self.images.annotations
+
+    def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
+        return self.images.filename(index, basename, absolute)
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        """Image [3, S, S] or image and labels [4, S, S], uint8; objects [n, 5] float32, or the image's number."""
+        moved, labels = self.read(index)
+        image = moved.image if labels is None else append_labels(moved.image, labels)
+        return image, objects_tensor(moved) if self.training else torch.tensor(index)
+
+    def read(self, index: int) -> tuple[Moved, np.ndarray | None]:
+        """The transformed image with its boxes, and its label map, [S, S] integers.
+
+        Raises:
+            UsageError: if the image or its mask cannot be read or do not fit together.
+        """
+        picture = self.images.read(index)
+        stored = self._stored_labels(index, picture)
+        moved = move(self.transform, picture, *self.annotations.objects(index), stored)
+        if self.masks is None:
+            return moved, None
+        if moved.labels is None:
+            return moved, self.masks(moved.image.permute(1, 2, 0).contiguous().numpy())  # type: ignore[operator]
+        return moved, known_classes(moved.labels) if self.masks.kind == 'semantic' else segment_ids(moved.labels)
+
+    def _stored_labels(self, index: int, picture: Image.Image) -> np.ndarray | None:
+        """Stored label + 1 at the image's own size, [H, W]."""
+        if not isinstance(self.masks, FolderMasks):
+            return None
+        path = self.filename(index, absolute=True)
+        return np.asarray(label_picture(self.masks.load(path, (picture.height, picture.width))))
+
+
+def objects_tensor(moved: Moved) -> Tensor:
+    """Boxes and classes in effdet's order: y0, x0, y1, x1, class, [n, 5] float32."""
+    return torch.cat([moved.boxes[:, [1, 0, 3, 2]], moved.classes[:, None]], dim=1).float()
+
+
+def pad_objects(objects: Sequence[Tensor]) -> Tensor:
+    """Objects of B images, [n, 5] each -> [B, N, 5], N at least 1; the rest has class -1."""
+    padded = torch.zeros(len(objects), max(1, *map(len, objects)), 5)
+    padded[..., 4] = NO_CLASS
+    for row, own in zip(padded, objects, strict=True):
+        row[: len(own)] = own
+    return padded
+
+
+def collate(samples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Samples -> images [B, 3 or 4, S, S] uint8, and padded objects [B, N, 5] or image numbers [B]."""
+    images, targets = zip(*samples, strict=True)
+    return torch.stack(images), torch.stack(targets) if targets[0].ndim == 0 else pad_objects(targets)
+
+
+def data_root(args: argparse.Namespace) -> str:
+    """The data folder.
+
+    Raises:
+        UsageError: if none is named.
+    """
+    root = args.data_dir or args.data
+    if not root:
+        raise UsageError('no data folder: give it as the first argument or with --data-dir (or use --dataset shapes)')
+    return root
+
+
+def coco_split(split: str) -> str:
+    """COCO's name of a split."""
+    return COCO_SPLITS.get(split, split)
+
+
+def read_class_names(args: argparse.Namespace) -> tuple[str, ...]:
+    """The classes of the training split."""
+    return CLASSES if args.dataset == SHAPES else read_coco(data_root(args), coco_split(args.train_split)).class_names
+
+
+def read_images(args: argparse.Namespace, split: str, size_px: int, training: bool) -> DetectionImages:
+    """The images of a split: COCO's layout, or the built-in shapes.
+
+    Raises:
+        UsageError: if they are not there.
+    """
+    if args.dataset == SHAPES:
+        return DetectionShapes(split, args.train_num_samples if training else args.val_num_samples, size_px)
+    return CocoImages(data_root(args), coco_split(split), args.train_fraction if training else 1.0)
+
+
+def build_loaders(
+    args: argparse.Namespace,
+    data_config: dict[str, Any],
+    model: torch.nn.Module,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    fresh_workers: bool,
+) -> Loaders:
+    """Training and validation loaders; the arguments are those of `engine/data.py`."""
+    size_px, mean = data_config['input_size'][-1], data_config['mean']
+    plain = eval_transform(size_px, mean, data_config['interpolation'])
+    augment = plain if args.no_aug else _train_transform(args, data_config)
+    images = read_images(args, args.train_split, size_px, training=True)
+    masks = build_masks(args, images) if args.repaint else None
+    dataset_train = DetectionDataset(images, augment, masks)
+    common: dict[str, Any] = {
+        'input_size': data_config['input_size'],
+        'num_workers': args.workers,
+        'mean': mean,
+        'std': data_config['std'],
+        'pin_memory': args.pin_mem,
+        'img_dtype': dtype or torch.float32,
+        'device': device,
+        'distributed': args.distributed,
+        'collate_fn': collate,
+        'worker_seeding': args.worker_seeding,
+    }
+    loader_train = create_loader(
+        dataset_train,  # type: ignore[arg-type]
+        batch_size=args.batch_size,
+        is_training=True,
+        use_multi_epochs_loader=args.use_multi_epochs_loader,
+        persistent_workers=not fresh_workers,
+        **common,
+    )
+    if len(loader_train) == 0:
+        raise UsageError(
+            f'{len(dataset_train)} training images do not fill a batch of {args.batch_size}; use a smaller --batch-size'
+        )
+    dataset_train.transform = augment  # create_loader puts one for class labels there
+    if dataset_train.masks is not None:
+        extend_normalization(loader_train)
+    loader_eval = None
+    if args.val_split:
+        dataset_eval = DetectionDataset(read_images(args, args.val_split, size_px, False), plain, training=False)
+        check_same_classes(dataset_train, dataset_eval)
+        batch_size = args.validation_batch_size or args.batch_size
+        loader_eval = create_loader(dataset_eval, batch_size=batch_size, **common)  # type: ignore[arg-type]
+        dataset_eval.transform = plain
+    for loader in (loader_train, loader_eval):
+        keep_workers(loader)
+    return Loaders(loader_train, loader_eval, dataset_train, None, masks)
+
+
+def _train_transform(args: argparse.Namespace, data_config: dict[str, Any]) -> Transform:
+    return train_transform(
+        data_config['input_size'][-1],
+        data_config['mean'],
+        args.scale_jitter,
+        args.hflip,
+        args.vflip,
+        args.color_jitter or 0.0,
+        data_config['interpolation'],
+    )
+
+
+def check_same_classes(train: DetectionDataset, validation: DetectionDataset) -> None:
+    """Refuse splits whose class numbers do not mean the same."""
+    ours, theirs = train.annotations.class_names, validation.annotations.class_names
+    if ours != theirs:
+        raise UsageError(
+            f'the training split has the classes {", ".join(ours)}, the validation split {", ".join(theirs)}; both '
+            'have to list the same categories'
+        )

@@ -1,0 +1,118 @@
+"""T is an EfficientDet: effdet's model and loss as a timm training task."""
+
+import argparse
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from effdet.anchors import AnchorLabeler, Anchors
+from effdet.loss import DetectionLoss
+from timm import utils
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_data_config
+from timm.task import ClassificationTask
+from torch import Tensor, nn
+
+from timm_repaint.detection.data import read_class_names
+from timm_repaint.errors import UsageError
+
+_logger = logging.getLogger('train')
+MATCH_IOU = 0.5  # an anchor is an object's from this overlap on (EfficientDet section 5.1, as effdet)
+SIZE_MULTIPLE_PX = 128  # the coarsest level's stride
+
+
+class DetectionTask(ClassificationTask):
+    """EfficientDet with its focal and box losses; wrappers, compilation and weight average are those of timm's task.
+
+    A checkpoint's `state_dict` is the plain EfficientDet, as `effdet.create_model(checkpoint_path=…)` reads it.
+
+    Args:
+        model: effdet's EfficientDet.
+        device: Where the anchors are.
+        dtype: Of the task's tensors.
+        verbose: Whether to log.
+    """
+
+    def __init__(
+        self, model: nn.Module, device: torch.device | None, dtype: torch.dtype | None, verbose: bool = True
+    ) -> None:
+        config: Any = model.config
+        super().__init__(model, criterion=DetectionLoss(config), device=device, dtype=dtype, verbose=verbose)
+        self.anchors = Anchors.from_config(config).to(self.device)
+        self.labeler = AnchorLabeler(self.anchors, config.num_classes, MATCH_IOU)
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The loss of a batch.
+
+        Args:
+            input: [B, 3, S, S], normalised.
+            target: y0, x0, y1, x1 in pixels and class 1..K, or -1 where there is no object, [B, N, 5] float32.
+
+        Returns:
+            'loss', its parts 'class_loss' and 'box_loss', and 'output', the finest level's class logits [B, A*K, h, w].
+        """
+        class_logits, box_codes = self.trainable_module(input)  # a level each: [B, A*K, h, w], [B, A*4, h, w]
+        with torch.no_grad():
+            labels = self.labeler.batch_label_anchors(target[..., :4], target[..., 4])
+        loss, class_loss, box_loss = self.criterion(class_logits, box_codes, *labels)
+        return {'loss': loss, 'output': class_logits[0], 'class_loss': class_loss, 'box_loss': box_loss}
+
+
+def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> nn.Module:
+    """EfficientDet from effdet's factory, on the CPU, with as many classes as the data have.
+
+    Raises:
+        UsageError: if effdet does not know the model, the size is no multiple of 128, or `--num-classes` too few.
+    """
+    classes = len(read_class_names(args))
+    num_classes = classes if args.num_classes is None else args.num_classes
+    if num_classes < classes:
+        raise UsageError(f'the data have {classes} classes, --num-classes is {num_classes}; leave it out')
+    size = {} if args.img_size is None else {'image_size': (args.img_size, args.img_size)}
+    try:
+        model = create_model(
+            args.model,
+            num_classes=num_classes,
+            pretrained=args.pretrained,
+            pretrained_backbone=args.pretrained_backbone,
+            checkpoint_path=args.initial_checkpoint,
+            **size,
+            **args.model_kwargs,
+        )
+    except KeyError as error:
+        from effdet.config.model_config import efficientdet_model_param_dict as known
+
+        if args.model in known:
+            raise
+        raise UsageError(f'effdet has no model {args.model!r}; choose from {", ".join(sorted(known))}') from error
+    check_size(model.config.image_size)
+    model.num_classes = num_classes  # timm's name for it
+    if utils.is_primary(args):
+        num_params = sum(p.numel() for p in model.parameters())
+        _logger.info('Model %s created, %d parameters, %d classes.', args.model, num_params, num_classes)
+    return model
+
+
+def check_size(image_size: tuple[int, int]) -> None:
+    """Refuse sizes that EfficientDet cannot take."""
+    if any(side % SIZE_MULTIPLE_PX for side in image_size):
+        raise UsageError(f'--img-size is {image_size[0]}; EfficientDet takes multiples of {SIZE_MULTIPLE_PX}')
+
+
+def resolve_data(args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
+    """Input size, mean, std and interpolation from the options and the model's configuration (timm's function)."""
+    config: Any = model.config
+    own = {
+        'input_size': (3, *config.image_size),
+        'mean': config.get('mean') or IMAGENET_DEFAULT_MEAN,
+        'std': config.get('std') or IMAGENET_DEFAULT_STD,
+        'interpolation': 'bilinear',
+    }
+    return resolve_data_config(vars(args), pretrained_cfg=own, verbose=utils.is_primary(args))
+
+
+def build_task(
+    model: nn.Module, args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None
+) -> DetectionTask:
+    """The training task; the arguments are those of `engine/criterion.py`."""
+    return DetectionTask(model, device, dtype, verbose=utils.is_primary(args))
