@@ -63,7 +63,7 @@ def train_transform(
         interpolation: Of the image; masks are never mixed.
     """
     steps: list[Any] = [
-        v2.ScaleJitter((size_px, size_px), tuple(scale_jitter), InterpolationMode(interpolation)),
+        AlignedScaleJitter((size_px, size_px), tuple(scale_jitter), InterpolationMode(interpolation)),
         v2.RandomCrop((size_px, size_px), pad_if_needed=True, fill=_outside(mean)),
         v2.RandomHorizontalFlip(hflip),
         v2.RandomVerticalFlip(vflip),
@@ -80,6 +80,26 @@ def eval_transform(size_px: int, mean: Sequence[float], interpolation: str = 'bi
 
 def _drop_empty_boxes() -> v2.SanitizeBoundingBoxes:
     return v2.SanitizeBoundingBoxes(min_size=MIN_BOX_PX, labels_getter=itemgetter('classes'))
+
+
+class AlignedScaleJitter(v2.ScaleJitter):
+    """torchvision's, with masks that stay in line: see `resize`."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return resize(inpt, params['size'], self.interpolation)
+
+
+def resize(value: Any, size_hw: Sequence[int], interpolation: InterpolationMode) -> Any:
+    """Resize an image, boxes or a mask.
+
+    torchvision samples masks by `nearest`, which takes the upper left of the pixels that one becomes: half of such a
+    pixel beside the image. `nearest-exact` takes the middle one.
+    """
+    if not isinstance(value, tv_tensors.Mask):
+        return functional.resize(value, list(size_hw), interpolation)
+    labels = value.as_subclass(Tensor)[None].float()  # whole numbers up to 2^24 are exact
+    resized = functional.resize_image(labels, list(size_hw), InterpolationMode.NEAREST_EXACT)[0]
+    return tv_tensors.wrap(resized.to(value.dtype), like=value)
 
 
 class FitSquare:
@@ -101,7 +121,7 @@ class FitSquare:
         padding = [0, 0, self.size_px - new_hw[1], self.size_px - new_hw[0]]
         moved = dict(sample)
         for name in sample.keys() - {'classes'}:
-            resized = functional.resize(sample[name], list(new_hw), self.interpolation)
+            resized = resize(sample[name], new_hw, self.interpolation)
             moved[name] = functional.pad(resized, padding, fill=self.fill.get(type(resized), 0))
         return moved
 

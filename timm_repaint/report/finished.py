@@ -7,14 +7,14 @@ import torch
 import yaml
 from timm.models import create_model
 
+from timm_repaint.detection.installed import require_packages
 from timm_repaint.engine.checkpoint import resume
-from timm_repaint.engine.criterion import build_task
-from timm_repaint.engine.data import build_loaders
+from timm_repaint.engine.loop import train_one_epoch, validate
 from timm_repaint.engine.optim import build_optimizer, resolve_lr
 from timm_repaint.engine.output import RunOutput
 from timm_repaint.engine.repaint import build_repaint_task
-from timm_repaint.engine.run import Run, with_values
-from timm_repaint.engine.setup import build_model, place_model, resolve_data, resolve_precision, setup_device
+from timm_repaint.engine.run import Functions, Run, with_values
+from timm_repaint.engine.setup import place_model, resolve_precision, setup_device
 from timm_repaint.engine.watch import own_draws
 from timm_repaint.errors import UsageError
 from timm_repaint.options.parser import build_parser
@@ -29,22 +29,36 @@ def load_run(folder: Path, device: str) -> Run:
         UsageError: if the folder holds no repaint run with a checkpoint.
     """
     checkpoint = folder / 'last.pth.tar'
-    args = with_values(read_args(folder), device=device, workers=0, resume=str(checkpoint), no_resume_opt=True)
+    saved = read_args(folder)
+    functions = task_functions(saved)
+    args = with_values(saved, device=device, workers=0, resume=str(checkpoint), no_resume_opt=True)
     if not checkpoint.is_file():
         raise UsageError(f'{checkpoint} does not exist: the run has no checkpoint yet')
     place = setup_device(args)
     precision = resolve_precision(args, place)
-    model = build_model(args, create_model)
-    data_config = resolve_data(args, model)
+    model = functions.build_model(args, functions.create_model)
+    data_config = functions.resolve_data(args, model)
     args = with_values(args, num_classes=model.num_classes, lr=resolve_lr(args))
     model = place_model(model, args, place, precision.model_dtype)
-    loaders = build_loaders(args, data_config, model, place, precision.model_dtype, fresh_workers=False)
-    inner = build_task(model, args, place, precision.model_dtype)
+    loaders = functions.build_loaders(args, data_config, model, place, precision.model_dtype, fresh_workers=False)
+    inner = functions.build_task(model, args, place, precision.model_dtype)
     optimizer = build_optimizer(inner, args, args.lr)
     task = build_repaint_task(inner, args, data_config, place, loaders)
     epochs = resume(task, str(checkpoint), optimizer, precision, args)
     output = RunOutput(args, data_config['input_size'][-1])
-    return Run(args, place, precision, data_config, loaders, task, optimizer, None, output, epochs, epochs, args.epochs)
+    run = Run(args, place, precision, data_config, loaders, task, optimizer, None, output, epochs, epochs, args.epochs)
+    run.watch = functions.watch()
+    return run
+
+
+def task_functions(args: argparse.Namespace) -> Functions:
+    """The stages of the script that made the run: a detector's options hold its own."""
+    if not hasattr(args, 'scale_jitter'):
+        return Functions(create_model, train_one_epoch, validate)
+    require_packages()
+    from timm_repaint.detection.functions import FUNCTIONS
+
+    return FUNCTIONS
 
 
 def read_args(folder: Path) -> argparse.Namespace:
@@ -89,7 +103,8 @@ def report_leak(folder: Path, device: str) -> Leak:
     if unseen is None:
         raise UsageError(f'{folder}: no validation images with masks; the probe needs images that T never saw')
     leak = run.watch.find_leak(run, unseen)
-    print(f'top-1 on {len(unseen.targets)} validation images: {leak.original:.1f} %')
+    right = 'objects found on' if hasattr(run.args, 'scale_jitter') else 'top-1 on'
+    print(f'{right} {len(unseen.targets)} validation images: {leak.original:.1f} %')
     print(f'on their repaints: {leak.repaint:.1f} % (chance explains a gain of {leak.chance:.1f} points)')
     print(f'on repaints with the latents of other images: {leak.swapped:.1f} %')
     leaks = leak.repaint - leak.original > leak.chance

@@ -1,0 +1,74 @@
+"""DetectionTask: effdet's model and loss as a task of timm's, alone and inside RepaintTask."""
+
+import effdet
+import pytest
+import torch
+from effdet import DetBenchTrain
+
+from tests.detection.tiny import boxes_of, tiny_detector
+from timm_repaint.detection.data import NO_CLASS, pad_objects
+from timm_repaint.detection.task import DetectionTask, build_model, check_size
+from timm_repaint.errors import UsageError
+
+CPU = torch.device('cpu')
+
+
+@pytest.fixture(scope='module')
+def model():
+    return tiny_detector()
+
+
+def images(count=2):
+    return torch.randn(count, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_loss_is_that_of_effdets_own_bench(model):
+    task, bench = DetectionTask(model, CPU, None, verbose=False).eval(), DetBenchTrain(model).eval()
+    target = boxes_of((10, 12, 60, 70, 3), (64, 64, 120, 100, 1))
+    batch = target.expand(2, -1, -1)
+    expected = bench(images(), {
+        'bbox': batch[..., :4], 'cls': batch[..., 4], 'img_scale': torch.ones(2), 'img_size': torch.full((2, 2), 128.0)
+    })  # fmt: skip
+    result = task(images(), batch)
+    for name in ('loss', 'class_loss', 'box_loss'):
+        torch.testing.assert_close(result[name], expected[name])
+    assert result['output'].ndim == 4
+
+
+def test_rows_without_a_class_change_nothing(model):
+    task = DetectionTask(model, CPU, None, verbose=False).eval()
+    objects = boxes_of((10, 12, 60, 70, 3))[0]
+    padded = pad_objects([objects, torch.zeros(0, 5)])
+    wider = torch.cat([padded, torch.tensor([0.0, 0, 128, 128, NO_CLASS]).expand(2, 3, 5)], dim=1)
+    assert torch.equal(task(images(), padded)['loss'], task(images(), wider)['loss'])
+
+
+def test_images_without_objects_have_a_finite_loss_and_gradient(model):
+    task = DetectionTask(model, CPU, None, verbose=False)
+    task.zero_grad()
+    result = task(images(), pad_objects([torch.zeros(0, 5)] * 2))
+    result['loss'].backward()
+    assert result['loss'].isfinite() and result['box_loss'] == 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
+
+
+def test_the_checkpoint_state_is_the_plain_detector(model):
+    state = DetectionTask(model, CPU, None, verbose=False).get_checkpoint_state()['state_dict']
+    twin = tiny_detector(seed=1)
+    twin.load_state_dict(state)  # strict
+    assert set(state) == set(effdet.create_model('tf_efficientdet_d0', num_classes=3, pretrained_backbone=False,
+                                                 image_size=(128, 128)).state_dict())  # fmt: skip
+
+
+def test_sizes_that_are_no_multiple_of_128_are_refused():
+    check_size((512, 640))
+    with pytest.raises(UsageError, match='--img-size is 300; EfficientDet takes multiples of 128'):
+        check_size((300, 300))
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones():
+    from timm_repaint.detection.options import build_parser
+
+    args = build_parser().parse_args(['--dataset', 'shapes', '--model', 'resnet50'])
+    with pytest.raises(UsageError, match="effdet has no model 'resnet50'; choose from .*tf_efficientdet_d0"):
+        build_model(args, effdet.create_model)
