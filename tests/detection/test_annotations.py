@@ -72,7 +72,10 @@ def test_some_of_the_images_keep_their_boxes():
         ('{', 'is no file of COCO annotations: JSONDecodeError'),
         ('[]', 'is no file of COCO annotations: TypeError'),
         ({'images': [], 'categories': CATEGORIES}, 'lists 0 images and 3 categories'),
-        (coco([image(1)], [box(2, 1, [0, 0, 5, 5])]), 'is of image 2 and category 1, which the file does not both list'),
+        (
+            coco([image(1)], [box(2, 1, [0, 0, 5, 5])]),
+            'is of image 2 and category 1, which the file does not both list',
+        ),
         (coco([image(1)], [box(1, 2, [0, 0, 5, 5])]), 'is of image 1 and category 2'),
         (coco([image(1)], [{'image_id': 1, 'category_id': 1}]), "no file of COCO annotations: KeyError 'bbox'"),
         (coco([image(1, file_name='../1.jpg')], []), "names the image '../1.jpg', which is not in the folder"),
@@ -83,13 +86,13 @@ def test_files_that_cannot_be_right_are_refused(tmp_path, content, message):
     path = tmp_path / 'annotations' / 'instances_train2017.json'
     path.parent.mkdir()
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    with pytest.raises(UsageError, match='instances_train2017.json') as error:
+    with pytest.raises(UsageError, match=r'instances_train2017\.json') as error:
         read_coco(str(tmp_path), 'train2017')
     assert message in str(error.value)
 
 
 def test_a_missing_file_or_folder_is_named(tmp_path):
-    with pytest.raises(UsageError, match='instances_val2017.json does not exist; the data folder needs annotations/'):
+    with pytest.raises(UsageError, match=r'instances_val2017\.json does not exist; the data folder needs annotations/'):
         read_coco(str(tmp_path), 'val2017')
     (tmp_path / 'annotations').mkdir()
     (tmp_path / 'annotations/instances_val2017.json').write_text(json.dumps(coco([image(1)], [])))

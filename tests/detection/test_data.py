@@ -112,7 +112,7 @@ def test_the_cache_of_a_coco_tree_is_found_and_its_padding_is_a_segment_of_its_o
 
 def test_a_folder_without_the_images_masks_is_refused(coco, tmp_path):
     args = options(coco, '--repaint', '--mask', 'folder', '--mask-dir', tmp_path, '--mask-classes', 182)
-    with pytest.raises(UsageError, match='no mask for .*train2017'):
+    with pytest.raises(UsageError, match=r'no mask for .*train2017'):
         load(args)
 
 

@@ -70,5 +70,5 @@ def test_an_unknown_model_is_refused_with_the_known_ones():
     from timm_repaint.detection.options import build_parser
 
     args = build_parser().parse_args(['--dataset', 'shapes', '--model', 'resnet50'])
-    with pytest.raises(UsageError, match="effdet has no model 'resnet50'; choose from .*tf_efficientdet_d0"):
+    with pytest.raises(UsageError, match=r"effdet has no model 'resnet50'; choose from .*tf_efficientdet_d0"):
         build_model(args, effdet.create_model)

@@ -81,6 +81,8 @@ def plain_transform(run: 'Run') -> Any:
 
 def draw_boxes(image_u8: np.ndarray, objects: Tensor) -> np.ndarray:
     """An image [H, W, 3] uint8 with the outlines of its objects, [n, 5]."""
+    if not len(objects):
+        return image_u8
     boxes = objects[:, [1, 0, 3, 2]]
     width = max(1, image_u8.shape[0] // 128)
     drawn = draw_bounding_boxes(torch.from_numpy(image_u8).permute(2, 0, 1), boxes, colors=BOX_COLOUR, width=width)
