@@ -1,4 +1,4 @@
-"""Fixtures for all tests: where real images and the facts about timm's script lie, and one thread a process."""
+"""Fixtures for all tests: where real images, the paper and facts about timm's script lie; one thread a process."""
 
 import os
 from pathlib import Path
@@ -29,4 +29,14 @@ def shared_timm() -> Path:
     path = Path(os.environ.get('TIMM_REPAINT_FACTS', REPO.parent / 'shared' / 'timm'))
     if not path.is_dir():
         pytest.skip(f"no facts about timm's script: {path} does not exist; set TIMM_REPAINT_FACTS")
+    return path
+
+
+@pytest.fixture(scope='session')
+def shared_paper() -> Path:
+    """The paper's text: `TIMM_REPAINT_PAPER`, or `../shared/paper` beside the checkout."""
+    folder = Path(os.environ.get('TIMM_REPAINT_PAPER', REPO.parent / 'shared' / 'paper'))
+    path = folder / 'repaint-bmvc2021.txt'
+    if not path.is_file():
+        pytest.skip(f'no text of the paper: {path} does not exist; set TIMM_REPAINT_PAPER')
     return path

@@ -8,7 +8,18 @@ from timm.data import Mixup
 from timm.task import ClassificationTask, LogitDistillationTask
 from torch import nn
 
-from tests.tiny import MEAN, NUM_CLASSES, STD, changed, loop_args, snapshot, tiny_batch, tiny_classifier, tiny_task
+from tests.tiny import (
+    MEAN,
+    NUM_CLASSES,
+    STD,
+    changed,
+    generator_losses,
+    loop_args,
+    snapshot,
+    tiny_batch,
+    tiny_classifier,
+    tiny_task,
+)
 from timm_repaint.data.masked import split_labels
 from timm_repaint.engine.repaint import build_after_repaint
 from timm_repaint.engine.repaint_loop import repaint_one_epoch
@@ -89,7 +100,7 @@ def test_prob_1_repaints_the_whole_batch():
 def test_the_generator_update_shows_the_task_its_repaints_only():
     spy = Spy()
     batch, target = tiny_batch(8)
-    tiny_task(after_repaint=spy, prob=0.5, mix='both').generator_losses(batch, target)
+    generator_losses(tiny_task(after_repaint=spy, prob=0.5, mix='both'), batch, target)
     ((seen, seen_target),) = spy.calls
     assert torch.equal(seen_target, target[:4]) and (seen - batch[:4, :3]).abs().mean() > 0.1
 
@@ -223,7 +234,7 @@ def test_split_bn_weighs_both_losses_by_images():
 def test_the_generators_loss_is_the_weighted_sum_of_its_parts():
     weights = {'task': 2.0, 'feat': 3.0, 'kl': 0.5, 'segment_kl': 0.25, 'rec': 7.0}
     task = tiny_task(**{f'{part}_weight': weight for part, weight in weights.items()})
-    losses = task.generator_losses(*tiny_batch())
+    losses = generator_losses(task, *tiny_batch())
     wanted = losses['gan'] + sum(weight * losses[part] for part, weight in weights.items())
     torch.testing.assert_close(losses['loss'], wanted)
     assert set(losses) == {'loss', 'gan', *weights}
@@ -232,14 +243,14 @@ def test_the_generators_loss_is_the_weighted_sum_of_its_parts():
 
 def test_parts_that_are_switched_off_are_zero_and_the_task_is_not_asked():
     spy = Spy()
-    losses = tiny_task(after_repaint=spy, task_weight=0.0, rec_weight=0.0).generator_losses(*tiny_batch())
+    losses = generator_losses(tiny_task(after_repaint=spy, task_weight=0.0, rec_weight=0.0), *tiny_batch())
     assert losses['task'] == losses['rec'] == 0 and spy.calls == []
 
 
 def test_the_global_latent_has_no_segment_divergence():
     task = tiny_task()
     task.repainter = type(task.repainter)(latent='global', width=4)
-    losses = task.generator_losses(*tiny_batch())
+    losses = generator_losses(task, *tiny_batch())
     assert losses['segment_kl'] == 0 and losses['kl'] > 0 and losses['loss'].isfinite()
 
 
@@ -249,7 +260,7 @@ def generator_gradients(task, task_weight, seed=3):
     task.repainter.zero_grad()
     torch.manual_seed(seed)
     with frozen(task.task, task.discriminator):
-        task.generator_losses(*tiny_batch())['loss'].backward()
+        generator_losses(task, *tiny_batch())['loss'].backward()
     return {name: p.grad.clone() for name, p in task.repainter.named_parameters() if p.grad is not None}
 
 
@@ -277,7 +288,7 @@ def test_the_discriminator_is_asked_about_the_repainted_share_only():
     shapes = []
     task.discriminator.register_forward_hook(lambda module, inputs, output: shapes.append(len(inputs[0])))
     task(*tiny_batch(8))
-    task.generator_losses(*tiny_batch(8))
+    generator_losses(task, *tiny_batch(8))
     assert shapes == [8, 4, 4]  # 4 originals and 4 repaints together; then originals, then repaints
 
 
@@ -325,7 +336,7 @@ def test_a_short_training_brings_repaints_closer_that_differ_and_keep_the_masks_
         twin = copy.deepcopy(task)
         twin.repainter = copy.deepcopy(repainter)
         with torch.no_grad(), frozen(twin.discriminator):
-            feat = twin.generator_losses(batch, target)['feat'].item()
+            feat = generator_losses(twin, batch, target)['feat'].item()
             return feat, (twin.repainter(image_pm1, labels).image_pm1 - image_pm1).abs().mean().item()
 
     (feat_start, pixels_start), (feat_end, pixels_end) = distances(start), distances(task.repainter)

@@ -44,6 +44,12 @@ def tiny_task(
     return task.train()
 
 
+def generator_losses(task: RepaintTask, batch: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """E+G's losses on a batch from which T does not learn."""
+    painted = task.paint(batch, learning=True)
+    return task.generator_losses(painted, task.task_loss(painted, target))
+
+
 def tiny_batch(batch_size: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
     """[B, 4, 32, 32] of four flat quadrants with noise and their label maps, and targets."""
     draw = torch.Generator().manual_seed(seed)

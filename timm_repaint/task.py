@@ -10,7 +10,7 @@ Source: Repaint (BMVC 2021), sections 3.1 and 3.2.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.task import TrainingTask
@@ -32,6 +32,16 @@ from timm_repaint.painters import AnyRepainter
 from timm_repaint.task_state import WrappingTask
 
 AfterRepaint = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Painted(NamedTuple):
+    """A batch with repaints of its first K images."""
+
+    image_norm: Tensor  # [B, 3, H, W]
+    image_pm1: Tensor  # [K, 3, H, W]
+    labels: Tensor  # [K, H, W]
+    repaint_pm1: Tensor  # [K, 3, H, W]
+    posterior: Any  # None: nothing was encoded
 
 
 @dataclass(frozen=True)
@@ -81,36 +91,51 @@ class RepaintTask(WrappingTask):
         self.register_buffer('mean', mean, persistent=False)
         self.register_buffer('std', std, persistent=False)
 
-    def forward(self, batch: Tensor, target: Tensor) -> dict[str, Any]:
+    def forward(self, batch: Tensor, target: Tensor, painted: Painted | None = None) -> dict[str, Any]:
         """The D+T update's losses: T's on a batch of which a share is repainted, D's on originals and repaints.
 
         Args:
             batch: [B, 4, H, W]: image_norm, label map; [B, 3, H, W] if S is on the device.
             target: Labels, [B].
+            painted: What `paint` made of the batch, where E and G learn from it too.
 
         Returns:
             'loss' of T, 'images' that T saw, 'discriminator_loss' (without D absent), 'hits_repaint', 'hits_original':
-            (hits, images).
+            (hits, images); 'shown', the repaints that T saw, which get T's gradient where E and G want it.
         """
-        image_norm, image_pm1, labels = self._read(batch)  # [B, 3, H, W], [K, 3, H, W], [K, H, W]
-        with torch.no_grad(), frozen(self.repainter):
-            repaint_pm1 = unwrap_model(self.repainter)(image_pm1, labels).image_pm1  # [K, 3, H, W]
-        shown_pm1 = finite_or_original(repaint_pm1, image_pm1)
+        learning = painted is not None
+        image_norm, image_pm1, labels, repaint_pm1, _ = painted or self.paint(batch, learning=False)
+        shown_pm1 = finite_or_original(repaint_pm1.detach(), image_pm1)  # [K, 3, H, W]
+        shown_pm1.requires_grad_(learning and self.settings.task_weight > 0)
         losses = self._task_losses(image_norm, self.to_norm(shown_pm1, image_norm.dtype), target)
         if self.discriminator is not None:
-            real, fake = self._judge_together(image_pm1, repaint_pm1, labels)
+            real, fake = self._judge_together(image_pm1, repaint_pm1.detach(), labels)
             real_logits, fake_logits = split_logits(real)[0], split_logits(fake)[0]
             losses['discriminator_loss'] = discriminator_loss(real_logits, fake_logits, self.settings.gan_loss)
-        return losses
+        return {**losses, 'shown': shown_pm1}
 
-    def generator_losses(self, batch: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The E+G update's losses on the repainted share of a batch; freeze T and D around it and its backward pass.
+    def paint(self, batch: Tensor, learning: bool) -> Painted:
+        """Repaint a batch's share; with `learning` E and G are to get gradients, otherwise nothing of theirs moves."""
+        image_norm, image_pm1, labels = self._read(batch)  # [B, 3, H, W], [K, 3, H, W], [K, H, W]
+        if learning:
+            return Painted(image_norm, image_pm1, labels, *self.repainter(image_pm1, labels))
+        with torch.no_grad(), frozen(self.repainter):
+            return Painted(image_norm, image_pm1, labels, *unwrap_model(self.repainter)(image_pm1, labels))
+
+    def task_loss(self, painted: Painted, target: Tensor) -> Tensor:
+        """T's loss on the repaints alone, for E and G; freeze T around it and its backward pass."""
+        if not self.settings.task_weight:
+            return painted.repaint_pm1.new_zeros(())
+        repaint_norm = self.to_norm(painted.repaint_pm1, painted.image_norm.dtype)
+        return self.task(*self.after_repaint(repaint_norm, target[: len(painted.labels)]))['loss']
+
+    def generator_losses(self, painted: Painted, task_loss: Tensor) -> dict[str, Tensor]:
+        """The E+G update's losses on the repainted share of a batch; freeze D around it and its backward pass.
 
         Returns:
             'loss', the weighted sum of its parts 'gan', 'feat', 'kl', 'segment_kl', 'rec' and 'task'.
         """
-        image_norm, image_pm1, labels = self._read(batch)
-        repaint_pm1, posterior = self.repainter(image_pm1, labels)  # [K, 3, H, W]
+        _, image_pm1, labels, repaint_pm1, posterior = painted
         judge, condition = unwrap_model(self.discriminator), self._condition(labels)
         with torch.no_grad():
             _, real_features = split_logits(judge(image_pm1, condition))
@@ -123,11 +148,8 @@ class RepaintTask(WrappingTask):
             'kl': kl_divergence(posterior.global_mu, posterior.global_logvar),
             'segment_kl': zero if posterior.segment_mu is None else segment_kl_divergence(*posterior[2:]),
             'rec': (repaint_pm1 - image_pm1).abs().mean() if settings.rec_weight else zero,
-            'task': zero,
+            'task': task_loss,
         }
-        if settings.task_weight:
-            mixed = self.after_repaint(self.to_norm(repaint_pm1, image_norm.dtype), target[: len(labels)])
-            parts['task'] = self.task(*mixed)['loss']
         weights = {'gan': 1.0, **{part: getattr(settings, f'{part}_weight') for part in parts if part != 'gan'}}
         return {'loss': sum((weights[part] * parts[part] for part in parts), zero), **parts}
 
@@ -204,6 +226,26 @@ class RepaintTask(WrappingTask):
         real = [[layer.chunk(2)[0] for layer in scale] for scale in outputs]
         fake = [[layer.chunk(2)[1] for layer in scale] for scale in outputs]
         return real, fake
+
+
+def passed_on(loss: Tensor, shown_pm1: Tensor, repaint_pm1: Tensor, images: int, scale: float = 1.0) -> Tensor:
+    """T's loss for E and G, after its backward pass has left its gradient at the repaints: no second pass through T.
+
+    Args:
+        loss: Of T, mean over `images` images.
+        shown_pm1: What T saw of the repaints, [K, 3, H, W], with its gradient; without one, 0 is returned.
+        repaint_pm1: The repaints themselves, [K, 3, H, W].
+        images: Originals and repaints that T saw: the gradient is made that of a mean over the K repaints.
+        scale: By which the loss was multiplied ahead of the backward pass.
+
+    Returns:
+        Scalar with the value of the loss.
+    """
+    if shown_pm1.grad is None:
+        return repaint_pm1.new_zeros(())
+    slope = shown_pm1.grad * (images / (len(shown_pm1) * scale))
+    change = (repaint_pm1 * slope).sum()
+    return loss.detach() + change - change.detach()
 
 
 def finite_or_original(repaint_pm1: Tensor, image_pm1: Tensor) -> Tensor:

@@ -15,10 +15,12 @@ from timm_repaint.engine.repaint_loop import (
     RepaintMeters,
     is_generator_update,
     repaint_one_epoch,
+    update_all,
     update_generator,
     update_task_and_discriminator,
 )
 from timm_repaint.gan_optimizer import NonFiniteLossError
+from timm_repaint.task import passed_on
 
 CPU = torch.device('cpu')
 
@@ -85,6 +87,96 @@ def test_two_half_batches_of_a_generator_update_step_once():
         name.removeprefix('encoder.') for name in changed(task.repainter, before)
     }
     assert task.optimizers['generator'].adam.state_dict()['state'][0]['step'] == 1
+
+
+# A batch from which all learn -----------------------------------------------------------------------------------------
+
+
+def update_all_once(task, accum_steps=1, seed=5, **options):
+    torch.manual_seed(seed)
+    micro = one_update(accum_steps)
+    return update_all(task, *tiny_batch(8), micro, loop_args(**options), nullcontext, sgd(task), None)
+
+
+def test_all_networks_learn_from_one_batch_each_by_one_step():
+    task = tiny_task(gan_loss='original', prob=0.5)
+    before = {name: snapshot(part) for name, part in parts(task).items()}
+    losses = update_all_once(task)
+    moved = {name: changed(part, before[name]) for name, part in parts(task).items()}
+    for name in ('T', 'E', 'D'):
+        assert {key for key, _ in parts(task)[name].named_parameters()} <= moved[name], name
+    still = {name for name, _ in task.repainter.generator.named_parameters()} - moved['G']
+    assert all(name.endswith('bias') for name in still)
+    assert adam_steps(task) == (1, 1)
+    assert losses['task'] == losses['loss'].detach()
+    assert all(p.requires_grad for part in parts(task).values() for p in part.parameters())
+
+
+def test_task_and_discriminator_learn_from_it_as_if_the_generator_did_not():
+    task = tiny_task(prob=0.5)
+    twin, (batch, target) = copy.deepcopy(task), tiny_batch(8)
+    update_all_once(task)
+    torch.manual_seed(5)
+    update_task_and_discriminator(twin, batch, target, one_update(), loop_args(), nullcontext, sgd(twin), None)
+    assert changed(task.task, snapshot(twin.task)) == changed(task.discriminator, snapshot(twin.discriminator)) == set()
+    assert changed(task.repainter, snapshot(twin.repainter))
+
+
+def mean_of_neighbours(image_norm, target):
+    """Every image half itself and half the next, as MixUp would."""
+    return 0.5 * (image_norm + image_norm.roll(1, 0)), target
+
+
+@pytest.mark.parametrize('accum_steps', [1, 3])
+@pytest.mark.parametrize('after_repaint', [None, mean_of_neighbours])
+@pytest.mark.parametrize('settings', [{}, {'mix': 'both'}, {'split_bn': True}], ids=str)
+def test_encoder_and_generator_get_the_gradient_of_the_tasks_loss_for_a_mean_over_repaints(
+    settings, after_repaint, accum_steps
+):
+    task = tiny_task(after_repaint=after_repaint, prob=0.5, **settings)
+    weights, (batch, target) = list(task.repainter.encoder.parameters()), tiny_batch(8)
+    painted = task.paint(batch, learning=True)
+    twin = copy.deepcopy(task.task)
+    losses = task(batch, target, painted)
+    (losses['loss'] / accum_steps).backward()
+    images, repaint_pm1 = len(losses['images']), painted.repaint_pm1
+    loss = passed_on(losses['loss'], losses['shown'], repaint_pm1, images, 1 / accum_steps)
+    ours = torch.autograd.grad(loss, weights, retain_graph=True)
+    task.task = twin
+    through = task._task_losses(painted.image_norm, task.to_norm(repaint_pm1, torch.float32), target)['loss']
+    wanted = torch.autograd.grad(through * (images / 4), weights)  # 4 of the 8 are repainted
+    assert images == (12 if settings == {'mix': 'both'} else 8)
+    for one, other in zip(ours, wanted, strict=True):
+        assert (one - other).norm() < 1e-4 * other.norm()
+    torch.testing.assert_close(loss, through)
+
+
+def test_without_weight_of_the_task_its_gradient_at_the_repaints_is_not_worked_out():
+    task = tiny_task(prob=0.5, task_weight=0.0)
+    losses = update_all_once(task)
+    assert losses['shown'].grad is None and losses['task'] == 0
+    assert adam_steps(task) == (1, 1)
+
+
+def test_after_an_overflow_there_the_task_learns_and_the_generator_stays_as_it_is():
+    task = tiny_task(prob=0.5)
+    before = {name: snapshot(part) for name, part in parts(task).items()}
+    overflow_once(task)
+    update_all_once(task)
+    assert (task.optimizers['generator'].skipped, task.optimizers['discriminator'].skipped) == (1, 1)
+    for name in ('E', 'G'):
+        assert changed(parts(task)[name], before[name]) == set()
+    assert changed(task.task, before['T'])
+    assert all(value.isfinite().all() for value in task.task.state_dict().values())
+
+
+@pytest.mark.parametrize('apart', [False, True])
+def test_a_batch_is_repainted_once_and_the_task_sees_it_once(apart):
+    task, seen = tiny_task(prob=0.5), {'T': 0, 'G': 0}
+    for name, part in (('T', task.task.trainable_module), ('G', task.repainter.generator)):
+        part.register_forward_hook(lambda *_, name=name: seen.update({name: seen[name] + 1}))
+    run_epochs(task, 3, [0], repaint_separate_batches=apart)
+    assert seen == {'T': 3, 'G': 3}
 
 
 class CountingScheduler:

@@ -140,6 +140,11 @@ def test_unknown_keys_are_named_in_a_warning_and_left_out(parse, caplog):
     ]
 
 
+def test_unknown_keys_stop_a_recipe_that_repaints(capsys, parse):
+    error = stops_with(capsys, parse, 'repaint: true\nrepaint_colour: red\njsd: false\n')
+    assert 'recipe.yaml names repaint_colour, jsd, but no option is called so' in error
+
+
 @pytest.mark.parametrize(
     ('content', 'message'),
     [

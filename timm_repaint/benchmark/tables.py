@@ -23,9 +23,13 @@ def make_tables(cases: Sequence[Figures]) -> str:
 
 
 def cost_table(cases: Sequence[Figures]) -> str:
-    """Time and memory of both kinds of training, and the mean of the ratios where several models are comparable."""
+    """Time and memory of both kinds of training, and the mean of the ratios where several models are comparable.
+
+    The CPU ratio is that of the processor's time: what the clock would say if no other program ran, on one core.
+    """
     header = (
-        *('model', 'px', 'batch', 'variant', 'plain s/step', 'repaint s/step', 'ratio (range)', 'whole run'),
+        *('model', 'px', 'batch', 'variant', 'plain s/step', 'repaint s/step'),
+        *('ratio (range)', 'CPU ratio', 'whole run'),
         *('plain MiB', 'repaint MiB', 'memory ratio'),
     )
     rows: list[Row] = []
@@ -36,7 +40,7 @@ def cost_table(cases: Sequence[Figures]) -> str:
             (
                 *_names(case),
                 *(f'{seconds[name]:.3f}' for name in ('plain', 'repaint')),
-                *(spread, f'{case["whole_run_ratio"]:.2f}'),
+                *(spread, _optional(case.get('processor_ratio')), f'{case["whole_run_ratio"]:.2f}'),
                 *(f'{memory[name]:.0f}' for name in ('plain', 'repaint')),
                 f'{memory["ratio"]:.2f}',
             )
@@ -57,18 +61,29 @@ def _mean_row(group: Sequence[Figures]) -> Row:
     ratio = statistics.mean(case['ratio'] for case in group)
     whole = statistics.mean(case['whole_run_ratio'] for case in group)
     memory = statistics.mean(case['peak_memory_mib']['ratio'] for case in group)
-    return ('mean', *_names(group[0])[1:], '', '', f'{ratio:.2f}', f'{whole:.2f}', '', '', f'{memory:.2f}')
+    processor = [case['processor_ratio'] for case in group if 'processor_ratio' in case]
+    times = (f'{ratio:.2f}', _optional(statistics.mean(processor) if processor else None), f'{whole:.2f}')
+    return ('mean', *_names(group[0])[1:], '', '', *times, '', '', f'{memory:.2f}')
+
+
+def _optional(ratio: float | None) -> str:
+    return '' if ratio is None else f'{ratio:.2f}'
 
 
 def growth_table(cases: Sequence[Figures]) -> str:
     """Time and memory that the repaint phase adds, in all and a million pixels: linear growth keeps the latter."""
-    header = ('model', 'px', 'batch', 'added s/step', 'added s a Mpx', 'added MiB', 'added MiB a Mpx')
+    header = (
+        *('model', 'px', 'batch', 'added s/step', 'added s a Mpx', 'added CPU s a Mpx'),
+        *('added MiB', 'added MiB a Mpx'),
+    )
     rows = []
     for case in sorted(cases, key=lambda c: (c['model'], c['img_size_px'], c['batch_size'])):
         seconds, memory = case['seconds_a_step'], case['peak_memory_mib']
         added_s, added_mib = seconds['repaint'] - seconds['plain'], memory['repaint'] - memory['plain']
         mpx = case['img_size_px'] ** 2 * case['batch_size'] / 1e6
-        figures = (f'{added_s:.3f}', f'{added_s / mpx:.3f}', f'{added_mib:.0f}', f'{added_mib / mpx:.0f}')
+        processor = case.get('processor_s_a_step')
+        added_cpu = '' if processor is None else f'{(processor["repaint"] - processor["plain"]) / mpx:.3f}'
+        figures = (f'{added_s:.3f}', f'{added_s / mpx:.3f}', added_cpu, f'{added_mib:.0f}', f'{added_mib / mpx:.0f}')
         rows.append((*_names(case)[:3], *figures))
     return _table(header, rows)
 

@@ -1,8 +1,8 @@
 """One epoch of the repaint phase: who learns when, and the optimizers' steps.
 
 Updates follow the pattern of `--repaint-schedule`: at 2:1 E and G learn from every third batch (Repaint section 3.2:
-the best of those tried). D and T learn from all batches; with `--repaint-separate-batches`, as in the paper, not from
-those.
+the best of those tried). D and T learn from all batches, and T's pass over the batch serves E and G too; with
+`--repaint-separate-batches`, as in the paper, D and T do not learn from those.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from timm import utils
 from timm.data import Mixup
-from torch import Tensor
+from torch import Tensor, nn
 
 from timm_repaint.engine.epoch import (
     MeanMeter,
@@ -28,7 +28,7 @@ from timm_repaint.engine.epoch import (
 from timm_repaint.engine.loop import backward, finish_update, save_recovery, switch_mixup_off, to_device
 from timm_repaint.frozen import frozen
 from timm_repaint.options.conflicts import parse_schedule
-from timm_repaint.task import RepaintTask
+from timm_repaint.task import Painted, RepaintTask, passed_on
 
 GENERATOR_PARTS = ('gan', 'feat', 'kl', 'segment_kl', 'rec', 'task')
 
@@ -103,13 +103,14 @@ def repaint_one_epoch(
         update = epoch * num_updates + micro.update_idx
         generator_update = bool(task.optimizers) and is_generator_update(update, pattern)
         task_update = not (generator_update and args.repaint_separate_batches)
-        if generator_update:
-            meters.add_generator(update_generator(task, batch, target, micro, args, amp_autocast))
         if task_update:
-            losses = update_task_and_discriminator(
-                task, batch, target, micro, args, amp_autocast, optimizer, loss_scaler
-            )
+            learn = update_all if generator_update else update_task_and_discriminator
+            losses = learn(task, batch, target, micro, args, amp_autocast, optimizer, loss_scaler)
             meters.add_task(losses, len(target))
+        else:
+            losses = update_generator(task, batch, target, micro, args, amp_autocast)
+        if generator_update:
+            meters.add_generator(losses)
         progress.ran_batch(len(target) * args.world_size)
         if micro.need_update:
             if task_update:
@@ -137,16 +138,41 @@ def update_task_and_discriminator(
     amp_autocast: Callable[[], AbstractContextManager],
     optimizer: torch.optim.Optimizer,
     loss_scaler: utils.NativeScaler | None,
+    painted: Painted | None = None,
 ) -> dict[str, Any]:
     """A batch of a D+T update: T learns from repaints and originals, D to tell them apart. E and G stay."""
     with nullcontext() if micro.need_update else task.no_sync():
         with amp_autocast():
-            losses = task(batch, target)
+            losses = task(batch, target, painted)
         backward(losses['loss'] / micro.accum_steps, task, optimizer, args, loss_scaler, micro.need_update)
         if 'discriminator_loss' in losses:
             loss = losses['discriminator_loss'] / micro.accum_steps
             task.optimizers['discriminator'].backward(loss, micro.need_update, args.distributed)
     return losses
+
+
+def update_all(
+    task: RepaintTask,
+    batch: Tensor,
+    target: Tensor,
+    micro: Micro,
+    args: argparse.Namespace,
+    amp_autocast: Callable[[], AbstractContextManager],
+    optimizer: torch.optim.Optimizer,
+    loss_scaler: utils.NativeScaler | None,
+) -> dict[str, Any]:
+    """A batch of a D+T update from which E and G learn too: its repaints, and T's gradient at them, are made once."""
+    buffers = copy_buffers(task.repainter)
+    with amp_autocast():
+        painted = task.paint(batch, learning=True)
+    scale = 1.0 if loss_scaler is None else loss_scaler._scaler.get_scale()  # ahead of the step, which may change it
+    task_losses = update_task_and_discriminator(
+        task, batch, target, micro, args, amp_autocast, optimizer, loss_scaler, painted
+    )
+    images, shown_pm1 = len(task_losses['images']), task_losses['shown']
+    loss = passed_on(task_losses['loss'], shown_pm1, painted.repaint_pm1, images, scale / micro.accum_steps)
+    losses = _learn_to_paint(task, painted, loss, buffers, micro, args, amp_autocast)
+    return {**task_losses, **{part: losses[part] for part in GENERATOR_PARTS}}
 
 
 def update_generator(
@@ -158,12 +184,33 @@ def update_generator(
     amp_autocast: Callable[[], AbstractContextManager],
 ) -> dict[str, Tensor]:
     """A batch of an E+G update: T and D judge, but stay as they are. After a loss that is not finite so do E and G."""
-    buffers = [buffer.clone() for buffer in task.repainter.buffers()]
-    with frozen(task.task, task.discriminator), task.no_sync():
+    buffers = copy_buffers(task.repainter)
+    with frozen(task.task), task.no_sync():
         with amp_autocast():
-            losses = task.generator_losses(batch, target)
+            painted = task.paint(batch, learning=True)
+            loss = task.task_loss(painted, target)
+        return _learn_to_paint(task, painted, loss, buffers, micro, args, amp_autocast)
+
+
+def _learn_to_paint(
+    task: RepaintTask,
+    painted: Painted,
+    task_loss: Tensor,
+    buffers: list[Tensor],
+    micro: Micro,
+    args: argparse.Namespace,
+    amp_autocast: Callable[[], AbstractContextManager],
+) -> dict[str, Tensor]:
+    """E+G's losses and step, in which D only judges; `buffers` are those from before the repaint."""
+    with frozen(task.discriminator):
+        with amp_autocast():
+            losses = task.generator_losses(painted, task_loss)
         loss = losses['loss'] / micro.accum_steps
         finite = task.optimizers['generator'].backward(loss, micro.need_update, args.distributed)
     for buffer, before in zip(task.repainter.buffers(), buffers, strict=True):
         buffer.copy_(torch.where(finite, buffer, before))  # running statistics would keep one nan for good
     return losses
+
+
+def copy_buffers(module: nn.Module) -> list[Tensor]:
+    return [buffer.clone() for buffer in module.buffers()]

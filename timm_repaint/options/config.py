@@ -62,8 +62,9 @@ def load_config(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:
 def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: str) -> dict[str, Any]:
     """Turns a YAML mapping into defaults for the parser.
 
-    Keys are an option's names, long or short, with dashes or underscores. Unknown keys are named in a warning and left
-    out; `config` itself is left out in silence.
+    Keys are an option's names, long or short, with dashes or underscores. `config` itself is left out in silence. Other
+    unknown keys stop a file that says `repaint: true`; in any other they are named in a warning and left out, as files
+    of timm's script may have options of other versions.
 
     Args:
         parser: parser of all options.
@@ -90,6 +91,8 @@ def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: 
             defaults[action.dest] = _convert(action, value)
         except ValueError as error:
             parser.error(f'{argparse.ArgumentError(action, f"{error} (in {path})")}')
+    if unknown and defaults.get('repaint'):  # a file of ours: a wrong name would cost a whole training
+        parser.error(f'argument -c/--config: {path} names {", ".join(unknown)}, but no option is called so')
     if unknown:
         _logger.warning('%s: unknown options are ignored: %s', path, ', '.join(unknown))
     return defaults

@@ -8,7 +8,8 @@ import torch
 
 from timm_repaint.report.finished import default_device, report_gallery, report_leak
 from timm_repaint.report.shape_bias import report_shape_bias
-from timm_repaint.report.tables import write_tables
+from timm_repaint.report.tables import RUNS_FOLDER, write_tables
+from timm_repaint.report.tables_paper import TITLES
 
 PAPER_SEEDS = (1, 2, 3, 4, 5)
 
@@ -17,11 +18,20 @@ def add_commands(commands: Any) -> None:
     """Adds the sub-commands with their options to the parser's."""
     tables = commands.add_parser(
         'tables',
-        help="the paper's Tables 1, 3, 4 and 6 beside these runs",
+        help="the paper's tables beside these runs",
         description='Read runs of the recipes in timm_repaint/recipes/tables and write tables.md, tables.csv and '
         'tables.png; print the commands of the runs that are missing.',
     )
-    tables.add_argument('runs', nargs='+', type=Path, metavar='RUNS', help='folders of runs, or folders that hold them')
+    tables.add_argument(
+        'runs',
+        nargs='*',
+        type=Path,
+        metavar='RUNS',
+        help='folders of runs, or folders that hold them; none: all runs are missing',
+    )
+    tables.add_argument(
+        '--tables', type=int, nargs='+', choices=TITLES, default=list(TITLES), metavar='N', help='(default: 1 to 7)'
+    )
     tables.add_argument('--output', type=Path, default=Path('.'), metavar='DIR', help='(default: the current folder)')
     tables.add_argument(
         '--seeds', type=int, nargs='+', default=PAPER_SEEDS, metavar='N', help='seeds of each recipe (default: 1 to 5)'
@@ -29,9 +39,9 @@ def add_commands(commands: Any) -> None:
     tables.add_argument(
         '--runs-folder',
         type=Path,
-        default=Path('output/tables'),
+        default=RUNS_FOLDER,
         metavar='DIR',
-        help='where the printed commands put missing runs (default: output/tables)',
+        help='where the printed commands put missing runs (default: %(default)s)',
     )
 
     bias = commands.add_parser(
@@ -57,7 +67,7 @@ def add_commands(commands: Any) -> None:
 def run_report(args: argparse.Namespace) -> None:
     """Run the sub-command that the options name."""
     if args.command == 'tables':
-        write_tables(args.runs, args.output, args.seeds, args.runs_folder)
+        write_tables(args.runs, args.output, args.seeds, args.runs_folder, args.tables)
     elif args.command == 'shape-bias':
         report_shape_bias(args.checkpoint, args.stimuli, torch.device(args.device))
     elif args.command == 'gallery':

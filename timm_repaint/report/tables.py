@@ -2,15 +2,18 @@
 
 import csv
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from timm_repaint.report.tables_paper import TITLES, all_entries
+from timm_repaint.report.tables_paper import TITLES, Entry, all_entries
 from timm_repaint.report.tables_plot import draw_plot
 from timm_repaint.report.tables_rows import Row, compare
-from timm_repaint.report.tables_runs import FIRST_PHASES, TableRun, load_recipes, read_runs
+from timm_repaint.report.tables_runs import RECIPES, TableRun, read_runs, recipe_path
 
+REPOSITORY = RECIPES.parents[2]
+ROW_SCRIPT = 'timm_repaint/recipes/slurm/row.sbatch'
+RUNS_FOLDER = Path('output/tables')  # where the script puts runs if nothing is said
 MISSING = 'missing'
 NONE = '-'
 HEADINGS = ('row', 'paper', 'ours', 'gain: paper', 'gain: ours', 'runs')
@@ -20,23 +23,37 @@ COLUMNS = (
 )
 
 
-def write_tables(folders: Sequence[Path], output: Path, seeds: Sequence[int], runs_folder: Path) -> None:
+def write_tables(
+    folders: Sequence[Path],
+    output: Path,
+    seeds: Sequence[int],
+    runs_folder: Path = RUNS_FOLDER,
+    tables: Collection[int] = tuple(TITLES),
+) -> None:
     """Write tables.md, tables.csv and tables.png to `output`, and print the tables and the missing runs' commands.
+
+    Args:
+        folders: Of runs, or with runs below; none: all runs are missing.
+        output: Where the files go.
+        seeds: That the tables want of each recipe.
+        runs_folder: Where the printed commands put runs.
+        tables: Numbers of the tables that are wanted.
 
     Raises:
         UsageError: if a folder holds no run, two runs are of one recipe and seed, or matplotlib is missing.
     """
     runs, remarks = read_runs(folders)
-    rows = compare(runs)
+    entries = [entry for entry in all_entries() if entry.table in tables]
+    rows = compare(runs, entries)
     output.mkdir(parents=True, exist_ok=True)
     text = markdown(rows, seeds, remarks)
     (output / 'tables.md').write_text(text)
     write_csv(rows, output / 'tables.csv')
     draw_plot(rows, output / 'tables.png')
     print(text)
-    commands = missing_commands(runs, seeds, runs_folder)
+    commands = missing_commands(runs, entries, seeds, runs_folder)
     if commands:
-        print(f'# {len(commands)} runs are missing. Set DATA, DEEPLAB (weights) and STYLIZED, and send them off:')
+        print(f'# Runs of {len(commands)} recipes are missing. Set the variables of {ROW_SCRIPT}, and send them off:')
         print('\n'.join(commands))
 
 
@@ -92,28 +109,22 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
             writer.writerow([*own, entry.gain, entry.low, entry.high, *(row.gain or [None] * 3)])
 
 
-def missing_commands(runs: Sequence[TableRun], seeds: Sequence[int], runs_folder: Path) -> list[str]:
-    """A command for each run that the tables still need, in their order; it goes on with a run that has begun."""
+def missing_commands(
+    runs: Sequence[TableRun], entries: Sequence[Entry], seeds: Sequence[int], runs_folder: Path
+) -> list[str]:
+    """A command for each recipe of which the tables still need runs; it goes on with those that have begun."""
     done = {(run.recipe, run.seed) for run in runs}
-    recipes = dict.fromkeys(name for entry in all_entries() for name in (entry.baseline, entry.recipe))
-    wanted = [(recipe, seed) for recipe in recipes for seed in seeds if (recipe, seed) not in done]
-    return [f'sbatch --gpus-per-node=8 --wrap={shlex.quote(command(*run, runs_folder))}' for run in wanted]
+    commands = []
+    for recipe in dict.fromkeys(name for entry in entries for name in (entry.baseline, entry.recipe)):
+        missing = [seed for seed in dict.fromkeys(seeds) if (recipe, seed) not in done]
+        if missing:
+            commands.append(command(recipe, missing, runs_folder))
+    return commands
 
 
-def command(recipe: str, seed: int, runs_folder: Path) -> str:
-    """Trains a recipe with a seed on the eight GPUs of a node, both phases where there are two."""
-    launch, options = 'torchrun --nproc-per-node=8', load_recipes()[recipe]
-    name = f'{recipe}-seed{seed}'
-    folder = shlex.quote(str(runs_folder))
-    run = f'-c timm_repaint/recipes/tables/{recipe}.yaml --seed {seed} --output {folder} --experiment {name}'
-    if recipe in FIRST_PHASES:
-        first = FIRST_PHASES[recipe]
-        before = command(first, seed, runs_folder).replace('"$DATA"', '"$STYLIZED"')
-        checkpoint = f'{folder}/{first}-seed{seed}/last.pth.tar'
-        return f'{before} && {launch} train.py "$DATA" {run} --resume {checkpoint}'
-    text = f'{launch} train.py "$DATA" {run} --resume auto'
-    if options['repaint'] and options['mask'] == 'deeplabv2':
-        text += ' --mask-checkpoint "$DEEPLAB"'
-    if options['repaint']:
-        text += f' && {launch} fine_tune.py {folder}/{name} --resume auto'
-    return text
+def command(recipe: str, seeds: Sequence[int], runs_folder: Path) -> str:
+    """Trains a recipe with some seeds, each a job of an array, all phases that it has."""
+    output = '' if runs_folder == RUNS_FOLDER else f'OUTPUT={shlex.quote(str(runs_folder))} '
+    array = ','.join(map(str, seeds))
+    path = recipe_path(recipe).relative_to(REPOSITORY)
+    return f'{output}sbatch --array={array} {ROW_SCRIPT} {path}'

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from timm_repaint.report.tables_paper import Entry, all_entries
+from timm_repaint.report.tables_paper import Entry
 from timm_repaint.report.tables_runs import TableRun
 
 
@@ -36,14 +36,14 @@ class Row:
         return statistics.fmean(self.values.values()) if self.values else None
 
 
-def compare(runs: Sequence[TableRun]) -> list[Row]:
-    """A row for each of the paper's figures, in the order of its tables."""
+def compare(runs: Sequence[TableRun], entries: Sequence[Entry]) -> list[Row]:
+    """A row for each of the paper's figures."""
 
     def by_seed(recipe: str, metric: str) -> dict[int, float]:
         return {run.seed: run.metrics[metric] for run in runs if run.recipe == recipe}
 
     rows = []
-    for entry in all_entries():
+    for entry in entries:
         ours, baseline = by_seed(entry.recipe, entry.metric), by_seed(entry.baseline, entry.metric)
         gain = None if entry.recipe == entry.baseline else find_gain(list(ours.values()), list(baseline.values()))
         rows.append(Row(entry, ours, gain))

@@ -1,6 +1,7 @@
-"""The runs of the tables' recipes: which a folder holds, whether it is finished, and its accuracy."""
+"""The runs of the tables' recipes: which a folder holds, whether it is finished, and its figures."""
 
 import argparse
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from timm_repaint.errors import UsageError
 from timm_repaint.options.config import check_config, load_config
 from timm_repaint.options.parser import build_parser
 from timm_repaint.report.mini.plan import FINE_TUNE
-from timm_repaint.report.mini.results import UnfinishedError, read_last_row
+from timm_repaint.report.mini.results import SUMMARY, UnfinishedError, read_last_row
+from timm_repaint.report.tables_paper import METRICS, all_entries
 
 RECIPES = Path(__file__).parents[1] / 'recipes' / 'tables'
+DETECTION = RECIPES / 'detection'  # the recipes of timm_repaint.detection.train
 ARGS = 'args.yaml'
 SEED_ENDING = re.compile(r'-seed[0-9]+$')  # of the names of runs that differ in nothing else
 # What a smaller trial of a recipe may change, with a remark; any other option makes it another run.
@@ -33,7 +36,7 @@ class TableRun:
         folder: Of the run; with repaints, of its first phase.
         recipe: Name of the recipe.
         seed: Of the run.
-        metrics: 'top1' and 'top5' on the validation images after the last epoch, %.
+        metrics: Those of `METRICS` that it has, on the validation images after the last epoch, %.
         scaled: Options of scale that differ from the recipe, as 'epochs 2 (recipe: 200)'.
     """
 
@@ -94,10 +97,12 @@ def read_run(folder: Path) -> TableRun:
         UnfitRunError: if it is of another recipe, of none, or not finished.
     """
     options = _read_options(folder)
-    name = SEED_ENDING.sub('', str(options.get('experiment')))
+    if not {'experiment', 'seed', 'epochs'} <= options.keys():
+        raise UnfitRunError(f'{folder / ARGS} is not that of a run of train.py')
+    name = SEED_ENDING.sub('', str(options['experiment']))
     recipes = load_recipes()
     if name not in recipes:
-        raise UnfitRunError(f'no recipe of the tables has its --experiment {options.get("experiment")!r}')
+        raise UnfitRunError(f'no recipe of the tables has its --experiment {options["experiment"]!r}')
     recipe = recipes[name]
     differ = {
         key: f'{key} {options.get(key)} (recipe: {wanted})'
@@ -108,18 +113,36 @@ def read_run(folder: Path) -> TableRun:
     if other:
         raise UnfitRunError(f'it is of another recipe than {name}: {", ".join(other)}')
     first_phase = FIRST_PHASES.get(name)
-    if first_phase and first_phase not in str(options['resume']):
-        raise UnfitRunError(f'it did not go on from a run of {first_phase} (--resume)')
-    last, epochs = folder, options['stop_epoch'] or options['epochs']
+    if first_phase and not _goes_on(folder):
+        raise UnfitRunError(f'it began at epoch 0 instead of going on from a run of {first_phase} (--resume)')
+    last, epochs = folder, options.get('stop_epoch') or options['epochs']
     if recipe['repaint']:
         last = folder / FINE_TUNE
-        epochs = _read_options(last)['epochs']
+        epochs = _read_options(last).get('epochs')
+    return TableRun(folder, name, options['seed'], _read_metrics(last, epochs, name), tuple(differ.values()))
+
+
+def _goes_on(folder: Path) -> bool:
+    """Whether a run has rows, the first of them of a later epoch than 0."""
     try:
-        row = read_last_row(last, epochs)
+        with open(folder / SUMMARY, newline='') as file:
+            return next(csv.DictReader(file))['epoch'] != '0'
+    except (OSError, StopIteration, KeyError):
+        return False
+
+
+def _read_metrics(folder: Path, epochs: int, recipe: str) -> dict[str, float]:
+    """The last row's figures; those that the tables want of the recipe have to be there."""
+    try:
+        row = read_last_row(folder, epochs)
     except UnfinishedError as error:
         raise UnfitRunError(f'it is not finished: {error}') from None
-    metrics = {'top1': row['eval_top1'], 'top5': row['eval_top5']}
-    return TableRun(folder, name, options['seed'], metrics, tuple(differ.values()))
+    metrics = {key: row[metric.column] for key, metric in METRICS.items() if metric.column in row}
+    wanted = {entry.metric for entry in all_entries() if recipe in (entry.recipe, entry.baseline)}
+    lacking = sorted(METRICS[key].column for key in wanted - metrics.keys())
+    if lacking:
+        raise UnfitRunError(f'{folder / SUMMARY} has no {" and no ".join(lacking)}')
+    return metrics
 
 
 def _read_options(folder: Path) -> dict[str, Any]:
@@ -136,17 +159,27 @@ def _read_options(folder: Path) -> dict[str, Any]:
 
 
 @cache
-def load_recipes(folder: Path = RECIPES) -> dict[str, dict[str, Any]]:
-    """By name: each option that any of the recipes sets, with the value that this one gives it.
+def load_recipes() -> dict[str, dict[str, Any]]:
+    """By name: each option that any recipe of its program sets, with the value that this one gives it.
 
     Raises:
         UsageError: if a recipe names an option that there is not.
     """
+    return {**_load_folder(RECIPES), **_load_folder(DETECTION)}
+
+
+def _load_folder(folder: Path) -> dict[str, dict[str, Any]]:
     parser = build_parser()
     read = {path.stem: load_recipe(parser, path) for path in sorted(folder.glob('*.yaml'))}
     keys = {key: parser.get_default(key) for options in read.values() for key in options}
     del keys['experiment']
     return {name: {key: options.get(key, default) for key, default in keys.items()} for name, options in read.items()}
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe."""
+    detection = DETECTION / f'{name}.yaml'
+    return detection if detection.is_file() else RECIPES / f'{name}.yaml'
 
 
 def load_recipe(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:

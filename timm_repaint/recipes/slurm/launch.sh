@@ -6,9 +6,15 @@
 # No trap: a job that is cancelled has to end, not to go back into the queue; and srun answers SIGTERM by killing its
 # tasks, so passing it on would save nothing.
 
-# launch CODE COMMAND...: run the command, then leave the job. CODE is what the command ends with if a signal stopped it
-# with its work saved: then the job goes back into the queue. Any other code is the job's own.
+# launch CODE COMMAND...: run the command, then leave the job.
 launch() {
+    phase "$@"
+    exit 0
+}
+
+# phase CODE COMMAND...: run the command, and leave the job if it fails. CODE is what it ends with if a signal stopped it
+# with its work saved: then the job goes back into the queue. Any other code is the job's own.
+phase() {
     local stopped=$1 status=0
     shift
     unset RANK LOCAL_RANK WORLD_SIZE # left over in the caller's shell, they would come before SLURM's
@@ -21,7 +27,7 @@ launch() {
     if ((status == stopped)); then
         requeue
     fi
-    exit "$status"
+    ((status == 0)) || exit "$status"
 }
 
 # An array's own number stands for all its tasks, and is also SLURM_JOB_ID in the last of them.

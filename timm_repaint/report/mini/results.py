@@ -105,10 +105,13 @@ def read_last_row(folder: Path, epochs: int) -> dict[str, float]:
     try:
         with open(folder / SUMMARY, newline='') as file:
             row = {name: float(value) for name, value in list(csv.DictReader(file))[-1].items()}
+        done = row['epoch'] + 1
     except (OSError, IndexError):
         raise UnfinishedError(f'{folder / SUMMARY} has no row') from None
-    if row['epoch'] + 1 != epochs:
-        raise UnfinishedError(f'{folder} ends after {row["epoch"] + 1:.0f} of {epochs} epochs')
+    except (ValueError, TypeError, KeyError):
+        raise UnfinishedError(f'the last row of {folder / SUMMARY} is not whole') from None
+    if done != epochs:
+        raise UnfinishedError(f'{folder} ends after {done:.0f} of {epochs} epochs')
     return row
 
 
