@@ -1,5 +1,7 @@
 """train.py with masks from a cache, from files and from a network on the device."""
 
+import tarfile
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,45 @@ def test_data_without_files_get_masks_on_the_fly(cache, tmp_path, caplog):
     assert 'masks are made on the fly' in caplog.text
 
 
+@pytest.fixture(scope='module')
+def network_cache(photographs, tmp_path_factory):
+    """Masks by a network, and its file."""
+    folder = tmp_path_factory.mktemp('network')
+    torch.manual_seed(0)
+    torch.save(DeepLabV2(5, blocks=(1, 1, 1, 1), width=8).state_dict(), folder / 'net.pth')
+    source = ('--mask', 'deeplabv2', '--mask-checkpoint', folder / 'net.pth')
+    run_script('-m timm_repaint.masks', photographs, folder / 'masks', *source, '--workers', 1)
+    return folder
+
+
+def test_masks_by_a_network_serve_a_run_from_their_cache_without_the_network(photographs, network_cache, tmp_path):
+    run = train_on(photographs, tmp_path, '--mask', 'deeplabv2', '--mask-dir', network_cache / 'masks')
+    config = torch.load(run / 'last.pth.tar', weights_only=False)['task_state']['repaint']['repainter']['config']
+    assert config['num_labels'] == 5
+    assert read_summary(run)[0]['train_leak_repaint'] >= 0  # the validation images have their masks too
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (('--mask-multi-scale',), 'was made with --mask-multi-scale None, not True'),
+        (('--mask-checkpoint', 'other.pth'), r'was made with --mask-checkpoint net\.pth, not other\.pth'),
+    ],
+)
+def test_a_cache_of_another_network_is_refused(photographs, network_cache, tmp_path, options, message):
+    with pytest.raises(UsageError, match=message):
+        train_on(photographs, tmp_path, '--mask', 'deeplabv2', '--mask-dir', network_cache / 'masks', *options)
+
+
+def test_images_in_a_tar_file_get_masks_on_the_fly(photographs, cache, tmp_path, caplog):
+    with tarfile.open(tmp_path / 'train.tar', 'w') as archive:
+        archive.add(photographs / 'train', arcname='.')
+    with caplog.at_level('INFO', logger='train'):
+        run = train_on(tmp_path / 'train.tar', tmp_path, '--val-split', '', '--mask-dir', cache)
+    assert read_summary(run)[0]['train_diversity'] > 0
+    assert 'The images are no files of their own: masks are made on the fly' in caplog.text
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
@@ -103,6 +144,11 @@ def test_data_without_files_get_masks_on_the_fly(cache, tmp_path, caplog):
         (('--mask', 'deeplabv2'), '--mask deeplabv2 needs --mask-checkpoint'),
         (('--mask', 'deeplabv2', '--mask-dir', 'CACHE'), 'holds masks of fh, --mask is deeplabv2'),
         (('--mask', 'fh', '--mask-dir', 'CACHE', '--fh-scale', 77), 'was made with --fh-scale None, not 77'),
+        (('--mask', 'fh', '--mask-dir', 'CACHE', '--fh-sigma', 2), 'was made with --fh-sigma 0.5, not 2.0'),
+        (
+            ('--mask', 'fh', '--mask-dir', 'CACHE', '--fh-backend', 'opencv'),
+            '--fh-backend skimage, not opencv',
+        ),
         (('--mask', 'fh', '--mask-dir', 'OWN'), 'manifest.json'),
         (('--mask', 'folder', '--mask-dir', 'nowhere'), 'no mask for'),
     ],

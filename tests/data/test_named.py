@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from timm.data import ImageDataset, create_dataset, create_loader
+from timm.data import ImageDataset, IterableImageDataset, create_dataset, create_loader
 
 from timm_repaint.data.named import NamedImages
+from timm_repaint.engine.data import check_classes
 
 
 def make_folder(root, names, broken=()):
@@ -127,3 +128,15 @@ def test_half_built_objects_do_not_recurse():
         NamedImages.__new__(NamedImages).dataset  # noqa: B018
     with pytest.raises(AttributeError):
         pickle.loads(pickle.dumps(NamedImages.__new__(NamedImages))).reader  # noqa: B018
+
+
+class StreamReader:
+    """Like timm's readers of Hugging Face and WebDataset data: a folder and classes, but no list of files."""
+
+    def __init__(self, root):
+        self.root, self.class_to_idx = str(root), {'cat': 0, 'dog': 1}
+
+
+def test_data_sets_whose_reader_lists_no_files_are_not_taken_for_image_folders(tmp_path):
+    (tmp_path / 'shards').mkdir()
+    check_classes(IterableImageDataset('', reader=StreamReader(tmp_path)), 'train', num_classes=2)

@@ -229,26 +229,59 @@ def test_shards_that_run_at_the_same_time_make_each_mask_once(tmp_path):
     assert run(images, tmp_path / 'masks', '--check') == 0
 
 
-def test_ctrl_c_leaves_whole_masks_and_the_next_run_goes_on(tmp_path):
+@pytest.fixture
+def interrupted(tmp_path):
+    """The command on 120 noisy images, in a session of its own, once it has made three masks; and its arguments."""
     pictures = np.random.default_rng(0).integers(0, 256, (120, 240, 320, 3), dtype=np.uint8)
     (tmp_path / 'images').mkdir()
     for number, image_u8 in enumerate(pictures):
         Image.fromarray(image_u8).save(tmp_path / f'images/{number}.jpg')
-    arguments = ('-m timm_repaint.masks', tmp_path / 'images', tmp_path / 'masks', '--fh-backend', 'skimage')
+    words = (tmp_path / 'images', tmp_path / 'masks', '--fh-backend', 'skimage', '--workers', '2')
     process = subprocess.Popen(
-        [sys.executable, *arguments[0].split(), *map(str, arguments[1:]), '--workers', '2'],
+        [sys.executable, '-m', 'timm_repaint.masks', *map(str, words)],
         cwd=REPO, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )  # fmt: skip
     deadline = time.monotonic() + 200
     while len(list((tmp_path / 'masks').glob('*.png'))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
+    return process, words
+
+
+def assert_goes_on(masks, words):
+    """Every mask that has its name is whole, and a second call makes the others."""
+    made = list(masks.glob('*.png'))
+    assert 3 <= len(made) < 120
+    for path in made:
+        assert load_labels(path).shape == (240, 320)
+    done = run_script('-m timm_repaint.masks', *words)
+    assert f'{120 - len(made)} masks made, {len(made)} were there' in done.stdout
+
+
+def test_ctrl_c_leaves_whole_masks_and_the_next_run_goes_on(interrupted, tmp_path):
+    process, words = interrupted
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
     error = process.communicate(timeout=100)[1]
     assert process.returncode == 130
     assert 'interrupted; the same command goes on from here' in error and 'Traceback' not in error
-    made = list((tmp_path / 'masks').glob('*.png'))
-    assert 3 <= len(made) < 120 and not list((tmp_path / 'masks').glob('.*'))
-    for path in made:
-        assert load_labels(path).shape == (240, 320)
-    done = run_script(*arguments, '--workers', 2)
-    assert f'{120 - len(made)} masks made, {len(made)} were there' in done.stdout
+    assert not list((tmp_path / 'masks').glob('.*'))
+    assert_goes_on(tmp_path / 'masks', words)
+
+
+def test_a_killed_command_leaves_whole_masks_and_no_worker_behind(interrupted, tmp_path):
+    process, words = interrupted
+    process.kill()
+    process.communicate(timeout=100)  # until the last of its workers has closed what they share with it
+    deadline = time.monotonic() + 20
+    while session_lives(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not session_lives(process.pid)
+    assert_goes_on(tmp_path / 'masks', words)
+
+
+def session_lives(pid):
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

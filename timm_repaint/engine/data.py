@@ -18,6 +18,7 @@ from timm.data import (
     create_loader,
 )
 from timm.data.naflex_loader import create_naflex_loader
+from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from timm_repaint.baselines.cutout import CutOut
 from timm_repaint.data.fraction import keep_fraction
@@ -130,10 +131,10 @@ def check_classes(dataset: Any, split: str, num_classes: int) -> None:
 
     The class of an empty folder would be missing, and all classes behind it would get other numbers.
     """
-    reader: Any = getattr(dataset, 'reader', None)
-    root, class_to_idx = getattr(reader, 'root', None), getattr(reader, 'class_to_idx', None)
-    if not isinstance(root, str) or not os.path.isdir(root) or not isinstance(class_to_idx, dict):
+    reader = getattr(dataset, 'reader', None)
+    if not isinstance(reader, ReaderImageFolder):
         return
+    root, class_to_idx = str(reader.root), reader.class_to_idx
     if max(class_to_idx.values(), default=0) >= num_classes:
         raise UsageError(
             f'{split} split: {root} has {len(class_to_idx)} classes, the model {num_classes}; set --num-classes'

@@ -5,9 +5,12 @@ import logging
 import os
 from typing import Any
 
+from timm import utils
+
 from timm_repaint.data.stored import StoredMaskImages, has_files
 from timm_repaint.errors import UsageError
 from timm_repaint.masks import MaskSource, create_mask_source
+from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA
 from timm_repaint.masks.folder import CachedMasks, FolderMasks, mask_name
 
 _logger = logging.getLogger('train')
@@ -22,11 +25,12 @@ def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | FolderMa
     if not args.mask_dir:
         if args.mask == 'folder':
             raise UsageError('--mask folder needs --mask-dir, the folder of PNG label maps')
+        _say(args, f'Masks of {args.mask} are made on the fly.')
         return create_mask_source(args)
     if not has_files(dataset):
         if args.mask == 'folder':
             raise UsageError('--mask folder needs images that are files in folders')
-        _logger.info('The images are no files of their own: masks are made on the fly, --mask-dir is not used.')
+        _say(args, 'The images are no files of their own: masks are made on the fly, --mask-dir is not used.')
         return create_mask_source(args)
     image_root = find_image_root(args, dataset)
     if args.mask == 'folder':
@@ -34,6 +38,11 @@ def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | FolderMa
     masks = CachedMasks(args.mask_dir, image_root)
     check_cache_options(args, masks)
     return masks
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    if utils.is_primary(args):
+        _logger.info(text)
 
 
 def find_image_root(args: argparse.Namespace, dataset: Any) -> str:
@@ -59,12 +68,25 @@ def check_cache_options(args: argparse.Namespace, masks: CachedMasks) -> None:
     manifest = masks.manifest
     if manifest.source != args.mask:
         raise UsageError(f'{args.mask_dir} holds masks of {manifest.source}, --mask is {args.mask}; name that one')
-    asked = {'scale': args.fh_scale, 'min_size': args.fh_min_size} if args.mask == 'fh' else {}
-    for name, value in asked.items():
+    for option, name, value in asked_parameters(args):
         made = manifest.parameters.get(name)
         if value is not None and made != value:
-            option = name.replace('_', '-')
-            raise UsageError(f'{args.mask_dir} was made with --fh-{option} {made}, not {value}; leave the option out')
+            raise UsageError(f'{args.mask_dir} was made with {option} {made}, not {value}; leave the option out')
+
+
+def asked_parameters(args: argparse.Namespace) -> list[tuple[str, str, Any]]:
+    """Options of the mask source, their names in a cache's manifest, and their values; None: left at the default."""
+    if args.mask == 'fh':
+        return [
+            ('--fh-scale', 'scale', args.fh_scale),
+            ('--fh-min-size', 'min_size', args.fh_min_size),
+            ('--fh-sigma', 'sigma', None if args.fh_sigma == DEFAULT_SIGMA else args.fh_sigma),
+            ('--fh-backend', 'backend', None if args.fh_backend == 'auto' else args.fh_backend),
+        ]
+    return [
+        ('--mask-checkpoint', 'checkpoint', os.path.basename(args.mask_checkpoint) or None),
+        ('--mask-multi-scale', 'multi_scale', args.mask_multi_scale or None),
+    ]
 
 
 def with_stored_masks(dataset: Any, masks: MaskSource | FolderMasks) -> Any:

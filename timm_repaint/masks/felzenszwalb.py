@@ -12,6 +12,7 @@ from timm_repaint.errors import UsageError
 REFERENCE_SIDE_PX = 32
 REFERENCE_SCALE = 50.0
 REFERENCE_MIN_SIZE_PX = 10
+DEFAULT_SIGMA = 0.5
 MAX_SEGMENTS = 2**16  # a label map is uint16
 
 
@@ -82,7 +83,11 @@ class FelzenszwalbMasks:
     on_device: bool = False
 
     def __init__(
-        self, scale: float | None = None, sigma: float = 0.5, min_size: int | None = None, backend: str = 'auto'
+        self,
+        scale: float | None = None,
+        sigma: float = DEFAULT_SIGMA,
+        min_size: int | None = None,
+        backend: str = 'auto',
     ) -> None:
         if scale is not None and not scale > 0:
             raise ValueError(f'fh scale is {scale}; it must be above 0 (or None: chosen by image size)')

@@ -1,7 +1,9 @@
 """A function over many items in worker processes, with a bounded number of results in flight."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -38,7 +40,7 @@ def in_workers(
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None  # spawn would import torch anew
     context = multiprocessing.get_context(method)
     try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals_to_the_parent) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_the_parent) as pool:
             running: set[Future[list[Result]]] = set()
             for part in chunks:
                 running.add(pool.submit(function, part))
@@ -58,7 +60,17 @@ def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield part
 
 
-def _leave_signals_to_the_parent() -> None:
-    """Ctrl-C and SLURM's SIGTERM reach all processes; workers end with their parent, after the file they write."""
+def _follow_the_parent() -> None:
+    """Ctrl-C and SLURM's SIGTERM reach all processes; workers end with their parent, after the file they write.
+
+    A parent that is killed says nothing, so a thread waits for its end: a worker would hang in its queue for good.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess | None) -> None:
+    if parent is not None:
+        parent.join()
+        os._exit(1)

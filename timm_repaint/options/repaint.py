@@ -7,6 +7,7 @@ used another value, the help says so. `recipes/paper.yaml` sets the paper's.
 import argparse
 
 from timm_repaint.masks import MASK_SOURCES
+from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA
 
 
 def add_mask_options(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,13 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
         'folder: PNG label maps. Paper: fh, or DeepLab-v2',
     )
     add('--fh-scale', type=float, metavar='X', help='fh: higher gives larger segments; unset: from the image size')
-    add('--fh-sigma', type=float, default=0.5, metavar='PX', help='fh: blur of the image ahead of segmentation')
+    add(
+        '--fh-sigma',
+        type=float,
+        default=DEFAULT_SIGMA,
+        metavar='PX',
+        help='fh: blur ahead of the segmentation',
+    )
     add('--fh-min-size', type=int, metavar='PX', help='fh: pixels of the smallest segment; unset: from the image size')
     add(
         '--fh-backend',
