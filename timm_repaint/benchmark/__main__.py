@@ -18,9 +18,8 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import is_model
 
-from timm_repaint.benchmark.cases import VARIANTS, Case, check_data, plan_cases, train_options
+from timm_repaint.benchmark.cases import VARIANTS, Case, check_data, is_detector, plan_cases, train_options
 from timm_repaint.benchmark.measure import measure, num_stages
 from timm_repaint.benchmark.plot import draw_shares
 from timm_repaint.benchmark.tables import make_tables
@@ -46,7 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add('--models', nargs='+', default=list(PAPER_MODELS), metavar='NAME', help='timm classifiers')
+    add(
+        '--models',
+        nargs='+',
+        default=list(PAPER_MODELS),
+        metavar='NAME',
+        help='timm classifiers, or EfficientDets of effdet',
+    )
     add('--img-size', type=_positive, default=224, metavar='PX', help='height and width')
     add('--batch-size', type=_positive, default=8, metavar='N', help='images in a batch')
     add('--sizes', type=_positive, nargs='+', default=[], metavar='PX', help='more image sizes, for how cost grows')
@@ -88,9 +93,8 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         UsageError: naming it.
     """
-    unknown = [name for name in options.models if not is_model(name.split('.')[0])]
-    if unknown:
-        raise UsageError(f'timm has no model {unknown[0]!r}; timm.list_models() names all')
+    for name in options.models:
+        is_detector(name)
     check_data(options.data)
 
 

@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from timm.models import create_model
 
 from timm_repaint.benchmark.cases import Case, needs_checkpoint, train_options
 from timm_repaint.engine.epoch import synchronize
-from timm_repaint.engine.loop import train_one_epoch, validate
-from timm_repaint.engine.run import Functions, Run, prepare, train_epoch, with_values
+from timm_repaint.engine.functions import find_functions
+from timm_repaint.engine.run import Run, prepare, train_epoch, with_values
 from timm_repaint.options.conflicts import parse_schedule
 from timm_repaint.task import RepaintTask
-
-FUNCTIONS = Functions(create_model, train_one_epoch, validate)
 
 
 class Batches:
@@ -65,7 +62,8 @@ class Arm:
     def __init__(self, args: argparse.Namespace, steps: int, in_memory: bool) -> None:
         with tempfile.TemporaryDirectory() as folder:  # the engine writes the options into the run's folder
             args = with_values(args, output=folder, experiment='benchmark')
-            run = prepare(args, '', FUNCTIONS, exact_resume=False)
+            self.functions = find_functions(args)
+            run = prepare(args, '', self.functions, exact_resume=False)
         assert run is not None
         run.output.saver = None
         run.loaders.train = Batches(run.loaders.train, steps, in_memory)
@@ -80,7 +78,7 @@ class Arm:
         """Train on the next `steps` batches."""
         synchronize(self.device)
         clock, processor = time.perf_counter(), time.process_time()
-        train_epoch(self.run, self.epoch, FUNCTIONS)
+        train_epoch(self.run, self.epoch, self.functions)
         synchronize(self.device)
         self.epoch += 1
         return Seconds(time.perf_counter() - clock, time.process_time() - processor)

@@ -4,9 +4,13 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
+from timm.models import is_model
 
+from timm_repaint.detection.options import build_parser as build_detection_parser
+from timm_repaint.detection.options import check_detection
 from timm_repaint.errors import UsageError
 from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
 
@@ -24,7 +28,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     'channels-last': ('--channels-last',),
     'compile': ('--torchcompile',),
 }
-CLASSES = 1000
+CLASSES, DETECTION_CLASSES = 1000, 80  # ImageNet's, COCO's
 KEPT_BATCHES = 3  # where batches are held in memory
 
 
@@ -87,23 +91,26 @@ def train_options(case: Case, steps: int, repaint: bool, checkpoint: str = '') -
     Raises:
         SystemExit: with status 2, if options contradict each other.
     """
+    detector = is_detector(case.model)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     defaults = ['--device', device, '--workers', '0', '--val-split', '']
     if case.data:
         defaults += ['--data-dir', case.data]
     else:
-        images = case.batch_size * min(steps, KEPT_BATCHES)
-        defaults += ['--dataset', 'shapes', '--num-classes', str(CLASSES), '--train-num-samples', str(images)]
+        images, classes = case.batch_size * min(steps, KEPT_BATCHES), DETECTION_CLASSES if detector else CLASSES
+        defaults += ['--dataset', 'shapes', '--num-classes', str(classes), '--train-num-samples', str(images)]
     own = ['--model', case.model, '--img-size', str(case.img_size_px), '--batch-size', str(case.batch_size)]
     variant = list(VARIANTS[case.variant])
     if FREEZE in variant and checkpoint:
         variant += ['--repaint-checkpoint', checkpoint]
     elif FREEZE in variant:
         variant.remove(FREEZE)  # to make the checkpoint
-    parser = build_parser()
+    parser = build_detection_parser() if detector else build_parser()
     argv = [*defaults, *case.options, *variant, *own, '--repaint']
     args, _ = parse_args(parser, build_config_parser(), argv)
     check_options(parser, args)
+    if detector:
+        check_detection(parser, args)
     args.repaint = repaint
     return args
 
@@ -111,6 +118,24 @@ def train_options(case: Case, steps: int, repaint: bool, checkpoint: str = '') -
 def needs_checkpoint(case: Case) -> bool:
     """Whether the case's repaint phase starts from a trained generator."""
     return FREEZE in VARIANTS[case.variant]
+
+
+def is_detector(model: str) -> bool:
+    """Whether a model is effdet's and none of timm's.
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    if is_model(model.split('.')[0]):
+        return False
+    if find_spec('effdet') is not None:
+        from effdet.config.model_config import efficientdet_model_param_dict
+
+        if model in efficientdet_model_param_dict:
+            return True
+    raise UsageError(
+        f"timm has no model {model!r}, timm.list_models() names all; for EfficientDets: pip install '.[detection]'"
+    )
 
 
 def check_data(folder: str | None) -> None:

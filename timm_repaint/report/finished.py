@@ -5,15 +5,13 @@ from pathlib import Path
 
 import torch
 import yaml
-from timm.models import create_model
 
-from timm_repaint.detection.installed import require_packages
 from timm_repaint.engine.checkpoint import resume
-from timm_repaint.engine.loop import train_one_epoch, validate
+from timm_repaint.engine.functions import find_functions, is_detection
 from timm_repaint.engine.optim import build_optimizer, resolve_lr
 from timm_repaint.engine.output import RunOutput
 from timm_repaint.engine.repaint import build_repaint_task
-from timm_repaint.engine.run import Functions, Run, with_values
+from timm_repaint.engine.run import Run, with_values
 from timm_repaint.engine.setup import place_model, resolve_precision, setup_device
 from timm_repaint.engine.watch import own_draws
 from timm_repaint.errors import UsageError
@@ -30,7 +28,7 @@ def load_run(folder: Path, device: str) -> Run:
     """
     checkpoint = folder / 'last.pth.tar'
     saved = read_args(folder)
-    functions = task_functions(saved)
+    functions = find_functions(saved)
     args = with_values(saved, device=device, workers=0, resume=str(checkpoint), no_resume_opt=True)
     if not checkpoint.is_file():
         raise UsageError(f'{checkpoint} does not exist: the run has no checkpoint yet')
@@ -49,16 +47,6 @@ def load_run(folder: Path, device: str) -> Run:
     run = Run(args, place, precision, data_config, loaders, task, optimizer, None, output, epochs, epochs, args.epochs)
     run.watch = functions.watch()
     return run
-
-
-def task_functions(args: argparse.Namespace) -> Functions:
-    """The stages of the script that made the run: a detector's options hold its own."""
-    if not hasattr(args, 'scale_jitter'):
-        return Functions(create_model, train_one_epoch, validate)
-    require_packages()
-    from timm_repaint.detection.functions import FUNCTIONS
-
-    return FUNCTIONS
 
 
 def read_args(folder: Path) -> argparse.Namespace:
@@ -103,7 +91,7 @@ def report_leak(folder: Path, device: str) -> Leak:
     if unseen is None:
         raise UsageError(f'{folder}: no validation images with masks; the probe needs images that T never saw')
     leak = run.watch.find_leak(run, unseen)
-    right = 'objects found on' if hasattr(run.args, 'scale_jitter') else 'top-1 on'
+    right = 'objects found on' if is_detection(run.args) else 'top-1 on'
     print(f'{right} {len(unseen.targets)} validation images: {leak.original:.1f} %')
     print(f'on their repaints: {leak.repaint:.1f} % (chance explains a gain of {leak.chance:.1f} points)')
     print(f'on repaints with the latents of other images: {leak.swapped:.1f} %')
