@@ -12,7 +12,9 @@ from PIL import Image, ImageChops
 
 from tests.helpers import call_main, column, load_checkpoint, read_summary, run_script, same_tensors
 from timm_repaint.detection import fine_tune, train
+from timm_repaint.detection import validate as validate_script
 from timm_repaint.detection.evaluate import validate
+from timm_repaint.errors import UsageError
 from timm_repaint.report.finished import load_run, report_gallery, report_leak
 
 TINY = (
@@ -100,6 +102,31 @@ def test_reports_on_a_finished_run(whole, tmp_path, capsys):
         assert sheet.height > 3 * 128
     report_leak(whole, 'cpu')
     assert re.search(r'objects found on 8 validation images: \d+\.\d %', capsys.readouterr().out)
+
+
+def test_a_run_can_be_validated_again_and_on_another_split(whole, capsys):
+    call_main(validate_script.main, whole)
+    row = read_summary(whole)[-1]
+    assert f'validation: loss {row["eval_loss"]:.4f}  mAP@0.5:0.95 {row["eval_map"]:.2f}' in capsys.readouterr().out
+    call_main(validate_script.main, whole / 'fine_tune', '--val-split', 'train2017')
+    assert re.search(r'train2017: loss \d+\.\d{4}  mAP', capsys.readouterr().out)
+
+
+def test_what_is_no_run_of_a_detector_is_not_validated(tmp_path, whole):
+    with pytest.raises(UsageError, match=r'args\.yaml does not exist: RUN_DIR is the output folder'):
+        call_main(validate_script.main, tmp_path)
+    (tmp_path / 'args.yaml').write_text('model: resnet50\n')
+    with pytest.raises(UsageError, match=r'is no run of timm_repaint\.detection\.train'):
+        call_main(validate_script.main, tmp_path)
+    shutil.copyfile(whole / 'args.yaml', tmp_path / 'args.yaml')
+    with pytest.raises(UsageError, match=r'last\.pth\.tar does not exist: the run has no checkpoint yet'):
+        call_main(validate_script.main, tmp_path)
+
+
+def test_a_checkpoint_that_holds_more_than_weights_is_refused(coco, tmp_path):
+    torch.save({'state_dict': {}, 'more': shutil.rmtree}, tmp_path / 'more.pth.tar')
+    with pytest.raises(UsageError, match=r'more\.pth\.tar'):
+        train_here(tmp_path, coco, '--initial-checkpoint', tmp_path / 'more.pth.tar', '--epochs', 1)
 
 
 def test_semantic_masks_of_files_train_too(coco, tmp_path):

@@ -169,18 +169,7 @@ def build_loaders(
     images = read_images(args, args.train_split, size_px, training=True)
     masks = build_masks(args, images) if args.repaint else None
     dataset_train = DetectionDataset(images, augment, masks)
-    common: dict[str, Any] = {
-        'input_size': data_config['input_size'],
-        'num_workers': args.workers,
-        'mean': mean,
-        'std': data_config['std'],
-        'pin_memory': args.pin_mem,
-        'img_dtype': dtype or torch.float32,
-        'device': device,
-        'distributed': args.distributed,
-        'collate_fn': collate,
-        'worker_seeding': args.worker_seeding,
-    }
+    common = _loader_kwargs(args, data_config, device, dtype)
     loader_train = create_loader(
         dataset_train,  # type: ignore[arg-type]
         batch_size=args.batch_size,
@@ -193,19 +182,45 @@ def build_loaders(
         raise UsageError(
             f'{len(dataset_train)} training images do not fill a batch of {args.batch_size}; use a smaller --batch-size'
         )
-    dataset_train.transform = augment  # create_loader puts one for class labels there
+    dataset_train.transform = augment  # as below
     if dataset_train.masks is not None:
         extend_normalization(loader_train)
-    loader_eval = None
-    if args.val_split:
-        dataset_eval = DetectionDataset(read_images(args, args.val_split, size_px, False), plain, training=False)
-        check_same_classes(dataset_train, dataset_eval)
-        batch_size = args.validation_batch_size or args.batch_size
-        loader_eval = create_loader(dataset_eval, batch_size=batch_size, **common)  # type: ignore[arg-type]
-        dataset_eval.transform = plain
+    loader_eval = build_eval_loader(args, data_config, device, dtype) if args.val_split else None
+    if loader_eval is not None:
+        check_same_classes(dataset_train, loader_eval.dataset)
     for loader in (loader_train, loader_eval):
         keep_workers(loader)
     return Loaders(loader_train, loader_eval, dataset_train, None, masks)
+
+
+def build_eval_loader(
+    args: argparse.Namespace, data_config: dict[str, Any], device: torch.device, dtype: torch.dtype | None
+) -> Any:
+    """The loader of the validation split."""
+    size_px, batch_size = data_config['input_size'][-1], args.validation_batch_size or args.batch_size
+    plain = eval_transform(size_px, data_config['mean'], data_config['interpolation'])
+    dataset = DetectionDataset(read_images(args, args.val_split, size_px, training=False), plain, training=False)
+    loader = create_loader(dataset, batch_size=batch_size, **_loader_kwargs(args, data_config, device, dtype))  # type: ignore[arg-type]
+    dataset.transform = plain  # create_loader puts one for class labels there
+    return loader
+
+
+def _loader_kwargs(
+    args: argparse.Namespace, data_config: dict[str, Any], device: torch.device, dtype: torch.dtype | None
+) -> dict[str, Any]:
+    """What both loaders have in common."""
+    return {
+        'input_size': data_config['input_size'],
+        'num_workers': args.workers,
+        'mean': data_config['mean'],
+        'std': data_config['std'],
+        'pin_memory': args.pin_mem,
+        'img_dtype': dtype or torch.float32,
+        'device': device,
+        'distributed': args.distributed,
+        'collate_fn': collate,
+        'worker_seeding': args.worker_seeding,
+    }
 
 
 def _train_transform(args: argparse.Namespace, data_config: dict[str, Any]) -> Transform:

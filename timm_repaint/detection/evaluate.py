@@ -27,7 +27,7 @@ METRICS = ('map', 'ap50')
 def validate(
     model: nn.Module,
     loader: Any,
-    loss_fn: nn.Module,
+    loss_fn: nn.Module | None,
     args: argparse.Namespace,
     device: torch.device,
     amp_autocast: Callable[[], AbstractContextManager] = nullcontext,
@@ -36,7 +36,7 @@ def validate(
 ) -> OrderedDict[str, float]:
     """'loss', 'map' (COCO's mAP@0.5:0.95) and 'ap50' (AP@0.5) in percent, over all processes.
 
-    The arguments are those of `engine/loop.py`; `loss_fn` is a classifier's, effdet's bench has its own.
+    The arguments are those of `engine/loop.py`; `loss_fn` is a classifier's and not used.
     """
     annotations = loader.dataset.annotations
     bench = create_bench(model, DetBenchTrain)

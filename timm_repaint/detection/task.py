@@ -14,6 +14,7 @@ from timm.task import ClassificationTask
 from torch import Tensor, nn
 
 from timm_repaint.detection.data import read_class_names
+from timm_repaint.engine.setup import create_from_files
 from timm_repaint.errors import UsageError
 
 _logger = logging.getLogger('train')
@@ -70,12 +71,15 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
         raise UsageError(f'the data have {classes} classes, --num-classes is {num_classes}; leave it out')
     size = {} if args.img_size is None else {'image_size': (args.img_size, args.img_size)}
     try:
-        model = create_model(
+        model = create_from_files(
+            create_model,
+            args,
             args.model,
             num_classes=num_classes,
             pretrained=args.pretrained,
             pretrained_backbone=args.pretrained_backbone,
             checkpoint_path=args.initial_checkpoint,
+            checkpoint_ema=True,  # where it holds a weight average, as timm's factory does
             **size,
             **args.model_kwargs,
         )

@@ -97,7 +97,7 @@ def build_model(
     if args.pretrained_path:
         # num_classes=-1 makes timm adapt the head to ours.
         factory_kwargs['pretrained_cfg_overlay'] = {'file': args.pretrained_path, 'num_classes': -1}
-    model = _create_from_files(
+    model = create_from_files(
         create_model,
         args,
         args.model,
@@ -124,7 +124,7 @@ def build_model(
     return model
 
 
-def _create_from_files(create_model: Callable[..., Any], args: argparse.Namespace, *values: Any, **kwargs: Any) -> Any:
+def create_from_files(create_model: Callable[..., Any], args: argparse.Namespace, *values: Any, **kwargs: Any) -> Any:
     """Call timm's factory; a checkpoint that holds more than weights is the user's mistake."""
     try:
         return create_model(*values, **kwargs)

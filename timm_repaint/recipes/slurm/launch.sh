@@ -36,11 +36,18 @@ requeue() {
     scontrol requeue "$job" || echo "error: job $job was stopped and cannot be requeued; submit it again to go on" >&2
 }
 
-# train ARGUMENT...: train.py with the script's variables, from the last checkpoint if there is one.
+# script NAME: the array `script` is what python starts: NAME.py, or the detector's with DETECTION=1.
+script() {
+    script=("$1.py")
+    [[ -z ${DETECTION:-} ]] || script=(-m "timm_repaint.detection.$1")
+}
+
+# train ARGUMENT...: the training with the job script's variables, from the last checkpoint if there is one.
 train() {
     local words options=(--output "$OUTPUT" --experiment "$NAME" --seed "$SEED" --resume auto)
     [[ -z $RECIPE ]] || options+=(-c "$RECIPE")
     [[ -z $MASKS ]] || options+=(--mask-dir "$MASKS")
     IFS=$' \t\n' read -r -d '' -a words <<<"$ARGS" || true # ends at the end of the text, with 1
-    launch 75 "$PYTHON" train.py ${DATA:+"$DATA"} "${options[@]}" "${words[@]}" "$@"
+    script train
+    launch 75 "$PYTHON" "${script[@]}" ${DATA:+"$DATA"} "${options[@]}" "${words[@]}" "$@"
 }

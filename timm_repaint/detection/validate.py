@@ -1,0 +1,69 @@
+"""Validate the detector of a run: `python -m timm_repaint.detection.validate RUN_DIR`.
+
+RUN_DIR is the output folder of a run, or its `fine_tune/`. Any option of the training overrides, so that another split,
+size or batch can be asked for: `--val-split cue-conflict`. Prints loss, mAP@0.5:0.95 and AP@0.5 of the last checkpoint
+(of its weight average, with `--model-ema`); of another file with `--initial-checkpoint FILE`.
+"""
+
+import argparse
+import os
+
+import yaml
+from timm import utils
+
+from timm_repaint.detection.installed import require_packages
+from timm_repaint.detection.options import build_parser, check_detection
+from timm_repaint.engine.setup import place_model, resolve_precision, setup_device
+from timm_repaint.errors import UsageError, run_command
+
+
+def parse_args() -> argparse.Namespace:
+    """The run's options with those of the command line on top.
+
+    Raises:
+        UsageError: if the folder holds no run of a detector, or no checkpoint.
+    """
+    parser = build_parser(run_dir=True)
+    run_dir = parser.parse_args().run_dir
+    path, checkpoint = os.path.join(run_dir, 'args.yaml'), os.path.join(run_dir, 'last.pth.tar')
+    if not os.path.isfile(path):
+        raise UsageError(
+            f'{path} does not exist: RUN_DIR is the output folder of a run of timm_repaint.detection.train'
+        )
+    with open(path) as file:
+        options = yaml.safe_load(file)
+    if not isinstance(options, dict) or 'scale_jitter' not in options:
+        raise UsageError(f'{run_dir} is no run of timm_repaint.detection.train')
+    parser.set_defaults(
+        **{**options, 'initial_checkpoint': checkpoint, 'pretrained': False, 'pretrained_backbone': False}
+    )
+    args = parser.parse_args()
+    check_detection(build_parser(), args)
+    if not os.path.isfile(args.initial_checkpoint):
+        raise UsageError(f'{args.initial_checkpoint} does not exist: the run has no checkpoint yet')
+    return args
+
+
+def main() -> None:
+    """Validate and print the figures."""
+    utils.setup_default_logging()
+    args = parse_args()
+    require_packages()
+    from timm_repaint.detection.data import build_eval_loader
+    from timm_repaint.detection.evaluate import validate
+    from timm_repaint.detection.functions import FUNCTIONS
+
+    device = setup_device(args)
+    precision = resolve_precision(args, device)
+    model = FUNCTIONS.build_model(args, FUNCTIONS.create_model)
+    data_config = FUNCTIONS.resolve_data(args, model)
+    model = place_model(model, args, device, precision.model_dtype)
+    loader = build_eval_loader(args, data_config, device, precision.model_dtype)
+    metrics = validate(model, loader, None, args, device, precision.autocast, precision.model_dtype)
+    if utils.is_primary(args):
+        figures = f'mAP@0.5:0.95 {metrics["map"]:.2f}  AP@0.5 {metrics["ap50"]:.2f}'
+        print(f'{args.val_split}: loss {metrics["loss"]:.4f}  {figures}')
+
+
+if __name__ == '__main__':
+    run_command(main)
