@@ -8,6 +8,7 @@ import yaml
 from PIL import Image
 
 from tests.helpers import run_script
+from timm_repaint.detection.options import check_detection
 from timm_repaint.errors import UsageError
 from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
 from timm_repaint.report import tables_paper as paper
@@ -20,6 +21,7 @@ from timm_repaint.report.tables_runs import (
     load_recipe,
     load_recipes,
     read_runs,
+    recipe_parser,
     recipe_path,
 )
 
@@ -28,10 +30,12 @@ DETECTION_NAMES = sorted(path.stem for path in DETECTION.glob('*.yaml'))
 
 
 def parse_recipe(name, *argv):
-    parser = build_parser()
     path = recipe_path(name)
+    parser = recipe_parser(path)
     args, _ = parse_args(parser, build_config_parser(), ['-c', str(path), *argv])
     check_options(parser, args)
+    if path.is_relative_to(DETECTION):
+        check_detection(parser, args)
     return args
 
 
@@ -104,7 +108,9 @@ def test_an_arm_differs_from_repaint_or_the_baseline_by_its_name_alone():
 def test_detection_repaints_as_classification_does():
     recipes = load_recipes()
     ours, other = recipes['efficientdet-d0-repaint'], recipes['resnet50-repaint']
-    assert {key for key in ours if ours[key] != other.get(key)} == {'model', 'eval_metric', 'lr', 'sched', 'batch_size'}
+    assert {key for key in ours if ours[key] != other.get(key)} == {
+        *('model', 'pretrained_backbone', 'eval_metric', 'lr', 'sched', 'batch_size')
+    }
 
 
 def test_repaint_is_that_of_the_papers_recipe_but_for_the_masks():

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from timm_repaint.detection.options import build_parser as build_detection_parser
 from timm_repaint.errors import UsageError
 from timm_repaint.options.config import check_config, load_config
 from timm_repaint.options.parser import build_parser
@@ -168,8 +169,13 @@ def load_recipes() -> dict[str, dict[str, Any]]:
     return {**_load_folder(RECIPES), **_load_folder(DETECTION)}
 
 
+def recipe_parser(path: Path) -> argparse.ArgumentParser:
+    """The parser of the script that a recipe is for."""
+    return build_detection_parser() if path.is_relative_to(DETECTION) else build_parser()
+
+
 def _load_folder(folder: Path) -> dict[str, dict[str, Any]]:
-    parser = build_parser()
+    parser = recipe_parser(folder)
     read = {path.stem: load_recipe(parser, path) for path in sorted(folder.glob('*.yaml'))}
     keys = {key: parser.get_default(key) for options in read.values() for key in options}
     del keys['experiment']
