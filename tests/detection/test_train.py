@@ -135,6 +135,23 @@ def test_semantic_masks_of_files_train_too(coco, tmp_path):
     assert math.isfinite(column(run, 'train_g_feat')[0]) and math.isfinite(column(run, 'train_leak_original')[0])
 
 
+@pytest.fixture(scope='module')
+def float32_loss(coco, tmp_path_factory):
+    run = train_here(tmp_path_factory.mktemp('float32'), coco, '--repaint', '--epochs', 2, '--repaint-epochs', 1)
+    return column(run, 'train_loss')[0]
+
+
+@pytest.mark.parametrize(
+    'options',
+    [('--amp', '--amp-dtype', 'bfloat16', '--channels-last'), ('--model-dtype', 'bfloat16')],
+    ids=['amp and channels last', 'model dtype'],
+)
+def test_half_precision_trains_to_the_loss_of_float32_within_5_percent(options, float32_loss, coco, tmp_path):
+    run = train_here(tmp_path, coco, '--repaint', '--epochs', 2, '--repaint-epochs', 1, *options)
+    assert column(run, 'train_loss')[0] == pytest.approx(float32_loss, rel=0.05)
+    assert math.isfinite(column(run, 'eval_loss')[0])
+
+
 def test_plain_training_needs_no_mask_and_a_share_of_the_images_is_enough(coco, tmp_path):
     run = train_here(tmp_path, coco, '--epochs', 1, '--train-fraction', '0.5', '-b', 2)
     assert column(run, 'eval_map')[0] >= 0 and 'train_d_loss' not in read_summary(run)[0]
