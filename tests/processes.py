@@ -33,6 +33,11 @@ def start_training(output: Path, *args: object) -> BaseProcess:
     return process
 
 
+def start_two(function: Callable, *args: object) -> None:
+    """Call function(rank, *args) in two processes at once and wait for both; an error in one of them is raised."""
+    torch.multiprocessing.start_processes(function, args, nprocs=2, start_method='forkserver')
+
+
 def wait_until(condition: Callable[[], bool], process: BaseProcess) -> None:
     """Wait for a condition while the process runs."""
     while not condition():

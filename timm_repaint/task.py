@@ -26,6 +26,7 @@ from timm_repaint.losses import (
     kl_divergence,
     segment_kl_divergence,
 )
+from timm_repaint.networks import Posterior
 from timm_repaint.networks.discriminator import Features, split_logits
 from timm_repaint.networks.label_maps import discriminator_condition
 from timm_repaint.painters import AnyRepainter
@@ -146,7 +147,7 @@ class RepaintTask(WrappingTask):
             'gan': generator_loss(fake_logits, settings.gan_loss),
             'feat': feature_matching_loss(real_features, fake_features),
             'kl': kl_divergence(posterior.global_mu, posterior.global_logvar),
-            'segment_kl': zero if posterior.segment_mu is None else segment_kl_divergence(*posterior[2:]),
+            'segment_kl': zero if posterior.segment_mu is None else segment_kl(posterior),
             'rec': (repaint_pm1 - image_pm1).abs().mean() if settings.rec_weight else zero,
             'task': task_loss,
         }
@@ -246,6 +247,22 @@ def passed_on(loss: Tensor, shown_pm1: Tensor, repaint_pm1: Tensor, images: int,
     slope = shown_pm1.grad * (images / (len(shown_pm1) * scale))
     change = (repaint_pm1 * slope).sum()
     return loss.detach() + change - change.detach()
+
+
+def segment_kl(posterior: Posterior) -> Tensor:
+    """KL of the segments' latents, a mean over those of all processes once DDP has averaged it over processes.
+
+    The processes' images fall into different numbers of segments.
+    """
+    mu, logvar, present = posterior[2:]
+    assert mu is not None and logvar is not None and present is not None
+    loss = segment_kl_divergence(mu, logvar, present)
+    if not torch.distributed.is_initialized():
+        return loss
+    count = present.sum().float()
+    total = count.clone()
+    torch.distributed.all_reduce(total)
+    return loss * (count * torch.distributed.get_world_size() / total.clamp(min=1))
 
 
 def finite_or_original(repaint_pm1: Tensor, image_pm1: Tensor) -> Tensor:

@@ -171,6 +171,8 @@ def place_model(
     if args.distributed and args.sync_bn:
         if args.split_bn:
             raise UsageError('--sync-bn does not work with --split-bn')
+        if device.type == 'cpu':
+            raise UsageError('--sync-bn needs GPUs, torch has no such batch norm for CPUs; use --dist-bn reduce')
         model = convert_sync_batchnorm(model)
     if args.torchscript:
         if args.torchcompile or args.sync_bn:

@@ -34,10 +34,11 @@ def boundary_map(labels: Tensor) -> Tensor:
     Returns:
         [B, 1, H, W] float32, 0 or 1.
     """
-    beside = labels[:, :, 1:] != labels[:, :, :-1]  # [B, H, W-1]
-    below = labels[:, 1:] != labels[:, :-1]  # [B, H-1, W]
-    edge = F.pad(beside, (0, 1)) | F.pad(beside, (1, 0)) | F.pad(below, (0, 0, 0, 1)) | F.pad(below, (0, 0, 1, 0))
-    return edge.float().unsqueeze(3).permute(0, 3, 1, 2)  # channels last, as the codes beside it are
+    # Numbers, not truth values: torch's compiler makes invalid C++ of padded masks on CPUs.
+    beside = (labels[:, :, 1:] != labels[:, :, :-1]).float()  # [B, H, W-1]
+    below = (labels[:, 1:] != labels[:, :-1]).float()  # [B, H-1, W]
+    edge = F.pad(beside, (0, 1)) + F.pad(beside, (1, 0)) + F.pad(below, (0, 0, 0, 1)) + F.pad(below, (0, 0, 1, 0))
+    return edge.clamp(max=1).unsqueeze(3).permute(0, 3, 1, 2)  # channels last, as the codes beside it are
 
 
 def one_hot(labels: Tensor, num_labels: int) -> Tensor:
