@@ -2,11 +2,14 @@ import argparse
 import copy
 import itertools
 import math
+import traceback
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 from timm.utils import ModelEmaV3
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers import REPAINT, column, load_checkpoint, train_here
 from tests.tiny import changed, loop_args, one_update, snapshot, tiny_batch, tiny_task
@@ -23,6 +26,7 @@ from timm_repaint.gan_optimizer import NonFiniteLossError
 from timm_repaint.task import passed_on
 
 CPU = torch.device('cpu')
+PACKAGE = Path(task_module.__file__).parent
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +181,28 @@ def test_a_batch_is_repainted_once_and_the_task_sees_it_once(apart):
         part.register_forward_hook(lambda *_, name=name: seen.update({name: seen[name] + 1}))
     run_epochs(task, 3, [0], repaint_separate_batches=apart)
     assert seen == {'T': 3, 'G': 3}
+
+
+class ReadsOfTheHost(TorchDispatchMode):
+    """Notes the files from which tensors' values are read, for which the host has to wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.files = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            paths = [Path(frame.filename) for frame in traceback.extract_stack()]
+            self.files.add([path.name for path in paths if path.is_relative_to(PACKAGE)][-1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('apart', [False, True])
+def test_the_host_reads_nothing_but_the_guards_flags(apart):
+    task = tiny_task(prob=0.5)
+    with ReadsOfTheHost() as reads:
+        run_epochs(task, 3, [0], repaint_separate_batches=apart, log_interval=1000)
+    assert reads.files == {'gan_optimizer.py'}  # off the CPU those are read an update late
 
 
 class CountingScheduler:
