@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils import ModelEmaV3, NativeScaler
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers import REPAINT, column, load_checkpoint, train_here
@@ -96,10 +96,10 @@ def test_two_half_batches_of_a_generator_update_step_once():
 # A batch from which all learn -----------------------------------------------------------------------------------------
 
 
-def update_all_once(task, accum_steps=1, seed=5, **options):
-    torch.manual_seed(seed)
+def update_all_once(task, loss_scaler=None, accum_steps=1):
+    torch.manual_seed(5)
     micro = one_update(accum_steps)
-    return update_all(task, *tiny_batch(8), micro, loop_args(**options), nullcontext, sgd(task), None)
+    return update_all(task, *tiny_batch(8), micro, loop_args(), nullcontext, sgd(task), loss_scaler)
 
 
 def test_all_networks_learn_from_one_batch_each_by_one_step():
@@ -153,6 +153,16 @@ def test_encoder_and_generator_get_the_gradient_of_the_tasks_loss_for_a_mean_ove
     for one, other in zip(ours, wanted, strict=True):
         assert (one - other).norm() < 1e-4 * other.norm()
     torch.testing.assert_close(loss, through)
+
+
+def test_the_scaler_of_the_tasks_loss_does_not_change_what_the_generator_gets():
+    task = tiny_task(prob=0.5)
+    twin = copy.deepcopy(task)
+    update_all_once(task, accum_steps=2)
+    update_all_once(twin, NativeScaler(device='cpu'), accum_steps=2)
+    ours, scaled = (each.optimizers['generator'].adam.state_dict()['state'] for each in (task, twin))
+    for one, other in zip(ours.values(), scaled.values(), strict=True):  # of squared gradients
+        assert (one['exp_avg_sq'] - other['exp_avg_sq']).norm() <= 1e-3 * one['exp_avg_sq'].norm() + 1e-12
 
 
 def test_without_weight_of_the_task_its_gradient_at_the_repaints_is_not_worked_out():
