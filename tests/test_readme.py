@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.helpers import run_script
 from timm_repaint.options import build_parser
+from timm_repaint.report.tables_paper import all_entries
 
 REPO = Path(__file__).resolve().parent.parent
 README = (REPO / 'README.md').read_text()
@@ -37,7 +38,30 @@ def test_the_first_screen_holds_both_commands():
 
 def test_no_link_or_path_in_the_readme_is_dead():
     for target in re.findall(r'\]\(([^)]+)\)', README):
-        assert target.startswith('https://') or (REPO / target).exists(), target
+        path, _, heading = target.partition('#')
+        assert target.startswith('https://') or (REPO / path).exists(), target
+        if heading:
+            headings = re.findall(r'^#+ (.*)', (REPO / path).read_text(), re.M)
+            assert heading in [name.lower().replace(' ', '-') for name in headings], target
+
+
+TABLES = (REPO / 'docs' / 'tables.md').read_text()
+
+
+@pytest.mark.parametrize('number', [1, 3])
+def test_the_page_of_a_table_names_the_recipe_of_each_of_its_rows(number):
+    page = TABLES.split(f'## Reproduce Table {number}\n')[1].split('## ')[0]
+    loops = [values.split() for values in re.findall(r'for [a-z]+ in (.*); do', page)]
+    models = loops[0] if number == 1 else ['resnet50']
+    named = {f'{model}-{arm}' for model in models for arm in loops[-1]}
+    entries = [entry for entry in all_entries() if entry.table == number]
+    assert named == {name for entry in entries for name in (entry.recipe, entry.baseline)}
+    assert f'report tables output/tables --tables {number}\n' in page
+
+
+def test_scripts_that_the_page_of_the_tables_names_are_there():
+    for path in re.findall(r'timm_repaint/recipes/[a-z/]+[.](?:sbatch|yaml)', README + TABLES):
+        assert (REPO / path).is_file(), path
 
 
 @pytest.fixture(scope='module')

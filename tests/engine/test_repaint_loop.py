@@ -2,11 +2,14 @@ import argparse
 import copy
 import itertools
 import math
+import traceback
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils import ModelEmaV3, NativeScaler
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers import REPAINT, column, load_checkpoint, train_here
 from tests.tiny import changed, loop_args, one_update, snapshot, tiny_batch, tiny_task
@@ -23,6 +26,7 @@ from timm_repaint.gan_optimizer import NonFiniteLossError
 from timm_repaint.task import passed_on
 
 CPU = torch.device('cpu')
+PACKAGE = Path(task_module.__file__).parent
 
 
 @pytest.fixture(autouse=True)
@@ -92,10 +96,10 @@ def test_two_half_batches_of_a_generator_update_step_once():
 # A batch from which all learn -----------------------------------------------------------------------------------------
 
 
-def update_all_once(task, accum_steps=1, seed=5, **options):
-    torch.manual_seed(seed)
+def update_all_once(task, loss_scaler=None, accum_steps=1):
+    torch.manual_seed(5)
     micro = one_update(accum_steps)
-    return update_all(task, *tiny_batch(8), micro, loop_args(**options), nullcontext, sgd(task), None)
+    return update_all(task, *tiny_batch(8), micro, loop_args(), nullcontext, sgd(task), loss_scaler)
 
 
 def test_all_networks_learn_from_one_batch_each_by_one_step():
@@ -151,6 +155,16 @@ def test_encoder_and_generator_get_the_gradient_of_the_tasks_loss_for_a_mean_ove
     torch.testing.assert_close(loss, through)
 
 
+def test_the_scaler_of_the_tasks_loss_does_not_change_what_the_generator_gets():
+    task = tiny_task(prob=0.5)
+    twin = copy.deepcopy(task)
+    update_all_once(task, accum_steps=2)
+    update_all_once(twin, NativeScaler(device='cpu'), accum_steps=2)
+    ours, scaled = (each.optimizers['generator'].adam.state_dict()['state'] for each in (task, twin))
+    for one, other in zip(ours.values(), scaled.values(), strict=True):  # of squared gradients
+        assert (one['exp_avg_sq'] - other['exp_avg_sq']).norm() <= 1e-3 * one['exp_avg_sq'].norm() + 1e-12
+
+
 def test_without_weight_of_the_task_its_gradient_at_the_repaints_is_not_worked_out():
     task = tiny_task(prob=0.5, task_weight=0.0)
     losses = update_all_once(task)
@@ -177,6 +191,28 @@ def test_a_batch_is_repainted_once_and_the_task_sees_it_once(apart):
         part.register_forward_hook(lambda *_, name=name: seen.update({name: seen[name] + 1}))
     run_epochs(task, 3, [0], repaint_separate_batches=apart)
     assert seen == {'T': 3, 'G': 3}
+
+
+class ReadsOfTheHost(TorchDispatchMode):
+    """Notes the files from which tensors' values are read, for which the host has to wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.files = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            paths = [Path(frame.filename) for frame in traceback.extract_stack()]
+            self.files.add([path.name for path in paths if path.is_relative_to(PACKAGE)][-1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('apart', [False, True])
+def test_the_host_reads_nothing_but_the_guards_flags(apart):
+    task = tiny_task(prob=0.5)
+    with ReadsOfTheHost() as reads:
+        run_epochs(task, 3, [0], repaint_separate_batches=apart, log_interval=1000)
+    assert reads.files == {'gan_optimizer.py'}  # off the CPU those are read an update late
 
 
 class CountingScheduler:

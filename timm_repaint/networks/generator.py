@@ -124,7 +124,8 @@ def conv_upsampled(x: Tensor, weight: Tensor, upscale: int) -> Tensor:
         [B, O, u*h, u*w].
     """
     phases = torch.arange(upscale, device=x.device)[:, None] + torch.arange(-1, 2, device=x.device)
-    coarse = F.one_hot(phases.div(upscale, rounding_mode='floor') + 1, 3).to(weight.dtype)  # [u, tap, coarse tap]
+    nearest = phases.div(upscale, rounding_mode='floor') + 1  # [u, tap], 0..2
+    coarse = (nearest[..., None] == torch.arange(3, device=x.device)).to(weight.dtype)  # [u, tap, coarse tap]
     with torch.autocast(x.device.type, enabled=False):  # sums of weights in float32
         summed = torch.einsum('ocst,psi,qtj->opqcij', weight, coarse, coarse).flatten(0, 2)  # [O*u*u, C, 3, 3]
     return F.pixel_shuffle(F.conv2d(x, channels_last(summed), padding=1), upscale)
