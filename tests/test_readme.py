@@ -16,7 +16,8 @@ README = (REPO / 'README.md').read_text()
 
 
 def test_the_table_of_options_has_every_repaint_option_and_its_default():
-    rows = [line.split('|')[1:4] for line in README.splitlines() if line.startswith('| `--')]
+    section = README.split('## The options')[1].split('\n## ')[0]
+    rows = [line.split('|')[1:4] for line in section.splitlines() if line.startswith('| `--')]
     table = {name: row[1].strip().strip('`') for row in rows for name in re.findall(r'`(--[a-z-]+)`', row[0])}
     groups = [group for group in build_parser()._action_groups if str(group.title).startswith('Repaint')]
     actions = {action.option_strings[0]: action for group in groups for action in group._group_actions}

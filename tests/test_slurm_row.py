@@ -32,7 +32,7 @@ def test_each_recipe_runs_its_phases(cluster, recipe):
     options, detection = load_recipes()[recipe], recipe.startswith('efficientdet')
     calls = calls_of(cluster, recipe, '--amp')
     last = calls[0] if options['repaint'] else calls[-1]
-    start = ['-m', 'timm_repaint.detection.train', '--data-dir', '/data/coco']
+    start = ['-m', 'timm_repaint.detection.train', '/data/coco']
     if not detection:
         start = ['train.py', '/data/imagenet']
     assert last[: len(start)] == start

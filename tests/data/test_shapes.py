@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from timm_repaint.data.shapes import (
+    AREA_SHARE,
     CLASSES,
     OUTLINES,
     TEXTURES,
     ShapesDataset,
-    _draw_outline,
-    _draw_texture,
+    draw_outline,
+    draw_texture,
+    place_outline,
 )
 
 SPLITS = ('train', 'validation', 'cue-conflict')
@@ -100,20 +102,20 @@ def test_all_outlines_have_area_1_and_are_centred():
 @pytest.mark.parametrize('name', CLASSES)
 def test_a_drawn_outline_covers_its_area_and_has_soft_edges(name):
     slanted = OUTLINES[name] @ np.array([[0.8, 0.6], [-0.6, 0.8]])  # upright edges may fall between pixels
-    coverage = _draw_outline(0.5 + 0.5 * slanted, image_size=64)
+    coverage = draw_outline(0.5 + 0.5 * slanted, image_size=64)
     assert coverage.mean() == pytest.approx(0.25, abs=0.02)
     assert ((coverage > 0.2) & (coverage < 0.8)).sum() >= 16
 
 
 def test_the_ring_has_a_hole_and_the_circle_has_none():
-    centre = {name: _draw_outline(0.5 + 0.5 * OUTLINES[name], 64)[32, 32] for name in ('ring', 'circle')}
+    centre = {name: draw_outline(0.5 + 0.5 * OUTLINES[name], 64)[32, 32] for name in ('ring', 'circle')}
     assert centre == {'ring': 0.0, 'circle': 1.0}
 
 
 @pytest.mark.parametrize('name', CLASSES)
 def test_placed_shapes_stay_inside_the_picture(name):
     for seed in range(50):
-        corners = ShapesDataset._place(OUTLINES[name], np.random.default_rng(seed))
+        corners = place_outline(OUTLINES[name], AREA_SHARE, np.random.default_rng(seed))
         assert corners.min() >= 0
         assert corners.max() <= 1
         assert 0.12 < area(corners) < 0.34 + 1e-9
@@ -129,8 +131,7 @@ def test_textures_are_told_apart_by_their_colours_and_edges_alone():
         return np.array([*picture.mean((0, 1)), *np.percentile(picture, [10, 90], axis=(0, 1)).ravel(), across, down])
 
     draws = [
-        [describe(_draw_texture(texture, 64, np.random.default_rng(seed))) for seed in range(20)]
-        for texture in TEXTURES
+        [describe(draw_texture(texture, 64, np.random.default_rng(seed))) for seed in range(20)] for texture in TEXTURES
     ]
     references = [np.mean(samples[:10], axis=0) for samples in draws]
     hits = [nearest_texture(sample, references) == k for k, samples in enumerate(draws) for sample in samples[10:]]
@@ -140,7 +141,7 @@ def test_textures_are_told_apart_by_their_colours_and_edges_alone():
 @pytest.mark.parametrize('size', [16, 33, 64])
 @pytest.mark.parametrize('texture', TEXTURES, ids=lambda texture: texture.name)
 def test_textures_fill_any_size_with_variation(texture, size):
-    picture = _draw_texture(texture, size, np.random.default_rng(0))
+    picture = draw_texture(texture, size, np.random.default_rng(0))
     assert picture.shape == (size, size, 3)
     assert picture.std(axis=(0, 1)).min() > 4
 
