@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from timm_repaint.networks.spade import (
     LEAKY_SLOPE,
     PADDING_MODE,
+    BorderConv2d,
     SpadeResBlock,
     channels_last,
     halve_condition,
     narrow_condition,
+    repeat_border,
 )
 
 STRIDE = 32
@@ -159,7 +161,7 @@ class SpadeGenerator(nn.Module):
         self.narrow, cond_channels = narrow_condition(cond_channels, spec.max_cond_channels)
         channels = spec.stages[0][0]
         self.seed_latent = nn.Linear(latent_dim, channels)
-        self.seed_condition = nn.Conv2d(cond_channels, channels, 3, padding=1, padding_mode=PADDING_MODE)
+        self.seed_condition = BorderConv2d(cond_channels, channels, 3, padding=1, padding_mode=PADDING_MODE)
         self.stages = nn.ModuleList()
         for widths in spec.stages:
             stage = nn.ModuleList()
@@ -189,7 +191,7 @@ class SpadeGenerator(nn.Module):
             [B, 3, H, W] in [-1, 1].
         """
         height, width = condition.shape[-2:]
-        condition = F.pad(channels_last(condition), (0, -width % STRIDE, 0, -height % STRIDE), mode='replicate')
+        condition = repeat_border(channels_last(condition), 0, -width % STRIDE, 0, -height % STRIDE)
         condition = self.narrow(condition)  # [B, K', H', W']
         sizes = [condition]  # at H', H'/2, ... H'/32
         while condition.shape[2] * STRIDE > sizes[0].shape[2]:

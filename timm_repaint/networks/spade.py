@@ -16,7 +16,33 @@ LEAKY_SLOPE = 0.2
 PADDING_MODE: Literal['replicate'] = 'replicate'
 
 
-class SpectralConv2d(nn.Conv2d):
+def repeat_border(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """[B, C, H, W] padded by repeating its border.
+
+    The default compiler (torch 2.14) expects the backward pass of torch's own padding to give channels last where its
+    input has them, gets others, and stops at the first batch. So when compiling, the border is repeated by indexing.
+    """
+    if not torch.compiler.is_compiling():
+        return F.pad(x, (left, right, top, bottom), mode='replicate')
+    for dim, before, after in ((2, top, bottom), (3, left, right)):
+        if before or after:
+            positions = torch.arange(-before, x.shape[dim] + after, device=x.device)
+            x = x.index_select(dim, positions.clamp(0, x.shape[dim] - 1))
+    return x
+
+
+class BorderConv2d(nn.Conv2d):
+    """Convolution whose padding may repeat the border: by `repeat_border`."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.padding_mode != PADDING_MODE:
+            return super()._conv_forward(x, weight, bias)
+        rows, columns = (int(pad) for pad in self.padding)
+        padded = repeat_border(x, columns, columns, rows, rows)
+        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+
+
+class SpectralConv2d(BorderConv2d):
     """Convolution with spectral norm; the norm is computed in float32 under autocast too."""
 
     def __init__(
@@ -91,7 +117,7 @@ class Spade(nn.Module):
     def __init__(self, channels: int, cond_channels: int, hidden: int, kernel_size: int):
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, affine=False)
-        self.shared = nn.Conv2d(cond_channels, hidden, kernel_size=3, padding=1, padding_mode=PADDING_MODE)
+        self.shared = BorderConv2d(cond_channels, hidden, kernel_size=3, padding=1, padding_mode=PADDING_MODE)
         self.gamma_beta = nn.Conv2d(hidden, 2 * channels, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -131,7 +157,7 @@ class Spade(nn.Module):
 
 def shared_features(spades: Sequence[Spade], condition: Tensor) -> list[Tensor]:
     """What each SPADE makes of one condition [B, K, h, w], in one convolution: [B, hidden, h, w] each."""
-    padded = F.pad(condition, (1, 1, 1, 1), mode=PADDING_MODE)
+    padded = repeat_border(condition, 1, 1, 1, 1)
     weight, bias = (torch.cat([getattr(s.shared, name) for s in spades]) for name in ('weight', 'bias'))
     return [F.relu(features) for features in F.conv2d(padded, weight, bias).chunk(len(spades), dim=1)]
 
@@ -159,7 +185,7 @@ class SpadeResBlock(nn.Module):
         spectral: bool = False,
     ):
         super().__init__()
-        conv = SpectralConv2d if spectral else nn.Conv2d
+        conv: type[nn.Conv2d] = SpectralConv2d if spectral else BorderConv2d
         middle = min(in_channels, out_channels)
         self.spade_in = Spade(in_channels, cond_channels, hidden, kernel_size)
         self.conv_in = conv(in_channels, middle, 3, padding=1, padding_mode=PADDING_MODE)
