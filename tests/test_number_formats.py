@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 import torch
+import torch._inductor.config
 
 from tests.helpers import REPAINT, column, read_summary, train_here
 from timm_repaint.engine.setup import place_model
@@ -40,7 +41,8 @@ def parametrized():
 @pytest.mark.parametrize(('options', 'tolerance'), parametrized())
 def test_a_few_steps_have_the_losses_of_float32(options, tolerance, in_float32, tmp_path):
     torch.compiler.reset()
-    run = train_here(tmp_path, *STEPS, *options)
+    with torch._inductor.config.patch(fallback_random=True):  # eager's latents: only rounding differs
+        run = train_here(tmp_path, *STEPS, *options)
     for name in LOSSES:
         ours, theirs = column(run, f'train_{name}'), column(in_float32, f'train_{name}')
         assert ours == pytest.approx(theirs, rel=tolerance, abs=tolerance), name
