@@ -127,6 +127,8 @@ def segment_detail(image: Tensor, slots: Tensor) -> Tensor:
 def draw_normal(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """Draw float32 from N(0, 1) on `device`; a generator of another device draws on its own, so numbers stay its."""
     source = generator.device if generator is not None else device
+    if generator is None:  # torch.compile takes no generator, not even none, where batches differ in size
+        return torch.randn(shape, device=source)
     return torch.randn(shape, generator=generator, device=source).to(device)
 
 
