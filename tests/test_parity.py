@@ -10,8 +10,9 @@ from tests.plain_loop import train_plainly
 CASES = ('plain', 'mix_aa_ema', 'bce_adamw_accum', 'augmix_jsd_splitbn')
 # Rounding differs between processors and thread counts, and a few steps of training blow it up: with AVX-512 the
 # case 'plain' is off by 0.7 %. The reference rows come from AVX2 and two threads. Matrix products differ between makers
-# of processors even so: where timm's own parts, in the plainest loop, do not give the reference's rows of 'plain', they
-# are the reference themselves, and train.py has to agree with them a thousand times more closely.
+# of processors even so. So in the case 'plain' train.py has to agree to 1e-6 with timm's own parts in the plainest
+# loop, and a value of the record counts unless that loop misses it too: on an Intel Xeon the eval_loss and eval_top1 of
+# the last epoch.
 REFERENCE_PROCESSOR = {'ONEDNN_MAX_CPU_ISA': 'AVX2', 'OMP_NUM_THREADS': '2'}
 
 
@@ -28,12 +29,6 @@ def plain_rows(tiny_data):
     return json.loads(run_script('-m tests.plain_loop', tiny_data, **REFERENCE_PROCESSOR).stdout.splitlines()[-1])
 
 
-def agree(rows, wanted, rel):
-    return all(
-        row[key] == pytest.approx(value[key], rel=rel) for row, value in zip(rows, wanted, strict=True) for key in row
-    )
-
-
 @pytest.mark.parametrize('name', CASES)
 def test_summary_equals_the_one_of_timms_script(name, tiny_data, plain_rows, shared_timm, tmp_path):
     case = next(case for case in json.loads((shared_timm / 'parity.json').read_text()) if case['name'] == name)
@@ -41,12 +36,12 @@ def test_summary_equals_the_one_of_timms_script(name, tiny_data, plain_rows, sha
     run_script('train.py', tiny_data, *args, **REFERENCE_PROCESSOR)
     rows = read_summary(tmp_path / 'run')
     assert [row.keys() for row in rows] == [row.keys() for row in case['summary']]
-    if name == 'plain':
-        assert agree(plain_rows, rows, rel=1e-6)
-        if not agree(plain_rows, case['summary'], rel=1e-3):
-            return
-    for row, wanted in zip(rows, case['summary'], strict=True):
-        assert row == pytest.approx(wanted, rel=1e-3)
+    controls = plain_rows if name == 'plain' else [{}, {}]
+    for row, wanted, control in zip(rows, case['summary'], controls, strict=True):
+        assert control == pytest.approx({key: row[key] for key in control}, rel=1e-6)
+        for key, value in wanted.items():
+            recorded = pytest.approx(value, rel=1e-3)
+            assert row[key] == recorded or control.get(key, value) != recorded, (key, row[key], value)
 
 
 def test_every_parity_case_is_tested(shared_timm):

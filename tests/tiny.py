@@ -99,3 +99,22 @@ def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
     """Names of the parameters and buffers that differ from the snapshot in any bit (nan equals nan)."""
     now = module.state_dict()
     return {name for name in now if not torch.equal(now[name].nan_to_num(12345.0), before[name].nan_to_num(12345.0))}
+
+
+def parts(task):
+    return {'T': task.task, 'E': task.repainter.encoder, 'G': task.repainter.generator, 'D': task.discriminator}
+
+
+def sgd(task):
+    return torch.optim.SGD(task.task.parameters(), lr=0.05)
+
+
+def overflow_once(task):
+    """G's features are nan in the next forward pass, as when float16 overflows."""
+    handles = []
+
+    def spoil(module, inputs, output):
+        handles[0].remove()
+        return output * float('nan')
+
+    handles.append(task.repainter.generator.seed_condition.register_forward_hook(spoil))

@@ -24,7 +24,7 @@ from timm_repaint.detection.annotations import Annotations, read_coco
 from timm_repaint.detection.images import CocoImages, DetectionImages
 from timm_repaint.detection.shapes import SHAPES, DetectionShapes
 from timm_repaint.detection.transforms import Moved, Transform, eval_transform, move, train_transform
-from timm_repaint.engine.data import Loaders
+from timm_repaint.engine.data import Loaders, loader_kwargs
 from timm_repaint.engine.masks import build_masks
 from timm_repaint.engine.preemption import keep_workers
 from timm_repaint.errors import UsageError
@@ -210,14 +210,9 @@ def _loader_kwargs(
 ) -> dict[str, Any]:
     """What both loaders have in common."""
     return {
+        **loader_kwargs(args, data_config, device, dtype),
         'input_size': data_config['input_size'],
         'num_workers': args.workers,
-        'mean': data_config['mean'],
-        'std': data_config['std'],
-        'pin_memory': args.pin_mem,
-        'img_dtype': dtype or torch.float32,
-        'device': device,
-        'distributed': args.distributed,
         'collate_fn': collate,
         'worker_seeding': args.worker_seeding,
     }

@@ -13,6 +13,7 @@ from timm import utils
 
 from timm_repaint.detection.installed import require_packages
 from timm_repaint.detection.options import build_parser, check_detection
+from timm_repaint.engine.functions import is_detection
 from timm_repaint.engine.setup import place_model, resolve_precision, setup_device
 from timm_repaint.errors import UsageError, run_command
 
@@ -32,7 +33,7 @@ def parse_args() -> argparse.Namespace:
         )
     with open(path) as file:
         options = yaml.safe_load(file)
-    if not isinstance(options, dict) or 'scale_jitter' not in options:
+    if not isinstance(options, dict) or not is_detection(argparse.Namespace(**options)):
         raise UsageError(f'{run_dir} is no run of timm_repaint.detection.train')
     parser.set_defaults(
         **{**options, 'initial_checkpoint': checkpoint, 'pretrained': False, 'pretrained_backbone': False}

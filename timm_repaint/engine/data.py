@@ -166,15 +166,7 @@ def build_loaders(
     if args.repaint:
         masks = build_masks(args, dataset_train)
         dataset_train = with_stored_masks(dataset_train, masks)
-    common = {
-        'mean': data_config['mean'],
-        'std': data_config['std'],
-        'pin_memory': args.pin_mem,
-        'img_dtype': dtype or torch.float32,
-        'device': device,
-        'distributed': args.distributed,
-        'use_prefetcher': not args.no_prefetcher,
-    }
+    common = loader_kwargs(args, data_config, device, dtype)
     train_kwargs = {**common, **_augmentation_kwargs(args, data_config), 'persistent_workers': not fresh_workers}
     eval_kwargs = {**common, **_eval_kwargs(args, data_config)}
     mixup_fn = None
@@ -200,6 +192,21 @@ def build_loaders(
     for loader in (loader_train, loader_eval):
         keep_workers(loader)
     return Loaders(loader_train, loader_eval, dataset_train, mixup_fn, masks)
+
+
+def loader_kwargs(
+    args: argparse.Namespace, data_config: dict[str, Any], device: torch.device, dtype: torch.dtype | None
+) -> dict[str, Any]:
+    """Arguments of timm's `create_loader` that all loaders of a run have in common."""
+    return {
+        'mean': data_config['mean'],
+        'std': data_config['std'],
+        'pin_memory': args.pin_mem,
+        'img_dtype': dtype or torch.float32,
+        'device': device,
+        'distributed': args.distributed,
+        'use_prefetcher': not args.no_prefetcher,
+    }
 
 
 def _augmentation_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) -> dict[str, Any]:
