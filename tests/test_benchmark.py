@@ -182,14 +182,14 @@ def test_other_devices_have_no_time_of_the_processor():
     case = figures()
     del case['processor_ratio'], case['processor_s_a_step']
     assert '1.20 (1.10-1.30) |  | 1.15' in cost_table([case, case])
-    assert growth_table([case]).splitlines()[2] == '| a | 224 | 8 | 0.200 | 0.498 |  | 100 | 249 |'
+    assert growth_table([case]).splitlines()[2] == '| a | 224 | 8 | 0.200 | 0.498 |  | 1.281 | 100 | 249 |'
 
 
 def test_growth_is_shown_a_million_pixels_and_sorted_by_size():
     table = growth_table([figures(size=200, batch=8), figures(size=100, batch=8, added=(0.04, 30.0))])
     assert table.splitlines()[2:] == [
-        '| a | 100 | 8 | 0.040 | 0.500 | 0.500 | 30 | 375 |',
-        '| a | 200 | 8 | 0.200 | 0.625 | 0.625 | 100 | 312 |',
+        '| a | 100 | 8 | 0.040 | 0.500 | 0.500 | 5.571 | 30 | 375 |',
+        '| a | 200 | 8 | 0.200 | 0.625 | 0.625 | 1.607 | 100 | 312 |',
     ]
 
 
