@@ -1,5 +1,7 @@
 """DetectionTask: effdet's model and loss as a task of timm's, alone and inside RepaintTask."""
 
+import argparse
+
 import effdet
 import pytest
 import torch
@@ -64,6 +66,15 @@ def test_sizes_that_are_no_multiple_of_128_are_refused():
     check_size((512, 640))
     with pytest.raises(UsageError, match='--img-size is 300; EfficientDet takes multiples of 128'):
         check_size((300, 300))
+
+
+def test_the_momentum_of_all_batch_norms_can_be_set():
+    from timm_repaint.detection.options import build_parser
+
+    argv = ['--dataset', 'shapes', '--img-size', '128', '--bn-momentum', '0.2']
+    model = build_model(argparse.Namespace(**vars(build_parser().parse_args(argv)), rank=0), effdet.create_model)
+    momenta = [module.momentum for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert len(momenta) > 100 and set(momenta) == {0.2}
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones():

@@ -1,4 +1,4 @@
-"""Every recipe of the detection tables, cut down, trains on COCO photographs, and the tables are built from these runs."""
+"""Every recipe of the detection tables, cut down, trains on COCO photographs, and these runs fill the tables."""
 
 import csv
 import json
@@ -28,12 +28,11 @@ def copy_coco(source, target, num_images, copies=1):
         name = f'annotations/instances_{split}.json'
         content = json.loads((source / name).read_text())
         images, annotations = [], []
-        for copy in range(copies):
-            for image in content['images'][:num_images]:
-                number = len(images) + 1
-                images.append({**image, 'id': number})
-                own = [item for item in content['annotations'] if item['image_id'] == image['id']]
-                annotations += [{**item, 'id': len(annotations) + k, 'image_id': number} for k, item in enumerate(own)]
+        for image in content['images'][:num_images] * copies:
+            number = len(images) + 1
+            images.append({**image, 'id': number})
+            own = [item for item in content['annotations'] if item['image_id'] == image['id']]
+            annotations += [{**item, 'id': len(annotations) + k, 'image_id': number} for k, item in enumerate(own)]
         (target / name).write_text(json.dumps({**content, 'images': images, 'annotations': annotations}))
     return target
 

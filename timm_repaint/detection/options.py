@@ -30,7 +30,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     MIXES: ('mixup', 'cutmix', 'cutmix_minmax', 'reprob', 'resplit', 'cutout'),
     OWN_MODEL: (
         *('pretrained_path', 'gp', 'head_init_scale', 'head_init_bias', 'in_chans', 'input_size'),
-        *('drop', 'drop_connect', 'drop_path', 'drop_block', 'bn_momentum', 'bn_eps', 'split_bn'),
+        *('drop', 'drop_connect', 'drop_path', 'drop_block', 'bn_eps', 'split_bn'),
         *('torchscript', 'grad_checkpointing'),
     ),
     OWN_LOSS: ('smoothing', 'jsd_loss', 'bce_loss', 'isda', 'kd_model_name'),

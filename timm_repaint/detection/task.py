@@ -90,11 +90,20 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
             raise
         raise UsageError(f'effdet has no model {args.model!r}; choose from {", ".join(sorted(known))}') from error
     check_size(model.config.image_size)
+    if args.bn_momentum is not None:
+        set_bn_momentum(model, args.bn_momentum)
     model.num_classes = num_classes  # timm's name for it
     if utils.is_primary(args):
         num_params = sum(p.numel() for p in model.parameters())
         _logger.info('Model %s created, %d parameters, %d classes.', args.model, num_params, num_classes)
     return model
+
+
+def set_bn_momentum(model: nn.Module, momentum: float) -> None:
+    """Gives all batch norms a momentum of their running statistics; effdet's 0.01 needs thousands of updates."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = momentum
 
 
 def check_size(image_size: tuple[int, int]) -> None:
