@@ -150,6 +150,15 @@ def test_a_plain_run_is_refused(tmp_path, capsys):
     assert not (plain / 'fine_tune').exists()
 
 
+def test_a_run_of_a_detector_is_refused_with_its_command(run, tmp_path, capsys):
+    options = yaml.safe_load((run / 'args.yaml').read_text())
+    (tmp_path / 'args.yaml').write_text(
+        yaml.safe_dump({**options, 'scale_jitter': [1, 1], 'pretrained_backbone': True})
+    )
+    told = error_of(capsys, tmp_path)
+    assert f'fine-tune it with: python -m timm_repaint.detection.fine_tune {tmp_path}' in told
+
+
 @pytest.mark.parametrize('stop', [('--stop-epoch', 1), ('--epochs', 3)], ids=['stopped', 'interrupted'])
 def test_an_unfinished_repaint_phase_is_refused_with_the_command_that_finishes_it(stop, tmp_path, capsys):
     run = train_here(tmp_path, *REPAINT, '--epochs', 3, '--stop-epoch', 1, name='my run')

@@ -128,6 +128,14 @@ def test_a_cache_of_another_network_is_refused(photographs, network_cache, tmp_p
         train_on(photographs, tmp_path, '--mask', 'deeplabv2', '--mask-dir', network_cache / 'masks', *options)
 
 
+def test_a_cache_of_a_network_of_the_same_name_and_other_weights_is_refused(photographs, network_cache, tmp_path):
+    torch.save({}, tmp_path / 'net.pth')
+    options = ('--mask', 'deeplabv2', '--mask-dir', network_cache / 'masks', '--mask-checkpoint')
+    with pytest.raises(UsageError, match=r'made with a --mask-checkpoint of SHA-256 [0-9a-f]{64}, not [0-9a-f]{64}'):
+        train_on(photographs, tmp_path, *options, tmp_path / 'net.pth')
+    train_on(photographs, tmp_path, *options, network_cache / 'net.pth')
+
+
 def test_images_in_a_tar_file_get_masks_on_the_fly(photographs, cache, tmp_path, caplog):
     with tarfile.open(tmp_path / 'train.tar', 'w') as archive:
         archive.add(photographs / 'train', arcname='.')

@@ -78,6 +78,7 @@ def test_some_of_the_images_keep_their_boxes():
         ),
         (coco([image(1)], [box(1, 2, [0, 0, 5, 5])]), 'is of image 1 and category 2'),
         (coco([image(1)], [{'image_id': 1, 'category_id': 1}]), "no file of COCO annotations: KeyError 'bbox'"),
+        (coco([image(1)], [{**box(1, 1, [0, 0, 5, 5]), 'bbox': []}]), 'is no file of COCO annotations: ValueError'),
         (coco([image(1, file_name='../1.jpg')], []), "names the image '../1.jpg', which is not in the folder"),
         (coco([image(1, file_name='/1.jpg')], []), "names the image '/1.jpg'"),
     ],

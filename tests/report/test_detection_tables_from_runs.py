@@ -82,7 +82,9 @@ def train_recipe(name, few_and_many, weights, output):
     run = output / f'{name}-seed{SEED}'
     if not recipe['repaint']:
         return run
-    call_main(fine_tune.main, run)
+    with pytest.MonkeyPatch.context() as patch:  # what comes from the hub comes once
+        patch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(output / 'nothing'))
+        call_main(fine_tune.main, run)
     return run / 'fine_tune'
 
 

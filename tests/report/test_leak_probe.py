@@ -1,5 +1,7 @@
 """The leak probe: latents that change places, and painters that tell the class or do not."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +137,4 @@ def test_chance_is_two_standard_errors_of_the_images_that_changed():
     before[:10], after[6:30] = True, True  # 6 lost, 4 kept, 20 gained: 26 changed
     assert chance_gain(before, after) == pytest.approx(100 * 2 * 26**0.5 / 100)
     assert chance_gain(before, before) == 0
+    assert math.isnan(chance_gain(before[:0], after[:0]))  # photographs without objects

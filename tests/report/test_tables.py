@@ -10,7 +10,7 @@ from PIL import Image
 from tests.helpers import run_script
 from timm_repaint.detection.options import check_detection
 from timm_repaint.errors import UsageError
-from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
+from timm_repaint.options import build_config_parser, build_parser, check_options, is_repaint_option, parse_args
 from timm_repaint.report import tables_paper as paper
 from timm_repaint.report.tables import missing_commands, write_tables
 from timm_repaint.report.tables_rows import find_gain
@@ -108,9 +108,8 @@ def test_an_arm_differs_from_repaint_or_the_baseline_by_its_name_alone():
 def test_detection_repaints_as_classification_does():
     recipes = load_recipes()
     ours, other = recipes['efficientdet-d0-repaint'], recipes['resnet50-repaint']
-    assert {key for key in ours if ours[key] != other.get(key)} == {
-        *('model', 'pretrained_backbone', 'eval_metric', 'lr', 'sched', 'batch_size')
-    }
+    keys = [key for key in ours if is_repaint_option(key)]
+    assert len(keys) > 20 and {key for key in keys if ours[key] != other[key]} == set()
 
 
 def test_repaint_is_that_of_the_papers_recipe_but_for_the_masks():
@@ -210,6 +209,9 @@ def test_a_smaller_trial_counts_and_is_said_to_be_one(tmp_path):
             'it is of another recipe than resnet50-baseline: mixup 0.2 (recipe: 0.0)',
         ),
         ('resnet50-repaint', {'mask': 'fh'}, 'mask fh (recipe: deeplabv2)'),
+        ('resnet50-repaint', {'repaint_freeze': True}, 'repaint_freeze True (recipe: False)'),
+        ('resnet50-baseline', {'weight_decay': 0.1}, 'weight_decay 0.1 (recipe: 2e-05)'),
+        ('efficientdet-d0-baseline', {'pretrained': True}, 'pretrained True (recipe: False)'),
     ],
 )
 def test_runs_of_other_recipes_are_left_out_with_the_reason(tmp_path, recipe, changes, reason):
@@ -217,6 +219,39 @@ def test_runs_of_other_recipes_are_left_out_with_the_reason(tmp_path, recipe, ch
     runs, (remark,) = read_runs([tmp_path])
     assert not runs
     assert reason in remark and 'is left out' in remark
+
+
+def test_where_and_how_fast_a_run_computed_makes_no_other_recipe(tmp_path):
+    write_run(tmp_path, 'resnet50-repaint', 1, 50.0, device='cpu', amp=True, workers=16, mask_checkpoint='voc.pth')
+    assert len(read_runs([tmp_path])[0]) == 1 and not read_runs([tmp_path])[1]
+
+
+def test_a_fine_tune_phase_of_other_options_is_left_out(tmp_path):
+    run = write_run(tmp_path, 'resnet50-repaint', 1, 50.0)
+    path = run / 'fine_tune' / 'args.yaml'
+    options = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**options, 'repaint': False, 'repaint_prob': 0.5, 'resume': 'last.pth.tar'}))
+    assert len(read_runs([tmp_path])[0]) == 1
+    path.write_text(yaml.safe_dump({**options, 'repaint': False, 'cutmix': 1.0}))
+    runs, (remark,) = read_runs([tmp_path])
+    assert not runs
+    assert 'of another recipe than resnet50-repaint, fine-tune phase: cutmix 1.0 (recipe: 0.0)' in remark
+
+
+def test_trials_do_not_mix_with_runs_of_full_size(tmp_path):
+    write_run(tmp_path / 'runs', 'resnet50-repaint', 1, 90.0, epochs=2)
+    write_run(tmp_path / 'runs', 'resnet50-baseline', 1, 50.0)
+    write_tables([tmp_path / 'runs'], tmp_path / 'out', [1], tables=[1])
+    row = table_rows(tmp_path / 'out')['1', 'ResNet-50, Repaint']
+    assert (row['ours'], row['trial'], row['gain']) == ('90.0', 'True', '')
+    text = (tmp_path / 'out' / 'tables.md').read_text()
+    assert '| 90.00* |' in text and '*: smaller trials' in text
+    write_run(tmp_path / 'runs', 'resnet50-repaint', 2, 52.0)
+    write_tables([tmp_path / 'runs'], tmp_path / 'out', [1, 2], tables=[1])
+    row = table_rows(tmp_path / 'out')['1', 'ResNet-50, Repaint']
+    assert (row['ours'], row['trial'], row['gain'], row['seeds']) == ('52.0', 'False', '2.0', '2')
+    text = (tmp_path / 'out' / 'tables.md').read_text()
+    assert 'resnet50-repaint-seed1 is left out: resnet50-repaint has runs of full size' in text
 
 
 def test_a_second_phase_that_did_not_go_on_from_a_first_is_left_out(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 from timm_repaint.benchmark.arms import Seconds, build_arm
 from timm_repaint.benchmark.cases import Case
 from timm_repaint.benchmark.count import count_networks
-from timm_repaint.benchmark.memory import peak_memory_mib
+from timm_repaint.benchmark.memory import free_memory, peak_memory_mib
 from timm_repaint.benchmark.stopwatch import PARTS, time_parts
 
 REPAINT_EPOCHS, PLAIN_EPOCHS = 150, 50  # Repaint section 4.2
@@ -34,8 +34,7 @@ def measure(case: Case, rounds: int, steps: int, folder: Path) -> Iterator[dict[
     """
     arms = {repaint: build_arm(case, steps, repaint, folder) for repaint in (True, False)}
     networks = count_networks(arms[True])
-    for arm in arms.values():  # warm-up
-        arm.train()
+    arms[True].train(), arms[False].train()  # warm-up
     yield None
     seconds: list[tuple[Seconds, Seconds]] = []
     for _ in range(rounds):
@@ -51,6 +50,7 @@ def measure(case: Case, rounds: int, steps: int, folder: Path) -> Iterator[dict[
     if device != 'cpu':  # there the process only waits
         del figures['processor_ratio'], figures['processor_s_a_step']
     del arms
+    free_memory(device)  # a process of its own needs as much again
     memory = {}
     for name, repaint in (('plain', False), ('repaint', True)):
         memory[name] = peak_memory_mib(case, steps, repaint, folder)

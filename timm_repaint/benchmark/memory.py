@@ -1,5 +1,6 @@
 """Peak memory of one kind of training, in a process of its own: what a process once had, its peak keeps."""
 
+import gc
 import multiprocessing
 import resource
 import sys
@@ -28,6 +29,13 @@ def peak_memory_mib(case: Case, steps: int, repaint: bool, folder: Path) -> floa
     with ProcessPoolExecutor(1, mp_context=context) as process:
         threads = torch.get_num_threads()
         return process.submit(_train_and_look, case, steps, repaint, folder, threads).result()
+
+
+def free_memory(device: str) -> None:
+    """Give back what this process holds on a device (its type) and no longer needs."""
+    gc.collect()  # a run's parts refer to each other
+    if device != 'cpu':
+        getattr(torch, device).empty_cache()
 
 
 def _train_and_look(case: Case, steps: int, repaint: bool, folder: Path, threads: int) -> float:

@@ -104,7 +104,9 @@ def read_coco(root: str, split: str) -> Annotations:
         with open(path, encoding='utf-8') as file:
             content = json.load(file)
         return parse_coco(content, path)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except UsageError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # ValueError: JSON's, UTF-8's, a box's
         raise UsageError(f'{path} is no file of COCO annotations: {type(error).__name__} {error}') from error
 
 

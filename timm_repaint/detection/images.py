@@ -61,7 +61,7 @@ class CocoImages:
         try:
             with Image.open(path) as picture:
                 image = picture.convert('RGB')
-        except OSError as error:
+        except Exception as error:  # Pillow's errors have no class in common
             raise UsageError(f'cannot read the image {path}: {error}') from error
         height, width = self.annotations.sizes_hw[index]
         if image.size != (width, height):

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from timm.utils import load_checkpoint_metadata
 
+from timm_repaint.engine.functions import is_detection
 from timm_repaint.options import build_config_parser, is_repaint_option, resolve_repaint_epochs
 from timm_repaint.options import parse_args as parse_options
 from timm_repaint.task_state import unreadable
@@ -17,6 +18,8 @@ from timm_repaint.task_state import unreadable
 _logger = logging.getLogger('train')
 FOLDER = 'fine_tune'
 CHECKPOINT = 'last.pth.tar'
+CLASSIFICATION_COMMAND = 'python fine_tune.py'
+DETECTION_COMMAND = 'python -m timm_repaint.detection.fine_tune'
 # What belongs to the repaint phase alone. T goes on with its optimizer's state and its place in the schedule.
 FINE_TUNE_OPTIONS = {
     'repaint': False,
@@ -25,6 +28,7 @@ FINE_TUNE_OPTIONS = {
     'stop_epoch': None,
     'initial_checkpoint': '',
     'pretrained': False,
+    'pretrained_backbone': False,  # detection
     'config': '',
 }
 # The optimizer's saved state holds these values too: it would overrule what the command line says.
@@ -60,7 +64,8 @@ def parse_args(
     run_dir = parser.parse_args(argv).run_dir
     run_options = read_options(run_dir, parser)
     kept = {name: value for name, value in run_options.items() if not is_repaint_option(name)}
-    parser.set_defaults(**{**kept, **FINE_TUNE_OPTIONS, 'output': run_dir, 'experiment': FOLDER})
+    own = {name: value for name, value in FINE_TUNE_OPTIONS.items() if name in run_options}
+    parser.set_defaults(**{**kept, **own, 'output': run_dir, 'experiment': FOLDER})
     args, _ = parse_options(parser, build_config_parser(), argv)
     own_checkpoint = os.path.join(run_dir, FOLDER, CHECKPOINT)
     if not args.resume or (args.resume == 'auto' and not os.path.isfile(own_checkpoint)):
@@ -88,6 +93,10 @@ def read_options(run_dir: str, parser: argparse.ArgumentParser) -> dict[str, Any
         options = yaml.safe_load(file)
     if not isinstance(options, dict) or not options.get('repaint'):
         parser.error(f'{run_dir} is a run without --repaint: there is no repaint phase to fine-tune after')
+    detection = is_detection(argparse.Namespace(**options))
+    if detection != is_detection(parser.parse_args([run_dir])):
+        other = DETECTION_COMMAND if detection else CLASSIFICATION_COMMAND
+        parser.error(f'{run_dir} is a run of the other training script; fine-tune it with: {other} {run_dir}')
     return options
 
 

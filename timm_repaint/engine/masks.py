@@ -12,6 +12,7 @@ from timm_repaint.errors import UsageError
 from timm_repaint.masks import MaskSource, create_mask_source
 from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA
 from timm_repaint.masks.folder import CachedMasks, FolderMasks, mask_name
+from timm_repaint.masks.manifest import sha256
 
 _logger = logging.getLogger('train')
 
@@ -83,8 +84,11 @@ def asked_parameters(args: argparse.Namespace) -> list[tuple[str, str, Any]]:
             ('--fh-sigma', 'sigma', None if args.fh_sigma == DEFAULT_SIGMA else args.fh_sigma),
             ('--fh-backend', 'backend', None if args.fh_backend == 'auto' else args.fh_backend),
         ]
+    checkpoint = args.mask_checkpoint
+    digest = sha256(checkpoint) if os.path.isfile(checkpoint) else None  # the cache alone is enough
     return [
-        ('--mask-checkpoint', 'checkpoint', os.path.basename(args.mask_checkpoint) or None),
+        ('--mask-checkpoint', 'checkpoint', os.path.basename(checkpoint) or None),
+        ('a --mask-checkpoint of SHA-256', 'checkpoint_sha256', digest),
         ('--mask-multi-scale', 'multi_scale', args.mask_multi_scale or None),
     ]
 

@@ -23,6 +23,7 @@ from timm_repaint.masks.workers import in_workers
 from timm_repaint.progress import progress
 
 DEFAULT_SIZE_PX = 256
+COCO_STUFF = os.path.join('stuffthingmaps', '')
 MAX_WAITING_BATCHES = 8  # batches' worth of decoded images that wait for others of their size
 
 
@@ -80,6 +81,8 @@ def list_images(folders: Folders) -> list[str]:
         raise UsageError(f'mask folder {folders.masks} lies inside the images {folders.images}; choose one outside')
     found, _ = find_images_and_targets(folders.images)
     names = [os.path.relpath(path, folders.images) for path, _ in found]
+    if os.path.isdir(os.path.join(folders.images, 'annotations')):  # COCO's layout: COCO-Stuff's maps are no images
+        names = [name for name in names if not name.startswith(COCO_STUFF)]
     if not names:
         raise UsageError(f'image folder {folders.images} has no images')
     by_mask: dict[str, str] = {}

@@ -71,7 +71,7 @@ class FelzenszwalbMasks:
         sigma: standard deviation in pixels of the blur before the cut.
         min_size: smallest segment in pixels; smaller ones join a neighbour. None: 10 at a shorter side of 32 px, in
             proportion to it at other sizes.
-        backend: 'skimage', 'opencv' (3 to 5 times faster; the cuts differ a little) or 'auto'.
+        backend: 'skimage', 'opencv' (2 to 3 times faster; the cuts differ a little) or 'auto'.
 
     Raises:
         ValueError: if scale is not above 0, sigma is below 0, min_size is below 1 or the backend unknown.

@@ -64,13 +64,14 @@ def describe(name: str, source: Any, size_px: int, checkpoint: str = '', multi_s
     parameters = dict(getattr(source, 'settings', {}))
     if checkpoint:
         parameters['checkpoint'] = os.path.basename(checkpoint)
-        parameters['checkpoint_sha256'] = _sha256(checkpoint)
+        parameters['checkpoint_sha256'] = sha256(checkpoint)
     if multi_scale:
         parameters['multi_scale'] = True
     return Manifest(name, source.kind, source.num_labels, size_px, parameters)
 
 
-def _sha256(path: str) -> str:
+def sha256(path: str) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     try:
         with open(path, 'rb') as file:

@@ -35,7 +35,7 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
         type=str,
         default='auto',
         choices=['auto', 'opencv', 'skimage'],
-        help="fh: OpenCV (pip install '.[fast]') is 3 to 5 times faster; auto: OpenCV where it is installed",
+        help="fh: OpenCV (pip install '.[fast]') is 2 to 3 times faster; auto: OpenCV where it is installed",
     )
     add('--mask-checkpoint', type=str, default='', metavar='FILE', help='deeplabv2, deeplabv3: file of the weights')
     add('--mask-multi-scale', action='store_true', help='deeplabv2: look at three scales')

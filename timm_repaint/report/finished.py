@@ -29,7 +29,8 @@ def load_run(folder: Path, device: str) -> Run:
     checkpoint = folder / 'last.pth.tar'
     saved = read_args(folder)
     functions = find_functions(saved)
-    args = with_values(saved, device=device, workers=0, resume=str(checkpoint), no_resume_opt=True)
+    no_others = {'initial_checkpoint': '', 'pretrained': False, 'pretrained_backbone': False, 'no_resume_opt': True}
+    args = with_values(saved, device=device, workers=0, resume=str(checkpoint), **no_others)
     if not checkpoint.is_file():
         raise UsageError(f'{checkpoint} does not exist: the run has no checkpoint yet')
     place = setup_device(args)

@@ -15,10 +15,11 @@ REPOSITORY = RECIPES.parents[2]
 ROW_SCRIPT = 'timm_repaint/recipes/slurm/row.sbatch'
 RUNS_FOLDER = Path('output/tables')  # where the script puts runs if nothing is said
 MISSING = 'missing'
+TRIAL = '*'  # behind a smaller trial's figure
 NONE = '-'
 HEADINGS = ('row', 'paper', 'ours', 'gain: paper', 'gain: ours', 'runs')
 COLUMNS = (
-    *('table', 'row', 'metric', 'recipe', 'paper', 'ours', 'seeds'),
+    *('table', 'row', 'metric', 'recipe', 'paper', 'ours', 'trial', 'seeds'),
     *('paper_gain', 'paper_min', 'paper_max', 'gain', 'min', 'max'),
 )
 
@@ -49,12 +50,12 @@ def write_tables(
     text = markdown(rows, seeds, remarks)
     (output / 'tables.md').write_text(text)
     write_csv(rows, output / 'tables.csv')
-    draw_plot(rows, output / 'tables.png')
     print(text)
     commands = missing_commands(runs, entries, seeds, runs_folder)
     if commands:
         print(f'# Runs of {len(commands)} recipes are missing. Set the variables of {ROW_SCRIPT}, and send them off:')
         print('\n'.join(commands))
+    draw_plot(rows, output / 'tables.png')  # last: it needs matplotlib
 
 
 def markdown(rows: Sequence[Row], seeds: Sequence[int], remarks: Sequence[str]) -> str:
@@ -66,7 +67,9 @@ def markdown(rows: Sequence[Row], seeds: Sequence[int], remarks: Sequence[str]) 
         parts.append(f'## Table {table}: {TITLES[table]}\n\n{lines}\n')
     parts.append(
         'Ours: mean over the seeds after the last epoch, %. Gain: over our baseline, percentage points; in brackets '
-        'the worst run against the best baseline run, and the reverse.\n'
+        'the worst run against the best baseline run, and the reverse.'
+        + f' {TRIAL}: smaller trials, see below.' * any(row.trial for row in rows)
+        + '\n'
     )
     if remarks:
         parts.append('\n'.join(f'- {remark}' for remark in remarks) + '\n')
@@ -78,7 +81,7 @@ def _cells(row: Row, seeds: Sequence[int]) -> list[str]:
     return [
         entry.row,
         NONE if entry.value is None else f'{entry.value:.2f}',
-        MISSING if mean is None else f'{mean:.2f}',
+        MISSING if mean is None else f'{mean:.2f}' + TRIAL * row.trial,
         _gain_text(entry.gain, entry.low, entry.high),
         _our_gain_text(row),
         f'{len(row.values)} of {len(set(seeds) | row.values.keys())}',
@@ -88,7 +91,9 @@ def _cells(row: Row, seeds: Sequence[int]) -> list[str]:
 def _our_gain_text(row: Row) -> str:
     if row.entry.recipe == row.entry.baseline:
         return NONE
-    return MISSING if row.gain is None else _gain_text(*row.gain)
+    if row.gain is None:
+        return NONE if row.values and row.trial else MISSING
+    return _gain_text(*row.gain)
 
 
 def _gain_text(mean: float | None, low: float | None, high: float | None) -> str:
@@ -105,7 +110,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         for row in rows:
             entry = row.entry
             seeds = ' '.join(map(str, sorted(row.values)))
-            own = [entry.table, entry.row, entry.metric, entry.recipe, entry.value, row.mean, seeds]
+            own = [entry.table, entry.row, entry.metric, entry.recipe, entry.value, row.mean, row.trial, seeds]
             writer.writerow([*own, entry.gain, entry.low, entry.high, *(row.gain or [None] * 3)])
 
 

@@ -24,12 +24,15 @@ class Row:
     Attributes:
         entry: The paper's.
         values: Ours by seed, %.
-        gain: Over our baseline; None for the baseline, and where runs of either are missing altogether.
+        gain: Over our baseline; None for the baseline, where runs of either are missing altogether, and where one of
+            them is a smaller trial and the other is not.
+        trial: Whether our runs are smaller trials.
     """
 
     entry: Entry
     values: dict[int, float]
     gain: Gain | None
+    trial: bool
 
     @property
     def mean(self) -> float | None:
@@ -42,11 +45,15 @@ def compare(runs: Sequence[TableRun], entries: Sequence[Entry]) -> list[Row]:
     def by_seed(recipe: str, metric: str) -> dict[int, float]:
         return {run.seed: run.metrics[metric] for run in runs if run.recipe == recipe}
 
+    trials = {run.recipe for run in runs if run.scaled}
     rows = []
     for entry in entries:
         ours, baseline = by_seed(entry.recipe, entry.metric), by_seed(entry.baseline, entry.metric)
-        gain = None if entry.recipe == entry.baseline else find_gain(list(ours.values()), list(baseline.values()))
-        rows.append(Row(entry, ours, gain))
+        trial, comparable = entry.recipe in trials, (entry.recipe in trials) == (entry.baseline in trials)
+        gain = None
+        if entry.recipe != entry.baseline and comparable:
+            gain = find_gain(list(ours.values()), list(baseline.values()))
+        rows.append(Row(entry, ours, gain, trial))
     return rows
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 
 from timm_repaint.detection.options import build_parser as build_detection_parser
+from timm_repaint.engine.fine_tune import FINE_TUNE_OPTIONS
 from timm_repaint.errors import UsageError
+from timm_repaint.options import is_repaint_option
 from timm_repaint.options.config import check_config, load_config
 from timm_repaint.options.parser import build_parser
 from timm_repaint.report.mini.plan import FINE_TUNE
@@ -23,6 +25,18 @@ RECIPES = Path(__file__).parents[1] / 'recipes' / 'tables'
 DETECTION = RECIPES / 'detection'  # the recipes of timm_repaint.detection.train
 ARGS = 'args.yaml'
 SEED_ENDING = re.compile(r'-seed[0-9]+$')  # of the names of runs that differ in nothing else
+# What a run may choose: where and how fast it computes, what it reads and writes under which name, what it prints.
+FREE = {
+    *('device', 'device_modules', 'workers', 'pin_mem', 'no_prefetcher', 'use_multi_epochs_loader', 'worker_seeding'),
+    *('amp', 'amp_dtype', 'model_dtype', 'channels_last', 'torchcompile', 'torchcompile_mode', 'torchscript'),
+    *('fast_norm', 'fuser', 'grad_checkpointing', 'no_ddp_bb', 'synchronize_step', 'local_rank', 'dist_bn'),
+    *('data', 'data_dir', 'dataset', 'dataset_download', 'class_map', 'train_split', 'val_split', 'num_classes'),
+    *('input_key', 'target_key', 'input_img_mode', 'dataset_trust_remote_code', 'validation_batch_size'),
+    *('mask_dir', 'mask_checkpoint', 'fh_backend', 'output', 'experiment', 'seed', 'resume'),
+    *('val_interval', 'log_interval', 'recovery_interval', 'checkpoint_hist', 'save_images', 'save_epochs'),
+    *('log_tensorboard', 'log_wandb', 'wandb_project', 'wandb_tags', 'wandb_resume_id', 'eval_metric'),
+    *('repaint_gallery_interval', 'repaint_max_nonfinite', 'cue_conflict', 'model_ema_force_cpu'),
+}
 # What a smaller trial of a recipe may change, with a remark; any other option makes it another run.
 SCALE = ('epochs', 'repaint_epochs', 'stop_epoch', 'warmup_epochs', 'batch_size', 'img_size')
 # Recipes that go on from the checkpoint of another one's run.
@@ -88,7 +102,16 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[TableRun], list[str]]:
             )
         if run.scaled:
             remarks.append(f'{folder} is a smaller trial of {run.recipe}: {", ".join(run.scaled)}')
-    return list(runs.values()), remarks
+    kept, others = leave_out_trials(list(runs.values()))
+    return kept, remarks + others
+
+
+def leave_out_trials(runs: Sequence[TableRun]) -> tuple[list[TableRun], list[str]]:
+    """The runs without the smaller trials of recipes that have runs of full size, and a remark on each trial."""
+    full = {run.recipe for run in runs if not run.scaled}
+    out = [run for run in runs if run.scaled and run.recipe in full]
+    remarks = [f'{run.folder} is left out: {run.recipe} has runs of full size' for run in out]
+    return [run for run in runs if run not in out], remarks
 
 
 def read_run(folder: Path) -> TableRun:
@@ -105,22 +128,40 @@ def read_run(folder: Path) -> TableRun:
     if name not in recipes:
         raise UnfitRunError(f'no recipe of the tables has its --experiment {options["experiment"]!r}')
     recipe = recipes[name]
-    differ = {
-        key: f'{key} {options.get(key)} (recipe: {wanted})'
-        for key, wanted in recipe.items()
-        if options.get(key) != wanted
-    }
-    other = [text for key, text in differ.items() if key not in SCALE]
-    if other:
-        raise UnfitRunError(f'it is of another recipe than {name}: {", ".join(other)}')
+    differ = find_differences(options, recipe, name)
     first_phase = FIRST_PHASES.get(name)
     if first_phase and not _goes_on(folder):
         raise UnfitRunError(f'it began at epoch 0 instead of going on from a run of {first_phase} (--resume)')
     last, epochs = folder, options.get('stop_epoch') or options['epochs']
     if recipe['repaint']:
         last = folder / FINE_TUNE
-        epochs = _read_options(last).get('epochs')
+        own = _read_options(last)
+        goes_on = {key: wanted for key, wanted in recipe.items() if key in own and not is_repaint_phases(key)}
+        differ |= find_differences(own, goes_on, f'{name}, fine-tune phase')
+        epochs = own.get('epochs')
     return TableRun(folder, name, options['seed'], _read_metrics(last, epochs, name), tuple(differ.values()))
+
+
+def find_differences(options: dict[str, Any], recipe: dict[str, Any], name: str) -> dict[str, str]:
+    """The options of scale that differ from the recipe, each with both values in words.
+
+    Raises:
+        UnfitRunError: if others differ.
+    """
+    differ = {
+        key: f'{key} {options.get(key)} (recipe: {wanted})'
+        for key, wanted in recipe.items()
+        if options.get(key, wanted) != wanted
+    }
+    other = [text for key, text in differ.items() if key not in SCALE]
+    if other:
+        raise UnfitRunError(f'it is of another recipe than {name}: {", ".join(other)}')
+    return differ
+
+
+def is_repaint_phases(key: str) -> bool:
+    """Whether an option is of the repaint phase alone."""
+    return is_repaint_option(key) or key in FINE_TUNE_OPTIONS or key == 'no_resume_opt'
 
 
 def _goes_on(folder: Path) -> bool:
@@ -161,7 +202,7 @@ def _read_options(folder: Path) -> dict[str, Any]:
 
 @cache
 def load_recipes() -> dict[str, dict[str, Any]]:
-    """By name: each option that any recipe of its program sets, with the value that this one gives it.
+    """By name: the options that decide what a run learns, with the values that the recipe gives them.
 
     Raises:
         UsageError: if a recipe names an option that there is not.
@@ -176,10 +217,10 @@ def recipe_parser(path: Path) -> argparse.ArgumentParser:
 
 def _load_folder(folder: Path) -> dict[str, dict[str, Any]]:
     parser = recipe_parser(folder)
+    defaults = vars(parser.parse_args([]))
+    decisive = defaults.keys() - FREE
     read = {path.stem: load_recipe(parser, path) for path in sorted(folder.glob('*.yaml'))}
-    keys = {key: parser.get_default(key) for options in read.values() for key in options}
-    del keys['experiment']
-    return {name: {key: options.get(key, default) for key, default in keys.items()} for name, options in read.items()}
+    return {name: {key: options.get(key, defaults[key]) for key in sorted(decisive)} for name, options in read.items()}
 
 
 def recipe_path(name: str) -> Path:
