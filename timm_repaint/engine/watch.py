@@ -35,6 +35,7 @@ _logger = logging.getLogger('train')
 GALLERY_COLUMNS = 8
 GALLERY_COPIES = 3
 MEASURED_IMAGES = (8, 64)  # at least and at most
+MEASURED_PIXELS = 64 * 448 * 448  # of a few copies each, which lie on the device at once
 MEASURED_SHARE = 1 / 32  # of an epoch's images, so that measuring takes a few percent of its time
 
 
@@ -186,7 +187,9 @@ def measured_images(run: 'Run') -> int:
     """How many training images are repainted after each epoch."""
     least, most = MEASURED_IMAGES
     images_per_epoch = run.loaders.batches_per_epoch * run.args.batch_size
-    return min(most, max(least, int(MEASURED_SHARE * images_per_epoch)))
+    _, height, width = run.data_config['input_size']
+    wanted = min(int(MEASURED_SHARE * images_per_epoch), MEASURED_PIXELS // (height * width))
+    return min(most, max(least, wanted))
 
 
 class FreshMasks(CachedMasks):
