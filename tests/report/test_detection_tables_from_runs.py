@@ -6,13 +6,11 @@ import json
 import huggingface_hub.constants
 import pytest
 import timm
-import torch
 from safetensors.torch import save_file
 
 from tests.helpers import call_main, read_summary, run_script
 from tests.report.test_tables import DETECTION_NAMES
 from timm_repaint.detection import fine_tune, train
-from timm_repaint.masks.deeplab_network import DeepLabV2
 from timm_repaint.report.tables_runs import DETECTION, load_recipes
 
 SEED = 1
@@ -62,21 +60,12 @@ def hub(tmp_path_factory):
         yield folder
 
 
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    """Random weights of a narrow DeepLab-v2."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp('weights') / 'deeplab.pth'
-    torch.save(DeepLabV2(21, blocks=(1, 1, 1, 1), width=4).state_dict(), path)
-    return path
-
-
-def train_recipe(name, few_and_many, weights, output):
+def train_recipe(name, few_and_many, deeplab_weights, output):
     """Both phases of a recipe, an epoch each; the last phase's folder."""
     few, many = few_and_many
     recipe = load_recipes()[name]
     args = ['--data-dir', many if recipe.get('train_fraction', 1) < 1 else few, *CUT_DOWN, '--epochs', 2]
-    args += ['--mask-checkpoint', weights, '--repaint-epochs', 1] if recipe['repaint'] else []
+    args += ['--mask-checkpoint', deeplab_weights, '--repaint-epochs', 1] if recipe['repaint'] else []
     place = ['--seed', SEED, '--output', output, '--experiment', f'{name}-seed{SEED}']
     call_main(train.main, '-c', DETECTION / f'{name}.yaml', *args, *place)
     run = output / f'{name}-seed{SEED}'
@@ -89,9 +78,11 @@ def train_recipe(name, few_and_many, weights, output):
 
 
 @pytest.mark.slow
-def test_each_recipe_trains_both_phases_and_the_tables_are_built_from_the_runs(few_and_many, weights, hub, tmp_path):
+def test_each_recipe_trains_both_phases_and_the_tables_are_built_from_the_runs(
+    few_and_many, deeplab_weights, hub, tmp_path
+):
     for name in DETECTION_NAMES:
-        last = read_summary(train_recipe(name, few_and_many, weights, tmp_path / 'runs'))[-1]
+        last = read_summary(train_recipe(name, few_and_many, deeplab_weights, tmp_path / 'runs'))[-1]
         assert last['epoch'] == 1, name
     options = ('--output', tmp_path / 'out', '--seeds', SEED, '--tables', 2, 5, 7)
     done = run_script('-m timm_repaint.report', 'tables', tmp_path / 'runs', *options)

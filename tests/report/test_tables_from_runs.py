@@ -3,12 +3,10 @@
 import csv
 
 import pytest
-import torch
 
 import train
 from tests.helpers import call_main, copy_images, fine_tune_here, read_summary, run_script
 from tests.report.test_tables import NAMES
-from timm_repaint.masks.deeplab_network import DeepLabV2
 from timm_repaint.report.tables_runs import FIRST_PHASES, RECIPES, load_recipes
 
 SEED = 1
@@ -22,18 +20,9 @@ def photographs(shared_data, tmp_path_factory):
     return copy_images(shared_data / 'caltech101-20', folder, 2, {'train': 6, 'validation': 2})
 
 
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    """Random weights of a narrow DeepLab-v2."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp('weights') / 'deeplab.pth'
-    torch.save(DeepLabV2(21, blocks=(1, 1, 1, 1), width=4).state_dict(), path)
-    return path
-
-
-def train_recipe(name, photographs, weights, output):
+def train_recipe(name, photographs, deeplab_weights, output):
     """Both phases of a recipe, an epoch each."""
-    recipe, args = load_recipes()[name], [*CUT_DOWN, '--epochs', 2, '--mask-checkpoint', weights]
+    recipe, args = load_recipes()[name], [*CUT_DOWN, '--epochs', 2, '--mask-checkpoint', deeplab_weights]
     if recipe['repaint']:
         args += ['--repaint-epochs', 1]
     if recipe['stop_epoch']:
@@ -47,9 +36,9 @@ def train_recipe(name, photographs, weights, output):
 
 
 @pytest.mark.slow
-def test_each_recipe_trains_both_phases_and_the_tables_are_built_from_the_runs(photographs, weights, tmp_path):
+def test_each_recipe_trains_both_phases_and_the_tables_are_built_from_the_runs(photographs, deeplab_weights, tmp_path):
     for name in sorted(NAMES, key=lambda name: name in FIRST_PHASES):
-        last = read_summary(train_recipe(name, photographs, weights, tmp_path / 'runs'))[-1]
+        last = read_summary(train_recipe(name, photographs, deeplab_weights, tmp_path / 'runs'))[-1]
         assert last['epoch'] == (0 if name in FIRST_PHASES.values() else 1), name
     options = ('--output', tmp_path / 'out', '--seeds', SEED, '--tables', 1, 3, 4, 6)
     done = run_script('-m timm_repaint.report', 'tables', tmp_path / 'runs', *options)
