@@ -9,7 +9,7 @@ from effdet import DetBenchTrain
 
 from tests.detection.tiny import boxes_of, tiny_detector
 from timm_repaint.detection.data import NO_CLASS, pad_objects
-from timm_repaint.detection.task import DetectionTask, build_model, check_size
+from timm_repaint.detection.task import DetectionTask, build_model, resolve_data
 from timm_repaint.errors import UsageError
 
 CPU = torch.device('cpu')
@@ -62,12 +62,6 @@ def test_the_checkpoint_state_is_the_plain_detector(model):
                                                  image_size=(128, 128)).state_dict())  # fmt: skip
 
 
-def test_sizes_that_are_no_multiple_of_128_are_refused():
-    check_size((512, 640))
-    with pytest.raises(UsageError, match='--img-size is 300; EfficientDet takes multiples of 128'):
-        check_size((300, 300))
-
-
 def test_the_momentum_of_all_batch_norms_can_be_set():
     from timm_repaint.detection.options import build_parser
 
@@ -75,6 +69,16 @@ def test_the_momentum_of_all_batch_norms_can_be_set():
     model = build_model(argparse.Namespace(**vars(build_parser().parse_args(argv)), rank=0), effdet.create_model)
     momenta = [module.momentum for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert len(momenta) > 100 and set(momenta) == {0.2}
+
+
+@pytest.mark.parametrize(('name', 'mean'), [('tf_efficientdet_lite0', 0.5), ('tf_efficientdet_d0', 0.485)])
+def test_a_model_says_how_its_images_are_normalised(name, mean):
+    from timm_repaint.detection.options import build_parser
+
+    args = argparse.Namespace(**vars(build_parser().parse_args(['--dataset', 'shapes', '--model', name])), rank=0)
+    resolved = resolve_data(args, build_model(args, effdet.create_model))
+    assert len(resolved['mean']) == len(resolved['std']) == 3
+    assert isinstance(resolved['mean'], tuple) and resolved['mean'][0] == mean
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones():

@@ -152,6 +152,12 @@ def test_half_precision_trains_to_the_loss_of_float32_within_5_percent(options, 
     assert math.isfinite(column(run, 'eval_loss')[0])
 
 
+def test_another_model_at_a_size_that_its_strides_do_not_divide(coco, tmp_path):
+    options = ('--model', 'tf_efficientdet_lite0', '--img-size', 150, '--repaint', '--epochs', 2, '--repaint-epochs', 1)
+    run = train_here(tmp_path, coco, *options)
+    assert math.isfinite(column(run, 'train_g_task')[0]) and math.isfinite(column(run, 'eval_loss')[0])
+
+
 def test_plain_training_needs_no_mask_and_a_share_of_the_images_is_enough(coco, tmp_path):
     run = train_here(tmp_path, coco, '--epochs', 1, '--train-fraction', '0.5', '-b', 2)
     assert column(run, 'eval_map')[0] >= 0 and 'train_d_loss' not in read_summary(run)[0]

@@ -19,7 +19,6 @@ from timm_repaint.errors import UsageError
 
 _logger = logging.getLogger('train')
 MATCH_IOU = 0.5  # an anchor is an object's from this overlap on (EfficientDet section 5.1, as effdet)
-SIZE_MULTIPLE_PX = 128  # the coarsest level's stride
 
 
 class DetectionTask(ClassificationTask):
@@ -63,7 +62,7 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
     """EfficientDet from effdet's factory, on the CPU, with as many classes as the data have.
 
     Raises:
-        UsageError: if effdet does not know the model, the size is no multiple of 128, or `--num-classes` too few.
+        UsageError: if effdet does not know the model, or `--num-classes` is too few.
     """
     classes = len(read_class_names(args))
     num_classes = classes if args.num_classes is None else args.num_classes
@@ -89,7 +88,6 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
         if args.model in known:
             raise
         raise UsageError(f'effdet has no model {args.model!r}; choose from {", ".join(sorted(known))}') from error
-    check_size(model.config.image_size)
     if args.bn_momentum is not None:
         set_bn_momentum(model, args.bn_momentum)
     model.num_classes = num_classes  # timm's name for it
@@ -106,19 +104,13 @@ def set_bn_momentum(model: nn.Module, momentum: float) -> None:
             module.momentum = momentum
 
 
-def check_size(image_size: tuple[int, int]) -> None:
-    """Refuse sizes that EfficientDet cannot take."""
-    if any(side % SIZE_MULTIPLE_PX for side in image_size):
-        raise UsageError(f'--img-size is {image_size[0]}; EfficientDet takes multiples of {SIZE_MULTIPLE_PX}')
-
-
 def resolve_data(args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
     """Input size, mean, std and interpolation from the options and the model's configuration (timm's function)."""
     config: Any = model.config
     own = {
         'input_size': (3, *config.image_size),
-        'mean': config.get('mean') or IMAGENET_DEFAULT_MEAN,
-        'std': config.get('std') or IMAGENET_DEFAULT_STD,
+        'mean': tuple(config.get('mean') or IMAGENET_DEFAULT_MEAN),  # timm takes omegaconf's sequence for a number
+        'std': tuple(config.get('std') or IMAGENET_DEFAULT_STD),
         'interpolation': 'bilinear',
     }
     return resolve_data_config(vars(args), pretrained_cfg=own, verbose=utils.is_primary(args))
