@@ -1,17 +1,13 @@
 import copy
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from timm.data import Mixup
 from timm.task import ClassificationTask, LogitDistillationTask
 from torch import nn
 
 from tests.tiny import (
-    MEAN,
     NUM_CLASSES,
-    STD,
     changed,
     generator_losses,
     loop_args,
@@ -20,11 +16,9 @@ from tests.tiny import (
     tiny_classifier,
     tiny_task,
 )
-from timm_repaint.data.masked import split_labels
 from timm_repaint.engine.repaint import build_after_repaint
 from timm_repaint.engine.repaint_loop import repaint_one_epoch
 from timm_repaint.frozen import frozen
-from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 from timm_repaint.task import count_hits
 
 CPU = torch.device('cpu')
@@ -305,49 +299,3 @@ def test_distillation_works_inside_and_leaves_the_teacher_alone():
     assert changed(teacher, before) == set() and not teacher.training
     assert changed(inner.trainable_module, students)
     assert task.get_checkpoint_state()['state_dict'].keys() == students.keys()
-
-
-# The whole, on photographs --------------------------------------------------------------------------------------------
-
-
-def photographs(shared_data, count=8):
-    """Batch [B, 4, 32, 32] of CIFAR-10 photographs, one a class, with their Felzenszwalb-Huttenlocher maps."""
-    folders = sorted((shared_data / 'cifar10' / 'train').iterdir())[:count]
-    images_u8 = [np.asarray(Image.open(sorted(folder.iterdir())[0]).convert('RGB')) for folder in folders]
-    labels = torch.from_numpy(np.stack([FelzenszwalbMasks()(image) for image in images_u8]).astype(np.int64))
-    pixels = torch.from_numpy(np.stack(images_u8)).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return torch.cat([(pixels - mean) / std, labels[:, None].float()], dim=1)
-
-
-def test_a_short_training_brings_repaints_closer_that_differ_and_keep_the_masks_edges(shared_data):
-    batch, target = photographs(shared_data), torch.arange(8) % NUM_CLASSES
-    image_norm, labels = split_labels(batch)
-    torch.manual_seed(0)
-    task = tiny_task(prob=1.0, width=16)
-    optimizer = torch.optim.SGD(task.task.parameters(), lr=0.05)
-    image_pm1, start = task.to_pm1(image_norm), copy.deepcopy(task.repainter)
-    args = loop_args(repaint_schedule='1:2')  # 100 updates of E+G: after 30 some seeds have hardly begun
-    for epoch in range(5):
-        repaint_one_epoch(epoch, [(batch, target)] * 30, optimizer, args, task, CPU)
-
-    def distances(repainter):
-        """Feature matching loss under the D of the end (while D learns, its features move too), and pixel distance."""
-        twin = copy.deepcopy(task)
-        twin.repainter = copy.deepcopy(repainter)
-        with torch.no_grad(), frozen(twin.discriminator):
-            feat = generator_losses(twin, batch, target)['feat'].item()
-            return feat, (twin.repainter(image_pm1, labels).image_pm1 - image_pm1).abs().mean().item()
-
-    (feat_start, pixels_start), (feat_end, pixels_end) = distances(start), distances(task.repainter)
-    assert feat_end < 0.75 * feat_start
-    assert pixels_end < 0.75 * pixels_start
-    with torch.no_grad():
-        one, other = (task.repainter(image_pm1, labels).image_pm1 for _ in range(2))
-    assert (one - other).abs().mean() > 0.02
-    across, within = [], []
-    for step, edge in ((one.diff(dim=3), labels.diff(dim=2) != 0), (one.diff(dim=2), labels.diff(dim=1) != 0)):
-        size = step.abs().mean(dim=1)  # [B, H, W - 1] or [B, H - 1, W]
-        across.append(size[edge])
-        within.append(size[~edge])
-    assert torch.cat(across).mean() > 1.5 * torch.cat(within).mean()

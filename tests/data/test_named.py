@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from timm.data import ImageDataset, IterableImageDataset, create_dataset, create_loader
 
+from timm_repaint.data.folders import check_classes
 from timm_repaint.data.named import NamedImages
-from timm_repaint.engine.data import check_classes
 
 
 def make_folder(root, names, broken=()):

@@ -34,7 +34,8 @@ def measure(case: Case, rounds: int, steps: int, folder: Path) -> Iterator[dict[
     """
     arms = {repaint: build_arm(case, steps, repaint, folder) for repaint in (True, False)}
     networks = count_networks(arms[True])
-    arms[True].train(), arms[False].train()  # warm-up
+    arms[True].train()  # warm-up
+    arms[False].train()
     yield None
     seconds: list[tuple[Seconds, Seconds]] = []
     for _ in range(rounds):

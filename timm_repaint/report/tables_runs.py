@@ -136,7 +136,7 @@ def read_run(folder: Path) -> TableRun:
     if recipe['repaint']:
         last = folder / FINE_TUNE
         own = _read_options(last)
-        goes_on = {key: wanted for key, wanted in recipe.items() if key in own and not is_repaint_phases(key)}
+        goes_on = {key: wanted for key, wanted in recipe.items() if not is_repaint_phases(key)}
         differ |= find_differences(own, goes_on, f'{name}, fine-tune phase')
         epochs = own.get('epochs')
     return TableRun(folder, name, options['seed'], _read_metrics(last, epochs, name), tuple(differ.values()))
