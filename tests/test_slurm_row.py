@@ -1,6 +1,6 @@
 """A row of the paper's tables on SLURM: its phases, program, masks and place; with stand-ins for SLURM's programs."""
 
-import shutil
+import sys
 
 import pytest
 import yaml
@@ -118,7 +118,7 @@ def test_a_row_that_is_stopped_in_its_second_phase_goes_on_there_and_is_complete
     options = {'dataset': 'shapes', 'train_num_samples': 24, 'val_num_samples': 8, 'epochs': 12, 'repaint_epochs': 2}
     recipe.write_text(yaml.safe_dump({**options, 'repaint': True, 'mask': 'fh', 'repaint_width': 8}))
     run = tmp_path / 'runs' / 'small-seed2'
-    python = shutil.which('python')
+    python = sys.executable  # also where its environment is not activated
     cluster.add_program(
         'preempted-once',
         f"""#!/usr/bin/env bash
