@@ -98,6 +98,16 @@ def test_data_without_files_get_masks_on_the_fly(cache, tmp_path, caplog):
     assert 'masks are made on the fly' in caplog.text
 
 
+def test_outlines_serve_a_run_on_the_built_in_shapes(tmp_path):
+    shapes = ('--dataset', 'shapes', '--train-num-samples', 24, '--val-num-samples', 8, '--cue-conflict')
+    options = ('--repaint', '--repaint-width', 8, '--mask', 'outlines', '--repaint-detail', 'swap')
+    run = train_here(tmp_path, *shapes, *options, '--epochs', 2)
+    (row,) = read_summary(run)
+    assert row['train_g_feat'] > 0 and row['train_diversity'] > 0.1 and row['train_changed_segments'] > 50
+    assert row['train_skipped_updates'] == 0 and row['train_leak_original'] >= 0  # validation images have outlines too
+    assert (run / 'cue_conflict.json').is_file()
+
+
 @pytest.fixture(scope='module')
 def network_cache(photographs, tmp_path_factory):
     """Masks by a network, and its file."""
@@ -159,6 +169,7 @@ def test_images_in_a_tar_file_get_masks_on_the_fly(photographs, cache, tmp_path,
         ),
         (('--mask', 'fh', '--mask-dir', 'OWN'), 'manifest.json'),
         (('--mask', 'folder', '--mask-dir', 'nowhere'), 'no mask for'),
+        (('--mask', 'outlines'), '--mask outlines is for --dataset shapes'),
     ],
 )
 def test_masks_that_do_not_fit_stop_the_run_before_it_starts(photographs, cache, own_masks, tmp_path, options, message):

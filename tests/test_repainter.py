@@ -32,6 +32,7 @@ VARIANTS = {
     'global': {'latent': 'global'},
     'segment, semantic': {'num_labels': 3},
     'global, semantic': {'latent': 'global', 'num_labels': 3},
+    'segment, swapped detail': {'detail': 'swap'},
 }
 
 

@@ -22,6 +22,7 @@ from timm_repaint.networks import (
     paint_segments,
     segment_detail,
     segment_slots,
+    swap_detail,
 )
 
 MIN_SIZE_PX = 32
@@ -62,8 +63,9 @@ class Repainter(nn.Module):
         generator: 'light', or 'spade' for the full-size generator of SPADE.
         num_labels: number of classes of semantic maps; None for segment maps.
         temperature: factor of the latents' standard deviation.
-        detail: 'keep': G repaints the image's own detail, what is left without its segments' mean colours; 'none': all
-            of the repaint comes from labels and latents, as in the paper.
+        detail: 'keep': G repaints the image's own detail, what is left without its segments' mean colours; 'swap': each
+            segment gets that of another place and image of the batch; 'none': all of the repaint comes from labels and
+            latents, as in the paper.
     Raises:
         ValueError: if the latent or generator is unknown, or a size is below 1.
     """
@@ -95,7 +97,7 @@ class Repainter(nn.Module):
             'detail': detail,
         }
         self.temperature = temperature
-        self.keeps_detail = detail == 'keep'
+        self.detail = detail
         self.num_labels = num_labels
         per_segment = latent == 'segment'
         global_dim = GLOBAL_DIM if per_segment else latent_dim
@@ -105,7 +107,7 @@ class Repainter(nn.Module):
             self.cond_channels = num_condition_channels(num_labels)
         self.encoder = Encoder(latent, global_dim, latent_dim, width)
         spec = generator_spec(generator, width)
-        self.generator = SpadeGenerator(self.cond_channels, global_dim, spec, self.keeps_detail)
+        self.generator = SpadeGenerator(self.cond_channels, global_dim, spec, with_detail=detail != 'none')
 
     def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repaint:
         """Repaint a batch.
@@ -133,8 +135,15 @@ class Repainter(nn.Module):
         """
         z = sample_latent(posterior.global_mu, posterior.global_logvar, generator, self.temperature)  # [B, Z]
         condition = self.condition(posterior, labels, generator)  # [B, K, H, W]
-        detail = segment_detail(image_pm1, segment_slots(labels)) if self.keeps_detail else None  # [B, 3, H, W]
+        detail = self.draw_detail(image_pm1, segment_slots(labels), generator)  # [B, 3, H, W]
         return self.generator(condition, z, detail).float().contiguous()  # not all classifiers want channels last
+
+    def draw_detail(self, image_pm1: Tensor, slots: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
+        """The detail that G repaints, [B, 3, H, W] in [-2, 2]; None where it paints without."""
+        if self.detail == 'none':
+            return None
+        detail = segment_detail(image_pm1, slots)
+        return swap_detail(detail, slots, generator) if self.detail == 'swap' else detail
 
     def condition(self, posterior: Posterior, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What G sees at full size: segments' drawn codes and boundaries, or what D sees with latent 'global'.

@@ -146,6 +146,20 @@ def test_textures_fill_any_size_with_variation(texture, size):
     assert picture.std(axis=(0, 1)).min() > 4
 
 
+@pytest.mark.parametrize('split', SPLITS)
+def test_the_outline_is_where_the_shape_s_texture_is(split):
+    dataset = ShapesDataset(split, 30)
+    for index in range(30):
+        outline = dataset.outline(index)
+        assert outline.shape == (64, 64) and outline.dtype == np.uint8 and set(np.unique(outline)) == {0, 1}
+        assert AREA_SHARE[0] - 0.02 < outline.mean() < AREA_SHARE[1] + 0.02
+        texture = TEXTURES[dataset.texture_label(index)]
+        colours = np.array([texture.first_rgb, texture.second_rgb])
+        # Pixels near one of the texture's two colours lie inside rather than outside.
+        distance = np.abs(pixels(dataset, index)[:, :, None].astype(float) - colours).max(axis=3).min(axis=2)
+        assert distance[outline == 1].mean() < distance[outline == 0].mean()
+
+
 def test_transforms_are_applied_to_image_and_target():
     dataset = ShapesDataset()
     dataset.transform = lambda image: image.size

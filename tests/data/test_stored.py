@@ -8,6 +8,7 @@ from tests.data.scenes import inner, labels_from_colours, paint, scene
 from timm_repaint.data.masked import extend_normalization, split_labels
 from timm_repaint.data.named import NamedImages
 from timm_repaint.data.replay import OUTSIDE
+from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.data.stored import (
     Masked,
     StoredMaskImages,
@@ -20,7 +21,7 @@ from timm_repaint.data.stored import (
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.cache import Folders, list_images, make_masks
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
-from timm_repaint.masks.folder import CachedMasks, FolderMasks
+from timm_repaint.masks.folder import CachedMasks, FolderMasks, OutlineMasks
 from timm_repaint.masks.label_png import save_labels
 from timm_repaint.masks.manifest import claim_folder, describe
 
@@ -93,6 +94,26 @@ def test_rotated_grey_transparent_and_cmyk_photographs_stay_aligned_from_file_to
         bright = result[0].numpy() > 115
         away = inner(bright.astype(int), 2)
         np.testing.assert_array_equal((labels == labels[0, -1])[away], bright[away])
+
+
+def test_outlines_of_the_built_in_shapes_move_with_their_images():
+    shapes = ShapesDataset('train', 6)
+    images = [np.asarray(shapes[index][0]) for index in range(6)]
+    outlines = [shapes.outline(index) for index in range(6)]
+    dataset = StoredMaskImages(shapes, OutlineMasks())
+    dataset.transform = create_transform(64, is_training=True, no_aug=True, use_prefetcher=True)
+    flip = create_transform(
+        64, is_training=True, scale=(1, 1), ratio=(1, 1), hflip=1, color_jitter=0, use_prefetcher=True
+    )
+    for index in range(6):
+        result, target = dataset[index]
+        assert target == index
+        np.testing.assert_array_equal(result[:3].permute(1, 2, 0), images[index])
+        np.testing.assert_array_equal(result[3] == result[3].max(), outlines[index] == 1)
+    dataset.transform = flip
+    for index in range(6):
+        labels = dataset[index][0][3]
+        np.testing.assert_array_equal(labels == labels.max(), outlines[index][:, ::-1] == 1)
 
 
 def test_images_of_one_segment_and_of_a_few_pixels_pass(tmp_path):

@@ -10,6 +10,7 @@ from timm_repaint.networks.label_maps import (
     pool_segments,
     resize_labels,
     segment_slots,
+    swap_detail,
 )
 
 
@@ -65,6 +66,36 @@ def test_painting_then_pooling_returns_the_codes_of_present_segments():
     means, present = pool_segments(paint_segments(codes, slots), slots)
     torch.testing.assert_close(means[present], codes[present])
     assert not means[~present].any()
+
+
+def test_each_segment_takes_its_detail_from_one_place_of_one_image():
+    torch.manual_seed(0)
+    batch, height, width = 3, 8, 6
+    places = torch.arange(batch * height * width).view(batch, 1, height, width).float()  # each pixel says where it is
+    slots = torch.zeros(batch, height, width, dtype=torch.long)
+    slots[:, :, 3:] = 5
+    swapped = swap_detail(places, slots)
+    assert swapped.shape == places.shape
+    sources = set()
+    for image in range(batch):
+        for slot in (0, 5):
+            inside = slots[image] == slot
+            moved, own = swapped[image, 0][inside].long(), places[image, 0][inside].long() % (height * width)
+            origin, place = moved // (height * width), moved % (height * width)
+            down = (place // width - own // width) % height
+            right = (place % width - own % width) % width
+            assert len(origin.unique()) == len(down.unique()) == len(right.unique()) == 1
+            sources.add((origin[0].item(), down[0].item(), right[0].item()))
+    assert len(sources) == 6  # another place for each segment
+
+
+def test_a_seeded_generator_swaps_alike_and_each_image_of_the_batch_is_a_source():
+    detail = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
+    slots = torch.arange(256).view(1, 16, 16).expand(4, 16, 16)
+    first, second = (swap_detail(detail, slots, torch.Generator().manual_seed(3)) for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    shares = torch.bincount(first.flatten().long(), minlength=4) / first.numel()
+    assert ((shares - 0.25).abs() < 0.05).all()
 
 
 def test_resize_takes_the_label_under_each_pixels_centre():

@@ -124,7 +124,7 @@ def test_runs_come_seed_by_seed_and_each_behind_the_one_that_it_needs():
 
 def test_baselines_and_controls_are_arms():
     assert {arm.baseline for arm in ARMS.values()} - {''} <= ARMS.keys()
-    assert {name for pair in CONTROLS for name in pair} <= ARMS.keys()
+    assert set(CONTROLS) <= ARMS.keys()
     assert ARMS['cutmix-repaint'].baseline == 'cutmix'
     assert ARMS['default-aug-repaint'].baseline == 'default-aug'
 

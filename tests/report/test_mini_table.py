@@ -29,8 +29,9 @@ SUBSET = Subset('photos', 100, 10, RECIPES / '32px.yaml')
 
 
 def result(arm, seed, top1, baseline='plain', **measures):
+    options = {'repaint': not arm.startswith('plain')}
     return Result(
-        'photos', 100, arm, seed, f'what {arm} shows', baseline, [45, 60], {}, 30.0, top1, top1 - 5, 0.5, measures
+        'photos', 100, arm, seed, f'what {arm} shows', baseline, [45, 60], options, 30.0, top1, top1 - 5, 0.5, measures
     )
 
 
@@ -169,6 +170,16 @@ def test_a_row_has_mean_spread_and_paired_difference():
 def test_repaint_stands_against_the_control_over_the_seeds_of_both():
     (row,) = lines_with(make_table(RESULTS), '| repaint ', '| plain-jitter ')
     assert cells(row)[3:7] == ['plain-jitter', 'top-1', '2', '+2.50']  # 1 and 4
+
+
+def test_arms_of_ones_own_stand_against_the_controls_and_controls_against_plain_alone():
+    results = [
+        *(result(arm, 0, 50) for arm in ('plain-jitter', 'segment-jitter', 'wide', 'plain-long')),
+        result('cutmix-repaint', 0, 50, 'cutmix'),
+    ]
+    table = make_table(results).split('## Further differences')[1].split('##')[0]
+    pairs = [cells(line)[2:4] for line in table.splitlines() if line.startswith('| photos')]
+    assert pairs == [['wide', 'segment-jitter'], ['wide', 'plain-jitter']]
 
 
 def test_one_seed_has_a_difference_without_interval():

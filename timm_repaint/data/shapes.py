@@ -253,7 +253,7 @@ class ShapesDataset(Dataset):
         return self.num_samples
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image: Any = self._draw(index)
+        image: Any = self._draw(index)[0]
         target = self.target(index)
         if self.transform is not None:
             image = self.transform(image)
@@ -264,6 +264,14 @@ class ShapesDataset(Dataset):
         if not 0 <= index < self.num_samples:
             raise IndexError(f'image {index} of {self.num_samples}')
         return int(index) % len(CLASSES)
+
+    def read(self, index: int) -> tuple[tuple[Any, Any], int]:
+        """The sample at `index` and its position, as `NamedImages` has them."""
+        return self[index], index
+
+    def outline(self, index: int) -> np.ndarray:
+        """Label map of image `index`: 1 inside the shape, 0 outside, [S, S] uint8."""
+        return self._draw(index)[1]
 
     def texture_label(self, index: int) -> int:
         """Class to which the texture of image `index`'s shape belongs."""
@@ -280,11 +288,12 @@ class ShapesDataset(Dataset):
         own = rng.random() < OWN_TEXTURE_SHARE[self.split]
         return (target if own else foreign), background, rng
 
-    def _draw(self, index: int) -> Image.Image:
+    def _draw(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Image and outline."""
         texture, background, rng = self._choose_textures(index)
         inside = draw_texture(TEXTURES[texture], self.image_size, rng)  # [S, S, 3]
         outside = draw_texture(TEXTURES[background], self.image_size, rng)  # [S, S, 3]
         corners = place_outline(OUTLINES[CLASSES[self.target(index)]], AREA_SHARE, rng)
-        coverage = draw_outline(corners, self.image_size)[..., None]  # [S, S, 1]
-        pixels = outside + coverage * (inside - outside)
-        return Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
+        coverage = draw_outline(corners, self.image_size)  # [S, S]
+        pixels = outside + coverage[..., None] * (inside - outside)
+        return Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8)), (coverage > 0.5).astype(np.uint8)

@@ -1,6 +1,6 @@
 """Stored masks beside their images: the data set that reads both, and the transform that takes both.
 
-dataset = StoredMaskImages(NamedImages(...), masks)    # a CachedMasks or FolderMasks
+dataset = StoredMaskImages(NamedImages(...), masks)    # or ShapesDataset(...) and OutlineMasks()
 loader = create_loader(dataset, ...)
 follow_schedule(loader.dataset, masks)                 # image sizes by schedule only
 extend_normalization(loader)
@@ -18,8 +18,9 @@ from torch.utils.data import Dataset
 from timm_repaint.data.masked import append_labels, check_rgb
 from timm_repaint.data.named import NamedImages
 from timm_repaint.data.replay import OUTSIDE, Replay
+from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.folder import UNKNOWN, FolderMasks
+from timm_repaint.masks.folder import UNKNOWN, FolderMasks, StoredMasks
 
 
 @dataclass
@@ -81,18 +82,18 @@ def has_files(dataset: Any) -> bool:
 
 
 class StoredMaskImages(Dataset):
-    """An image folder with stored masks; an unreadable image is left out together with its mask.
+    """Images with stored masks; an unreadable image is left out together with its mask.
 
     Args:
-        dataset: images that are files of their own, see has_files.
-        masks: a folder of masks or a mask cache.
+        dataset: images that are files of their own, see has_files; the built-in shapes for outlines.
+        masks: a folder of masks, a mask cache, or outlines.
 
     Raises:
         UsageError: if the images are no files.
     """
 
-    def __init__(self, dataset: NamedImages, masks: FolderMasks) -> None:
-        if not has_files(dataset):
+    def __init__(self, dataset: NamedImages | ShapesDataset, masks: StoredMasks) -> None:
+        if isinstance(masks, FolderMasks) and not has_files(dataset):
             raise UsageError('stored masks need images that are files in folders; leave out --mask-dir')
         self.dataset = dataset
         self.masks = masks
@@ -115,8 +116,7 @@ class StoredMaskImages(Dataset):
             UsageError: if the mask is missing or does not fit its image.
         """
         (picture, *rest), position = self.dataset.read(index)
-        path = self.dataset.filename(position, absolute=True)
-        masked = Masked(picture, self.masks.read(path, (picture.height, picture.width)))
+        masked = Masked(picture, self.masks.of(self.dataset, position, (picture.height, picture.width)))
         return (masked if self._transform is None else self._transform(masked), *rest)
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class StoredMaskImages(Dataset):
         return getattr(self.dataset, name)  # filename(), skipped, set_epoch() …
 
 
-def follow_schedule(dataset: Any, masks: FolderMasks) -> None:
+def follow_schedule(dataset: Any, masks: StoredMasks) -> None:
     """Lets timm's scheduled image sizes take masks along; other data sets stay as they are.
 
     Args:

@@ -29,12 +29,12 @@ from timm_repaint.engine.masks import build_masks
 from timm_repaint.engine.preemption import keep_workers
 from timm_repaint.errors import UsageError
 from timm_repaint.masks import MaskSource
-from timm_repaint.masks.folder import FolderMasks
+from timm_repaint.masks.folder import FolderMasks, StoredMasks
 
 NO_CLASS = -1
 COCO_SPLITS = {'train': 'train2017', 'validation': 'val2017'}  # for timm's names; others are taken as they are
 
-Masks = MaskSource | FolderMasks
+Masks = MaskSource | StoredMasks
 
 
 class DetectionDataset(Dataset):

@@ -30,7 +30,7 @@ from timm_repaint.engine.masks import build_masks, with_stored_masks
 from timm_repaint.engine.preemption import keep_workers
 from timm_repaint.errors import UsageError
 from timm_repaint.masks import MaskSource
-from timm_repaint.masks.folder import FolderMasks
+from timm_repaint.masks.folder import StoredMasks
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Loaders:
     eval: Any
     dataset_train: Any
     mixup_fn: Mixup | None
-    masks: MaskSource | FolderMasks | None
+    masks: MaskSource | StoredMasks | None
 
     @property
     def batches_per_epoch(self) -> int:
@@ -238,7 +238,7 @@ def _train_loader(
     args: argparse.Namespace,
     data_config: dict[str, Any],
     kwargs: dict[str, Any],
-    masks: MaskSource | FolderMasks | None,
+    masks: MaskSource | StoredMasks | None,
 ) -> tuple[Any, Mixup | None]:
     """timm's loader. MixUp sits in its collate function, or acts on the device (no prefetcher, or after a repaint)."""
     collate_fn: Callable | None = None
@@ -262,7 +262,7 @@ def _train_loader(
     )
     if args.cutout and not args.repaint:
         loader.random_erasing = CutOut(args.cutout, loader.random_erasing)
-    if isinstance(masks, FolderMasks):
+    if isinstance(masks, StoredMasks):
         follow_schedule(loader.dataset, masks)
     elif masks is not None and not masks.on_device:
         add_masks(loader.dataset, masks, data_config['mean'], data_config['std'])

@@ -7,22 +7,27 @@ from typing import Any
 
 from timm import utils
 
+from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.data.stored import StoredMaskImages, has_files
 from timm_repaint.errors import UsageError
 from timm_repaint.masks import MaskSource, create_mask_source
 from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA
-from timm_repaint.masks.folder import CachedMasks, FolderMasks, mask_name
+from timm_repaint.masks.folder import CachedMasks, FolderMasks, OutlineMasks, StoredMasks, mask_name
 from timm_repaint.masks.manifest import sha256
 
 _logger = logging.getLogger('train')
 
 
-def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | FolderMasks:
+def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMasks:
     """The run's masks: those of `--mask-dir` for images that are files, else the source behind `--mask`.
 
     Raises:
         UsageError: if the stored masks are of another source, or of other images.
     """
+    if args.mask == 'outlines':
+        if not isinstance(dataset, ShapesDataset):
+            raise UsageError('--mask outlines is for --dataset shapes, which knows them')
+        return OutlineMasks()
     if not args.mask_dir:
         if args.mask == 'folder':
             raise UsageError('--mask folder needs --mask-dir, the folder of PNG label maps')
@@ -93,6 +98,6 @@ def asked_parameters(args: argparse.Namespace) -> list[tuple[str, str, Any]]:
     ]
 
 
-def with_stored_masks(dataset: Any, masks: MaskSource | FolderMasks) -> Any:
+def with_stored_masks(dataset: Any, masks: MaskSource | StoredMasks) -> Any:
     """The data set that reads images and stored masks together; the data set itself for other masks."""
-    return StoredMaskImages(dataset, masks) if isinstance(masks, FolderMasks) else dataset
+    return StoredMaskImages(dataset, masks) if isinstance(masks, StoredMasks) else dataset

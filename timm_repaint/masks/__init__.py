@@ -39,9 +39,9 @@ def _build_deeplabv2(args: argparse.Namespace) -> MaskSource:
     return DeepLabV2Masks(args.mask_checkpoint, args.mask_multi_scale)
 
 
-def _refuse_folder(args: argparse.Namespace) -> MaskSource:
+def _refuse_stored(args: argparse.Namespace) -> MaskSource:
     raise UsageError(
-        '--mask folder reads masks and makes none: images outside the data set need a run with another --mask'
+        f'--mask {args.mask} reads masks and makes none: images outside the data set need a run with another --mask'
     )
 
 
@@ -49,7 +49,8 @@ MASK_SOURCES: dict[str, Callable[[argparse.Namespace], MaskSource]] = {
     'fh': _build_fh,
     'deeplabv2': _build_deeplabv2,
     'deeplabv3': lambda args: DeepLabV3Masks(args.mask_checkpoint),
-    'folder': _refuse_folder,
+    'folder': _refuse_stored,
+    'outlines': _refuse_stored,
 }
 
 

@@ -1,7 +1,11 @@
-"""Masks from files: PNG label maps in a tree like the images', and the cache: such a folder with a manifest."""
+"""Masks that are there before training: PNG label maps in a tree like the images', the cache (such a folder with a
+manifest), and the outlines that the built-in shapes are drawn from.
+"""
 
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +30,36 @@ def mask_size(image_hw: tuple[int, int], size_px: int) -> tuple[int, int]:
     return round(height * size_px / shorter), round(width * size_px / shorter)
 
 
-class FolderMasks:
+class StoredMasks(ABC):
+    """Masks that belong to a data set's images and are moved with them.
+
+    Attributes:
+        kind: 'segment' or 'semantic'.
+        num_labels: number of classes of semantic masks, None for segments.
+        on_device: False: no network makes them.
+    """
+
+    kind: str
+    num_labels: int | None
+    on_device = False
+
+    @abstractmethod
+    def of(self, dataset: Any, index: int, image_hw: tuple[int, int]) -> np.ndarray:
+        """The mask of image `index` of a data set, [h, w] uint8 or uint16; the image is of size `image_hw`."""
+
+
+class OutlineMasks(StoredMasks):
+    """The outlines of the built-in shapes: two segments, the shape and what is around it."""
+
+    kind = 'segment'
+    num_labels = None
+
+    def of(self, dataset: Any, index: int, image_hw: tuple[int, int]) -> np.ndarray:
+        """See `StoredMasks`; the data set is a `ShapesDataset`."""
+        return dataset.outline(index)
+
+
+class FolderMasks(StoredMasks):
     """Label maps of a data set's images: IMAGES/cat/a.jpg has MASKS/cat/a.png, pixel by pixel.
 
     Args:
@@ -41,7 +74,6 @@ class FolderMasks:
         UsageError: if mask_dir is no folder, or there are more than 255 classes.
     """
 
-    on_device = False
     size_px: int | None = None  # the masks are as large as their images
 
     def __init__(self, mask_dir: str | Path, image_root: str | Path, num_labels: int | None = None) -> None:
@@ -65,6 +97,10 @@ class FolderMasks:
         if not path.startswith(inside):
             raise UsageError(f'image {image_path} is not in {self.image_root}, so it has no mask in {self.mask_dir}')
         return os.path.join(self.mask_dir, mask_name(path[len(inside) :]))
+
+    def of(self, dataset: Any, index: int, image_hw: tuple[int, int]) -> np.ndarray:
+        """See `StoredMasks`; the data set's images are files. Raises as `read` does."""
+        return self.read(dataset.filename(index, absolute=True), image_hw)
 
     def read(self, image_path: str | Path, image_hw: tuple[int, int]) -> np.ndarray:
         """The mask of an image as it is stored.

@@ -15,6 +15,7 @@ from timm_repaint.networks.label_maps import (
     resize_labels,
     segment_detail,
     segment_slots,
+    swap_detail,
 )
 from timm_repaint.networks.spade import Spade, SpadeResBlock, SpectralConv2d
 
@@ -43,4 +44,5 @@ __all__ = [
     'segment_detail',
     'segment_slots',
     'split_logits',
+    'swap_detail',
 ]

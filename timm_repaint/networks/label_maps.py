@@ -124,6 +124,29 @@ def segment_detail(image: Tensor, slots: Tensor) -> Tensor:
     return image.float() - paint_segments(means, slots)
 
 
+def swap_detail(detail: Tensor, slots: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Each segment gets the detail of a random image of the batch, from a random place: the texture is another one.
+
+    Where a segment's source reaches beyond the image, it goes on at the opposite border.
+
+    Args:
+        detail: [B, C, H, W].
+        slots: [B, H, W] int64, 0..255.
+        generator: source of the random numbers; None for the global one.
+    Returns:
+        [B, C, H, W].
+    """
+    batch, _, height, width = detail.shape
+    uniform = torch.special.ndtr(draw_normal((batch, SEGMENT_SLOTS, 3), detail.device, generator))
+    extents = uniform.new_tensor([batch, height, width])
+    sources = paint_segments((uniform * extents).long(), slots)  # [B, 3, H, W]: image, rows and columns further
+    rows = torch.arange(height, device=detail.device)[:, None]
+    columns = torch.arange(width, device=detail.device)
+    image = sources[:, 0].clamp(max=batch - 1)  # ndtr rounds up to 1
+    swapped = detail.permute(0, 2, 3, 1)[image, (sources[:, 1] + rows) % height, (sources[:, 2] + columns) % width]
+    return swapped.permute(0, 3, 1, 2)
+
+
 def draw_normal(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """Draw float32 from N(0, 1) on `device`; a generator of another device draws on its own, so numbers stay its."""
     source = generator.device if generator is not None else device

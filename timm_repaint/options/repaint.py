@@ -19,7 +19,7 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
         default='fh',
         choices=sorted(MASK_SOURCES),
         help='source of the masks; fh: Felzenszwalb-Huttenlocher segments; deeplabv2, deeplabv3: classes by a network; '
-        'folder: PNG label maps. Paper: fh, or DeepLab-v2',
+        'folder: PNG label maps; outlines: those of --dataset shapes. Paper: fh, or DeepLab-v2',
     )
     add('--fh-scale', type=float, metavar='X', help='fh: higher gives larger segments; unset: from the image size')
     add(
@@ -135,9 +135,10 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         '--repaint-detail',
         type=str,
         default='keep',
-        choices=['keep', 'none'],
-        help="keep: the image's own texture and shading, in new colours and strength; none: segments are painted from "
-        'their codes alone. Paper: none',
+        choices=['keep', 'swap', 'none'],
+        help="keep: the image's own texture and shading, in new colours and strength; swap: each segment gets those of "
+        'a random place of another image, for classifiers that go by texture; none: segments are painted from their '
+        'codes alone. Paper: none',
     )
     add(
         '--repaint-temperature',

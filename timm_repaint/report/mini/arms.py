@@ -74,8 +74,8 @@ _ARMS = (
 )
 ARMS = {arm.name: arm for arm in _ARMS}
 HEADLINE = ('plain', 'repaint')
-# Further paired differences, first minus second.
-CONTROLS = (('repaint', 'segment-jitter'), ('repaint', 'plain-jitter'))
+# Without a learned generator: what repaint arms on top of crop and flip are compared with besides plain.
+CONTROLS = ('segment-jitter', 'plain-jitter')
 
 
 def select_arms(names: Sequence[str], custom: Sequence[str]) -> list[Arm]:

@@ -38,6 +38,12 @@ class Group(NamedTuple):
     arm: str
     results: list[Result]
 
+    @property
+    def is_repaint_on_plain(self) -> bool:
+        """Whether the arm is plain training with repaints, and nothing else on top."""
+        first = self.results[0]
+        return first.baseline == 'plain' and bool(first.options.get('repaint'))
+
     def by_seed(self, name: str) -> dict[int, float]:
         """A column by seed, of the runs that have it."""
         values = {result.seed: result.value(name) for result in self.results}
@@ -67,7 +73,8 @@ def compare(groups: Sequence[Group]) -> Iterator[Comparison]:
     """Each arm against its baseline, then against the controls; what has no common seed is left out."""
     by_arm = {group[:3]: group for group in groups}
     pairs = [(group, group.results[0].baseline) for group in groups]
-    pairs += [(group, control) for arm, control in CONTROLS for group in groups if group.arm == arm]
+    rivals = [group for group in groups if group.arm not in CONTROLS and group.is_repaint_on_plain]
+    pairs += [(group, control) for control in CONTROLS for group in rivals]
     for column in COMPARED:
         for group, baseline in pairs:
             other = by_arm.get((group.data, group.size, baseline))
@@ -99,7 +106,7 @@ def make_table(results: Sequence[Result]) -> str:
         'Top-1 is that of the last epoch. A difference is the mean over seeds of the difference between runs of one '
         "seed, its interval by Student's t. Epochs: first phase + second phase."
     )
-    further = [c for c in comparisons if c.column != 'top1' or (c.arm, c.baseline) in CONTROLS]
+    further = [c for c in comparisons if c.column != 'top1' or c.baseline in CONTROLS]
     if further:
         parts += ['## Further differences', _further(further)]
     parts += ['## What the arms are', '\n'.join(dict.fromkeys(_about(group) for group in groups))]
