@@ -167,6 +167,19 @@ def test_transforms_are_applied_to_image_and_target():
     assert dataset[4] == ((64, 64), -4)
 
 
+def test_what_is_done_to_an_image_does_not_reach_the_kept_one(monkeypatch):
+    dataset = ShapesDataset('train', 3, image_size=32)
+    before = [pixels(dataset, index).copy() for index in range(3)]
+    for index in range(3):
+        dataset[index][0].paste((0, 0, 0), (0, 0, 32, 32))
+        np.testing.assert_array_equal(pixels(dataset, index), before[index])
+    monkeypatch.setattr('timm_repaint.data.shapes.KEPT_PIXELS', 2 * 32 * 32)
+    short = ShapesDataset('train', 3, image_size=32)  # the third image finds no room
+    for index in (0, 1, 2, 2, 0):
+        np.testing.assert_array_equal(pixels(short, index), before[index])
+    assert len(short._drawn) == 2
+
+
 def test_drawing_takes_few_milliseconds_an_image():
     dataset = ShapesDataset()
     dataset[0]

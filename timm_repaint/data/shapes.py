@@ -18,6 +18,7 @@ CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'crescent', 
 DEFAULT_SAMPLES = {'train': 2000, 'validation': 500, 'cue-conflict': 500}  # split -> images; the order seeds the splits
 OWN_TEXTURE_SHARE = {'train': 0.9, 'validation': 0.9, 'cue-conflict': 0.0}
 MIN_IMAGE_SIZE_PX = 16  # below, a texture's period is under two pixels and the texture is gone
+KEPT_PIXELS = 16_000_000  # of drawn images: 64 MB, 3,900 images of 64 px
 TEXTURE_OVERSAMPLING = 2
 OUTLINE_OVERSAMPLING = 4
 AREA_SHARE = (0.14, 0.34)  # of the picture, the same range for all shapes so that size tells nothing
@@ -248,12 +249,13 @@ class ShapesDataset(Dataset):
         self.seed = seed
         self.transform: Callable | None = None
         self.target_transform: Callable | None = None
+        self._drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return self.num_samples
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image: Any = self._draw(index)[0]
+        image: Any = Image.fromarray(self._draw(index)[0])
         target = self.target(index)
         if self.transform is not None:
             image = self.transform(image)
@@ -288,12 +290,20 @@ class ShapesDataset(Dataset):
         own = rng.random() < OWN_TEXTURE_SHARE[self.split]
         return (target if own else foreign), background, rng
 
-    def _draw(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """Image and outline."""
+    def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image [S, S, 3] and outline [S, S], uint8; kept as long as there is room, as drawing takes milliseconds."""
+        if index in self._drawn:
+            return self._drawn[index]
+        drawn = self._draw_anew(index)
+        if len(self._drawn) < KEPT_PIXELS // self.image_size**2:
+            self._drawn[index] = drawn
+        return drawn
+
+    def _draw_anew(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         texture, background, rng = self._choose_textures(index)
         inside = draw_texture(TEXTURES[texture], self.image_size, rng)  # [S, S, 3]
         outside = draw_texture(TEXTURES[background], self.image_size, rng)  # [S, S, 3]
         corners = place_outline(OUTLINES[CLASSES[self.target(index)]], AREA_SHARE, rng)
         coverage = draw_outline(corners, self.image_size)  # [S, S]
         pixels = outside + coverage[..., None] * (inside - outside)
-        return Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8)), (coverage > 0.5).astype(np.uint8)
+        return np.clip(pixels + 0.5, 0, 255).astype(np.uint8), (coverage > 0.5).astype(np.uint8)
