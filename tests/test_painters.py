@@ -37,6 +37,32 @@ def test_jitter_shifts_segments_of_one_image_each_by_its_own_draw_and_stays_in_r
     assert painter(image_pm1, labels).image_pm1.abs().max() <= 1
 
 
+def test_shift_moves_the_colours_of_whole_segments_and_keeps_what_is_in_them():
+    image_pm1, labels = halves()
+    image_pm1 = image_pm1 * 0.2  # far from the ends of the range
+    torch.manual_seed(0)
+    painter = SegmentPainter('shift')
+    painter.shift_std = 0.1
+    change = painter(image_pm1, labels).image_pm1 - image_pm1
+    for half in (change[..., :16], change[..., 16:]):
+        torch.testing.assert_close(half, half[:, :, :1, :1].expand_as(half), atol=1e-5, rtol=0)
+    assert (change[..., 0, 0] - change[..., 0, 31]).abs().min() > 1e-3
+    assert SegmentPainter('shift')(halves()[0], labels).image_pm1.abs().max() <= 1
+
+
+def test_shift_without_detail_is_jitter_and_with_swapped_detail_is_neither():
+    image_pm1, labels = halves()
+    painted = {
+        (generator, detail): SegmentPainter(generator, None, detail)(
+            image_pm1, labels, torch.Generator().manual_seed(3)
+        ).image_pm1
+        for generator, detail in (('jitter', 'keep'), ('shift', 'none'), ('shift', 'keep'), ('shift', 'swap'))
+    }
+    assert torch.equal(painted['jitter', 'keep'], painted['shift', 'none'])
+    assert not torch.equal(painted['shift', 'keep'], painted['shift', 'swap'])
+    assert not torch.equal(painted['shift', 'none'], painted['shift', 'swap'])
+
+
 def test_a_generator_of_random_numbers_repeats_the_repaint():
     image_pm1, labels = halves()
     one, other = (

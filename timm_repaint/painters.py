@@ -8,24 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from timm_repaint.networks import SEGMENT_SLOTS, draw_normal, paint_segments, pool_segments, segment_slots
+from timm_repaint.networks import SEGMENT_SLOTS, draw_detail, draw_normal, paint_segments, pool_segments, segment_slots
 from timm_repaint.repainter import Repaint, Repainter, check_inputs
 
 # Standard deviation of the shift that all pixels of a segment share, on the scale of [-1, 1].
-PAINTERS = {'mean': 0.0, 'jitter': 0.4}
+PAINTERS = {'mean': 0.0, 'jitter': 0.4, 'shift': 0.4}
 
 
 class SegmentPainter(nn.Module):
-    """Each segment in its mean colour, plus a random shift a segment and channel: flat colours, sharp shapes.
+    """Each segment in its mean colour, plus a random shift a segment and channel: sharp shapes.
 
     Args:
-        generator: a key of `PAINTERS`: 'mean' (no shift) or 'jitter'.
+        generator: a key of `PAINTERS`: 'mean' (no shift, flat), 'jitter' (flat) or 'shift' (with detail).
         num_labels: number of classes of semantic maps; None for segment maps. A class is one segment.
+        detail: of 'shift': 'keep' (the image's own), 'swap' or 'none', as of `Repainter`.
     """
 
-    def __init__(self, generator: str, num_labels: int | None = None) -> None:
+    def __init__(self, generator: str, num_labels: int | None = None, detail: str = 'keep') -> None:
         super().__init__()
-        self.config: dict[str, Any] = {'generator': generator, 'num_labels': num_labels}
+        self.config: dict[str, Any] = {'generator': generator, 'num_labels': num_labels, 'detail': detail}
+        self.detail = detail if generator == 'shift' else 'none'
         self.shift_std = PAINTERS[generator]
 
     def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repaint:
@@ -44,8 +46,9 @@ class SegmentPainter(nn.Module):
         slots = segment_slots(labels)
         colours, _ = pool_segments(image_pm1, slots)  # [B, 256, 3]
         shifts = draw_normal((len(labels), SEGMENT_SLOTS, 3), labels.device, generator)
-        colours = (colours + self.shift_std * shifts).clamp(-1, 1)
-        return Repaint(paint_segments(colours, slots), None)
+        flat_pm1 = paint_segments((colours + self.shift_std * shifts).clamp(-1, 1), slots)
+        detail = draw_detail(self.detail, image_pm1, slots, generator)
+        return Repaint(flat_pm1 if detail is None else (flat_pm1 + detail).clamp(-1, 1), None)
 
 
 AnyRepainter = Repainter | SegmentPainter

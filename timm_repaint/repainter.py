@@ -15,14 +15,13 @@ from timm_repaint.networks import (
     boundary_map,
     check_latent,
     discriminator_condition,
+    draw_detail,
     draw_normal,
     generator_spec,
     num_condition_channels,
     one_hot,
     paint_segments,
-    segment_detail,
     segment_slots,
-    swap_detail,
 )
 
 MIN_SIZE_PX = 32
@@ -135,15 +134,8 @@ class Repainter(nn.Module):
         """
         z = sample_latent(posterior.global_mu, posterior.global_logvar, generator, self.temperature)  # [B, Z]
         condition = self.condition(posterior, labels, generator)  # [B, K, H, W]
-        detail = self.draw_detail(image_pm1, segment_slots(labels), generator)  # [B, 3, H, W]
+        detail = draw_detail(self.detail, image_pm1, segment_slots(labels), generator)  # [B, 3, H, W]
         return self.generator(condition, z, detail).float().contiguous()  # not all classifiers want channels last
-
-    def draw_detail(self, image_pm1: Tensor, slots: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
-        """The detail that G repaints, [B, 3, H, W] in [-2, 2]; None where it paints without."""
-        if self.detail == 'none':
-            return None
-        detail = segment_detail(image_pm1, slots)
-        return swap_detail(detail, slots, generator) if self.detail == 'swap' else detail
 
     def condition(self, posterior: Posterior, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What G sees at full size: segments' drawn codes and boundaries, or what D sees with latent 'global'.

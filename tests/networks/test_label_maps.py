@@ -4,6 +4,7 @@ from timm_repaint.networks.label_maps import (
     SEGMENT_SLOTS,
     boundary_map,
     discriminator_condition,
+    draw_detail,
     num_condition_channels,
     one_hot,
     paint_segments,
@@ -87,6 +88,16 @@ def test_each_segment_takes_its_detail_from_one_place_of_one_image():
             assert len(origin.unique()) == len(down.unique()) == len(right.unique()) == 1
             sources.add((origin[0].item(), down[0].item(), right[0].item()))
     assert len(sources) == 6  # another place for each segment
+
+
+def test_detail_is_kept_swapped_or_left_out():
+    image, slots = torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long)
+    own = draw_detail('keep', image, slots)
+    torch.testing.assert_close(own, image - image.mean(dim=(2, 3), keepdim=True))
+    swapped = draw_detail('swap', image, slots, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(swapped, swap_detail(own, slots, torch.Generator().manual_seed(1)))
+    assert not torch.equal(swapped, own)
+    assert draw_detail('none', image, slots) is None
 
 
 def test_a_seeded_generator_swaps_alike_and_each_image_of_the_batch_is_a_source():

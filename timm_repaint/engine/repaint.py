@@ -76,14 +76,17 @@ def build_repaint_task(
 
 def new_repainter(args: argparse.Namespace, num_labels: int | None) -> AnyRepainter:
     """The repainter that the options describe, untrained."""
-    config: dict[str, Any] = {'generator': args.repaint_generator, 'num_labels': num_labels}
+    config: dict[str, Any] = {
+        'generator': args.repaint_generator,
+        'num_labels': num_labels,
+        'detail': args.repaint_detail,
+    }
     if args.repaint_generator not in PAINTERS:
         config.update(
             latent=args.repaint_latent,
             latent_dim=args.repaint_latent_dim,
             width=args.repaint_width,
             temperature=args.repaint_temperature,
-            detail=args.repaint_detail,
         )
     return create_repainter(config)
 

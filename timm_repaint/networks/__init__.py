@@ -7,15 +7,14 @@ from timm_repaint.networks.label_maps import (
     SEGMENT_SLOTS,
     boundary_map,
     discriminator_condition,
+    draw_detail,
     draw_normal,
     num_condition_channels,
     one_hot,
     paint_segments,
     pool_segments,
     resize_labels,
-    segment_detail,
     segment_slots,
-    swap_detail,
 )
 from timm_repaint.networks.spade import Spade, SpadeResBlock, SpectralConv2d
 
@@ -34,6 +33,7 @@ __all__ = [
     'boundary_map',
     'check_latent',
     'discriminator_condition',
+    'draw_detail',
     'draw_normal',
     'generator_spec',
     'num_condition_channels',
@@ -41,8 +41,6 @@ __all__ = [
     'paint_segments',
     'pool_segments',
     'resize_labels',
-    'segment_detail',
     'segment_slots',
     'split_logits',
-    'swap_detail',
 ]

@@ -124,6 +124,21 @@ def segment_detail(image: Tensor, slots: Tensor) -> Tensor:
     return image.float() - paint_segments(means, slots)
 
 
+def draw_detail(kind: str, image: Tensor, slots: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
+    """The detail that goes into a repaint, [B, C, H, W]; None where it is painted without.
+
+    Args:
+        kind: 'keep' (`segment_detail`), 'swap' (`swap_detail` of it) or 'none'.
+        image: [B, C, H, W].
+        slots: [B, H, W] int64, 0..255.
+        generator: source of the random numbers; None for the global one.
+    """
+    if kind == 'none':
+        return None
+    detail = segment_detail(image, slots)
+    return swap_detail(detail, slots, generator) if kind == 'swap' else detail
+
+
 def swap_detail(detail: Tensor, slots: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Each segment gets the detail of a random image of the batch, from a random place: the texture is another one.
 

@@ -113,9 +113,9 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         '--repaint-generator',
         type=str,
         default='light',
-        choices=['light', 'spade', 'mean', 'jitter'],
+        choices=['light', 'spade', 'mean', 'jitter', 'shift'],
         help='light: our own; spade: the full-size one; without a network, at no cost: mean: each segment in its mean '
-        'colour, jitter: that with a random shift. Paper: a light one; SPADE as a row of Table 3',
+        'colour, jitter: that with a random shift, shift: the image with it. Paper: a light one; SPADE in Table 3',
     )
     add('--repaint-width', type=int, default=16, metavar='N', help='channels at full size. Paper: not said; SPADE: 64')
     add(

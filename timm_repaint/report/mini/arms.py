@@ -71,11 +71,16 @@ _ARMS = (
         'control: the same plus a random colour shift a segment, no network',
         f'{REPAINT} --repaint-generator jitter',
     ),
+    Arm(
+        'segment-shift',
+        'control: the image itself with a random colour shift a segment, no network',
+        f'{REPAINT} --repaint-generator shift',
+    ),
 )
 ARMS = {arm.name: arm for arm in _ARMS}
 HEADLINE = ('plain', 'repaint')
 # Without a learned generator: what repaint arms on top of crop and flip are compared with besides plain.
-CONTROLS = ('segment-jitter', 'plain-jitter')
+CONTROLS = ('segment-jitter', 'segment-shift', 'plain-jitter')
 
 
 def select_arms(names: Sequence[str], custom: Sequence[str]) -> list[Arm]:
