@@ -195,14 +195,15 @@ def test_wrong_options_are_refused(options, message):
         Repainter(**options)
 
 
-def test_the_whole_path_compiles_without_a_graph_break():
-    repainter = torch.compile(Repainter(width=4), backend='eager', fullgraph=True)
+@pytest.mark.parametrize('detail', ['keep', 'swap', 'none'])
+def test_the_whole_path_compiles_without_a_graph_break(detail):
+    repainter = torch.compile(Repainter(width=4, detail=detail), backend='eager', fullgraph=True)
     assert repainter(random_image(1, 64, 64), quadrants(1, 64, 64)).image_pm1.isfinite().all()
 
 
 def test_a_compiled_repainter_takes_batches_of_several_sizes():
     torch.compiler.reset()
-    repainter = Repainter(width=8)
+    repainter = Repainter(width=8, detail='swap')
     repainter.compile(backend='eager')
     for count in (4, 2, 6, 3):  # from the second size on the compiler leaves the size open
         image_pm1 = torch.rand(count, 3, 32, 32) * 2 - 1

@@ -151,3 +151,4 @@ def test_nothing_reads_values_back_to_the_host():
     assert paint_segments(means, segment_slots(labels)).shape == (2, 3, 8, 8)
     assert one_hot(labels, 4).shape == (2, 5, 8, 8)
     assert discriminator_condition(labels, None).shape == (2, 9, 8, 8)
+    assert draw_detail('swap', torch.zeros(2, 3, 8, 8, device='meta'), segment_slots(labels)).shape == (2, 3, 8, 8)
