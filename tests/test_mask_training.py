@@ -169,7 +169,6 @@ def test_images_in_a_tar_file_get_masks_on_the_fly(photographs, cache, tmp_path,
         ),
         (('--mask', 'fh', '--mask-dir', 'OWN'), 'manifest.json'),
         (('--mask', 'folder', '--mask-dir', 'nowhere'), 'no mask for'),
-        (('--mask', 'outlines'), '--mask outlines is for --dataset shapes'),
     ],
 )
 def test_masks_that_do_not_fit_stop_the_run_before_it_starts(photographs, cache, own_masks, tmp_path, options, message):

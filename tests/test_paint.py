@@ -59,6 +59,13 @@ def test_copies_differ_from_each_other_and_from_the_image(run, images, tmp_path)
     assert np.abs(first - pixels(images / 'a.png')).mean() > 1
 
 
+def test_a_run_with_swapped_detail_paints_with_that_of_the_image_itself(images, tmp_path):
+    run = train_here(tmp_path, *REPAINT, '--epochs', 1, '--repaint-detail', 'swap')
+    assert call(run, images, tmp_path / 'out', '--copies', 2) == 0
+    first, second = (pixels(tmp_path / 'out' / f'a-{copy}.png') for copy in (1, 2))
+    assert np.abs(first - second).mean() > 1
+
+
 def test_the_seed_decides(run, images, tmp_path):
     for name, seed in (('one', 0), ('two', 0), ('three', 1)):
         call(run, images, tmp_path / name, '--copies', 1, '--seed', seed)

@@ -79,8 +79,17 @@ def test_a_repainter_is_made_from_its_config(generator, kind):
     assert again.config == repainter.config
 
 
-def test_a_run_with_jitter_trains_no_gan_and_its_checkpoint_paints(tmp_path):
-    run = train_here(tmp_path, *REPAINT, '--epochs', '2', '--repaint-epochs', '1', '--repaint-generator', 'jitter')
+def test_what_a_painter_does_not_use_is_not_in_its_config():
+    assert SegmentPainter('jitter', None, 'swap').config == {'generator': 'jitter', 'num_labels': None}
+    assert SegmentPainter('shift', None, 'swap').config['detail'] == 'swap'
+    with pytest.raises(ValueError, match="unknown detail 'wool'; choose one of keep, swap, none"):
+        SegmentPainter('shift', None, 'wool')
+
+
+@pytest.mark.parametrize('options', [('jitter',), ('shift', '--repaint-detail', 'swap')], ids=['jitter', 'shift'])
+def test_a_run_without_a_network_trains_no_gan_and_its_checkpoint_paints(tmp_path, options):
+    phases = ('--epochs', '2', '--repaint-epochs', '1')
+    run = train_here(tmp_path, *REPAINT, *phases, '--repaint-generator', *options)
     repainter = load_repainter(str(run / 'last.pth.tar'))
     assert isinstance(repainter, SegmentPainter)
     checkpoint = torch.load(run / 'last.pth.tar', weights_only=False)

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from timm_repaint.networks import SEGMENT_SLOTS, draw_detail, draw_normal, paint_segments, pool_segments, segment_slots
+from timm_repaint.networks import (
+    SEGMENT_SLOTS,
+    check_detail,
+    draw_detail,
+    draw_normal,
+    paint_segments,
+    pool_segments,
+    segment_slots,
+)
 from timm_repaint.repainter import Repaint, Repainter, check_inputs
 
 # Standard deviation of the shift that all pixels of a segment share, on the scale of [-1, 1].
@@ -16,7 +24,7 @@ PAINTERS = {'mean': 0.0, 'jitter': 0.4, 'shift': 0.4}
 
 
 class SegmentPainter(nn.Module):
-    """Each segment in its mean colour, plus a random shift a segment and channel: sharp shapes.
+    """Each segment in its mean colour or with its detail, plus a random shift a segment and channel: sharp shapes.
 
     Args:
         generator: a key of `PAINTERS`: 'mean' (no shift, flat), 'jitter' (flat) or 'shift' (with detail).
@@ -26,8 +34,10 @@ class SegmentPainter(nn.Module):
 
     def __init__(self, generator: str, num_labels: int | None = None, detail: str = 'keep') -> None:
         super().__init__()
-        self.config: dict[str, Any] = {'generator': generator, 'num_labels': num_labels, 'detail': detail}
-        self.detail = detail if generator == 'shift' else 'none'
+        self.config: dict[str, Any] = {'generator': generator, 'num_labels': num_labels}
+        self.detail = 'none'
+        if generator == 'shift':
+            self.detail = self.config['detail'] = check_detail(detail)
         self.shift_std = PAINTERS[generator]
 
     def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repaint:

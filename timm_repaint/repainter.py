@@ -13,6 +13,7 @@ from timm_repaint.networks import (
     Posterior,
     SpadeGenerator,
     boundary_map,
+    check_detail,
     check_latent,
     discriminator_condition,
     draw_detail,
@@ -63,10 +64,10 @@ class Repainter(nn.Module):
         num_labels: number of classes of semantic maps; None for segment maps.
         temperature: factor of the latents' standard deviation.
         detail: 'keep': G repaints the image's own detail, what is left without its segments' mean colours; 'swap': each
-            segment gets that of another place and image of the batch; 'none': all of the repaint comes from labels and
+            segment gets that of a random place and image of the batch; 'none': all of the repaint comes from labels and
             latents, as in the paper.
     Raises:
-        ValueError: if the latent or generator is unknown, or a size is below 1.
+        ValueError: if the latent, generator or detail is unknown, or a size is below 1.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Repainter(nn.Module):
             'detail': detail,
         }
         self.temperature = temperature
-        self.detail = detail
+        self.detail = check_detail(detail)
         self.num_labels = num_labels
         per_segment = latent == 'segment'
         global_dim = GLOBAL_DIM if per_segment else latent_dim

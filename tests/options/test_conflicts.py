@@ -56,6 +56,9 @@ REFUSED = [
     ('--repaint-split-bn --repaint-prob 1', '--repaint-split-bn', '--repaint-mix both'),
     ('--repaint-freeze', '--repaint-freeze needs --repaint-checkpoint FILE', 'never learned'),
     ('--repaint-checkpoint /none/last.pth.tar', '--repaint-checkpoint', '/none/last.pth.tar'),
+    ('--repaint-generator jitter --repaint-detail swap', '--repaint-generator jitter', 'use shift'),
+    ('--mask outlines --data-dir photographs', '--mask outlines is for --dataset shapes'),
+    ('--mask outlines --dataset shapes --mask-dir masks', '--mask outlines reads no files', 'leave out --mask-dir'),
     # timm's options that cannot keep their meaning
     ('--naflex-loader', '--naflex-loader', 'patch sequences'),
     ('--aug-splits 3', '--aug-splits', 'leave out'),

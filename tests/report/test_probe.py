@@ -8,7 +8,14 @@ from torch import nn
 from tests.report.pictures import Shifting, draws, four_stripes, grey, samples_of
 from timm_repaint.repainter import Repainter
 from timm_repaint.report.alarms import find_alarms
-from timm_repaint.report.probe import Leak, changed_segments, evaluating, measure_repaints, repaint_copies
+from timm_repaint.report.probe import (
+    Leak,
+    changed_segments,
+    evaluating,
+    measure_repaints,
+    mixed_order,
+    repaint_copies,
+)
 from timm_repaint.task import RepaintSettings
 
 
@@ -101,6 +108,13 @@ def test_afterwards_every_part_is_in_the_mode_it_was_in():
         raise KeyError
     assert [part.training for part in network.modules()] == [True, True, False, True]
     assert torch.is_grad_enabled()
+
+
+def test_batches_hold_many_classes_of_images_in_the_order_of_their_classes():
+    targets = torch.arange(10).repeat_interleave(20)
+    order, back = mixed_order(len(targets))
+    assert torch.equal(targets[order][back], targets)
+    assert min(len(part.unique()) for part in targets[order].split(20)) >= 6
 
 
 def test_copies_differ_and_the_same_draws_give_them_again():

@@ -18,7 +18,7 @@ CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'crescent', 
 DEFAULT_SAMPLES = {'train': 2000, 'validation': 500, 'cue-conflict': 500}  # split -> images; the order seeds the splits
 OWN_TEXTURE_SHARE = {'train': 0.9, 'validation': 0.9, 'cue-conflict': 0.0}
 MIN_IMAGE_SIZE_PX = 16  # below, a texture's period is under two pixels and the texture is gone
-KEPT_PIXELS = 16_000_000  # of drawn images: 64 MB, 3,900 images of 64 px
+KEPT_PIXELS = 16_000_000  # of drawn images, in each process: 64 MB, 3,900 images of 64 px
 TEXTURE_OVERSAMPLING = 2
 OUTLINE_OVERSAMPLING = 4
 AREA_SHARE = (0.14, 0.34)  # of the picture, the same range for all shapes so that size tells nothing
@@ -251,6 +251,9 @@ class ShapesDataset(Dataset):
         self.target_transform: Callable | None = None
         self._drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_drawn': {}}
+
     def __len__(self) -> int:
         return self.num_samples
 
@@ -306,4 +309,7 @@ class ShapesDataset(Dataset):
         corners = place_outline(OUTLINES[CLASSES[self.target(index)]], AREA_SHARE, rng)
         coverage = draw_outline(corners, self.image_size)  # [S, S]
         pixels = outside + coverage[..., None] * (inside - outside)
-        return np.clip(pixels + 0.5, 0, 255).astype(np.uint8), (coverage > 0.5).astype(np.uint8)
+        drawn = np.clip(pixels + 0.5, 0, 255).astype(np.uint8), (coverage > 0.5).astype(np.uint8)
+        for array in drawn:
+            array.setflags(write=False)
+        return drawn

@@ -89,7 +89,7 @@ class StoredMaskImages(Dataset):
         masks: a folder of masks, a mask cache, or outlines.
 
     Raises:
-        UsageError: if the images are no files.
+        UsageError: if masks are files and the images are not.
     """
 
     def __init__(self, dataset: NamedImages | ShapesDataset, masks: StoredMasks) -> None:

@@ -95,6 +95,8 @@ def find_problems(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         yield '--train-fraction is for images in files; of shapes give --train-num-samples'
     if args.dataset != SHAPES and (args.train_num_samples or args.val_num_samples):
         yield '--train-num-samples and --val-num-samples are for --dataset shapes; use --train-fraction'
+    if args.mask == 'outlines':
+        yield '--mask outlines is for the classification set of --dataset shapes; use another --mask'
     if args.eval_metric not in EVAL_METRICS:
         yield f'--eval-metric is {args.eval_metric}; a detector has {", ".join(EVAL_METRICS)}'
     low, high = args.scale_jitter

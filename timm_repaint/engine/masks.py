@@ -7,7 +7,6 @@ from typing import Any
 
 from timm import utils
 
-from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.data.stored import StoredMaskImages, has_files
 from timm_repaint.errors import UsageError
 from timm_repaint.masks import MaskSource, create_mask_source
@@ -25,8 +24,6 @@ def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMa
         UsageError: if the stored masks are of another source, or of other images.
     """
     if args.mask == 'outlines':
-        if not isinstance(dataset, ShapesDataset):
-            raise UsageError('--mask outlines is for --dataset shapes, which knows them')
         return OutlineMasks()
     if not args.mask_dir:
         if args.mask == 'folder':

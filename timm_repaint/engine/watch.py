@@ -100,7 +100,9 @@ class RepaintWatch:
         if self.images.unseen is not None and (at_interval or completed == resolve_repaint_epochs(run.args)):
             leak = self.find_leak(run, self.images.unseen)
         if isinstance(repainter, Repainter):  # other painters have nothing that could go wrong
-            diversity = measures['diversity'] if repainter.temperature else math.nan  # at 0 it is 0 on purpose
+            # Of the latents: at temperature 0 there is none on purpose, and swapped detail differs without them.
+            by_latents = repainter.temperature > 0 and repainter.detail != 'swap'
+            diversity = measures['diversity'] if by_latents else math.nan
             self.alarms.update(find_alarms(discriminator_loss, diversity, leak, run.task.settings))
         leaks = {'leak_original': leak.original, 'leak_repaint': leak.repaint, 'leak_swapped': leak.swapped}
         skipped = sum(optimizer.skipped for optimizer in run.task.optimizers.values())

@@ -41,7 +41,7 @@ def _build_deeplabv2(args: argparse.Namespace) -> MaskSource:
 
 def _refuse_stored(args: argparse.Namespace) -> MaskSource:
     raise UsageError(
-        f'--mask {args.mask} reads masks and makes none: images outside the data set need a run with another --mask'
+        f'--mask {args.mask} has masks and makes none: images outside the data set need a run with another --mask'
     )
 
 

@@ -4,8 +4,10 @@ from timm_repaint.networks.discriminator import Discriminator, split_logits
 from timm_repaint.networks.encoder import LATENTS, Encoder, Posterior, check_latent
 from timm_repaint.networks.generator import GENERATORS, GeneratorSpec, SpadeGenerator, generator_spec
 from timm_repaint.networks.label_maps import (
+    DETAILS,
     SEGMENT_SLOTS,
     boundary_map,
+    check_detail,
     discriminator_condition,
     draw_detail,
     draw_normal,
@@ -19,6 +21,7 @@ from timm_repaint.networks.label_maps import (
 from timm_repaint.networks.spade import Spade, SpadeResBlock, SpectralConv2d
 
 __all__ = [
+    'DETAILS',
     'GENERATORS',
     'LATENTS',
     'SEGMENT_SLOTS',
@@ -31,6 +34,7 @@ __all__ = [
     'SpadeResBlock',
     'SpectralConv2d',
     'boundary_map',
+    'check_detail',
     'check_latent',
     'discriminator_condition',
     'draw_detail',

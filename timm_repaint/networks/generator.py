@@ -153,7 +153,7 @@ class SpadeGenerator(nn.Module):
         cond_channels: K of the condition map.
         latent_dim: Z of the global latent.
         spec: sizes, from `generator_spec`.
-        with_detail: whether the repaint is made of the image's own detail in new colours (`compose`).
+        with_detail: whether the repaint is made of given detail in new colours (`compose`).
     """
 
     def __init__(self, cond_channels: int, latent_dim: int, spec: GeneratorSpec, with_detail: bool = False):

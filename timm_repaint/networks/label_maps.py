@@ -10,6 +10,7 @@ from torch import Tensor
 
 SEGMENT_SLOTS = 256
 RANDOM_CODE_DIM = 8
+DETAILS = ('keep', 'swap', 'none')
 
 
 def segment_slots(labels: Tensor) -> Tensor:
@@ -124,6 +125,17 @@ def segment_detail(image: Tensor, slots: Tensor) -> Tensor:
     return image.float() - paint_segments(means, slots)
 
 
+def check_detail(kind: str) -> str:
+    """The kind, after a look at whether there is one of this name.
+
+    Raises:
+        ValueError: with the choices.
+    """
+    if kind not in DETAILS:
+        raise ValueError(f'unknown detail {kind!r}; choose one of {", ".join(DETAILS)}')
+    return kind
+
+
 def draw_detail(kind: str, image: Tensor, slots: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
     """The detail that goes into a repaint, [B, C, H, W]; None where it is painted without.
 
@@ -140,9 +152,10 @@ def draw_detail(kind: str, image: Tensor, slots: Tensor, generator: torch.Genera
 
 
 def swap_detail(detail: Tensor, slots: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Each segment gets the detail of a random image of the batch, from a random place: the texture is another one.
+    """Each segment gets the detail of a random image of the batch (its own one too), from a random place.
 
-    Where a segment's source reaches beyond the image, it goes on at the opposite border.
+    Where a segment's source reaches beyond the image, it goes on at the opposite border. So in a large batch the
+    texture is another image's, and in a batch of one it is the image's own, moved.
 
     Args:
         detail: [B, C, H, W].
@@ -152,9 +165,9 @@ def swap_detail(detail: Tensor, slots: Tensor, generator: torch.Generator | None
         [B, C, H, W].
     """
     batch, _, height, width = detail.shape
-    uniform = torch.special.ndtr(draw_normal((batch, SEGMENT_SLOTS, 3), detail.device, generator))
-    extents = uniform.new_tensor([batch, height, width])
-    sources = paint_segments((uniform * extents).long(), slots)  # [B, 3, H, W]: image, rows and columns further
+    uniform = torch.special.ndtr(draw_normal((batch, SEGMENT_SLOTS, 3), detail.device, generator)).unbind(2)
+    places = [u * extent for u, extent in zip(uniform, (batch, height, width), strict=True)]
+    sources = paint_segments(torch.stack(places, dim=2).long(), slots)  # [B, 3, H, W]: image, rows and columns further
     rows = torch.arange(height, device=detail.device)[:, None]
     columns = torch.arange(width, device=detail.device)
     image = sources[:, 0].clamp(max=batch - 1)  # ndtr rounds up to 1

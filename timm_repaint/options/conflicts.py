@@ -183,8 +183,17 @@ def _check_generator(args: argparse.Namespace) -> Iterator[str]:
         )
     elif args.repaint_freeze and not args.repaint_checkpoint:
         yield '--repaint-freeze needs --repaint-checkpoint FILE: a generator that never learned paints noise'
+    if args.repaint_generator in ('mean', 'jitter') and args.repaint_detail == 'swap':
+        yield f'--repaint-generator {args.repaint_generator} paints flat segments, without --repaint-detail; use shift'
     if args.repaint_checkpoint and not os.path.isfile(args.repaint_checkpoint):
         yield f'--repaint-checkpoint: there is no file {args.repaint_checkpoint}'
+
+
+def _check_masks(args: argparse.Namespace) -> Iterator[str]:
+    if args.mask == 'outlines' and args.dataset != 'shapes':
+        yield f'--mask outlines is for --dataset shapes, which knows them; got --dataset {args.dataset!r}'
+    if args.mask == 'outlines' and args.mask_dir:
+        yield '--mask outlines reads no files; leave out --mask-dir'
 
 
 def _check_loading(args: argparse.Namespace) -> Iterator[str]:
@@ -247,6 +256,7 @@ REPAINT_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (
     _check_limits,
     _check_phases,
     _check_generator,
+    _check_masks,
     _check_loading,
     _check_model,
     _check_images,

@@ -8,6 +8,7 @@ import argparse
 
 from timm_repaint.masks import MASK_SOURCES
 from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA
+from timm_repaint.networks import DETAILS
 
 
 def add_mask_options(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +102,7 @@ def add_repaint_options(parser: argparse.ArgumentParser) -> None:
         type=str,
         default='',
         metavar='FILE',
-        help='start encoder and generator from the checkpoint of a run, with its latent, width and generator. '
+        help='start encoder and generator from the checkpoint of a run, with its latent, width, generator and detail. '
         'Paper: from scratch',
     )
 
@@ -135,9 +136,9 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         '--repaint-detail',
         type=str,
         default='keep',
-        choices=['keep', 'swap', 'none'],
+        choices=list(DETAILS),
         help="keep: the image's own texture and shading, in new colours and strength; swap: each segment gets those of "
-        'a random place of another image, for classifiers that go by texture; none: segments are painted from their '
+        'a random place in the batch, for classifiers that go by texture; none: segments are painted from their '
         'codes alone. Paper: none',
     )
     add(

@@ -59,13 +59,18 @@ def repaint_copies(
     repainter: nn.Module, samples: Samples, copies: int, draws: torch.Generator, batch_size: int
 ) -> list[Tensor]:
     """Repaints of the samples, `copies` times [N, 3, H, W] float32 in [-1, 1], on the device of `draws`."""
-    batches = list(zip(samples.images_pm1.split(batch_size), samples.label_tensor.split(batch_size), strict=True))
+    image_pm1, labels = samples.images_pm1.to(draws.device), samples.label_tensor.to(draws.device)
+    order, back = mixed_order(len(labels))
     return [
-        torch.cat(
-            [repainter(image.to(draws.device), labels.to(draws.device), draws).image_pm1 for image, labels in batches]
-        )
+        torch.cat([repainter(image_pm1[part], labels[part], draws).image_pm1 for part in order.split(batch_size)])[back]
         for _ in range(copies)
     ]
+
+
+def mixed_order(count: int) -> tuple[Tensor, Tensor]:
+    """An order for batches of all classes, as in training: images of a folder come class by class; and the way back."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return order, order.argsort()
 
 
 def measure_repaints(
@@ -177,13 +182,14 @@ def repaint_swapped(
 ) -> Tensor:
     """Repaints [N, 3, H, W] of the images' shapes, each with the latents of the image half the set away."""
     half = len(labels) // 2
-    tensors = (image_pm1, labels, image_pm1.roll(half, 0), labels.roll(half, 0))
+    order, back = mixed_order(len(labels))
+    tensors = [tensor[order] for tensor in (image_pm1, labels, image_pm1.roll(half, 0), labels.roll(half, 0))]
     repaints_pm1 = []
     for own_pm1, own_labels, other_pm1, other_labels in zip(*(t.split(batch_size) for t in tensors), strict=True):
         own = repainter.encoder(own_pm1, segment_slots(own_labels))
         foreign = repainter.encoder(other_pm1, segment_slots(other_labels))
         repaints_pm1.append(repainter.paint(own_pm1, swap_latents(own, foreign), own_labels, draws))
-    return torch.cat(repaints_pm1)
+    return torch.cat(repaints_pm1)[back]
 
 
 def swap_latents(own: Posterior, foreign: Posterior) -> Posterior:

@@ -79,8 +79,8 @@ _ARMS = (
 )
 ARMS = {arm.name: arm for arm in _ARMS}
 HEADLINE = ('plain', 'repaint')
-# Without a learned generator: what repaint arms on top of crop and flip are compared with besides plain.
-CONTROLS = ('segment-jitter', 'segment-shift', 'plain-jitter')
+# Without a learned generator: what repaint arms with the baseline plain are compared with besides it.
+CONTROLS = ('segment-mean', 'segment-jitter', 'segment-shift', 'plain-jitter')
 
 
 def select_arms(names: Sequence[str], custom: Sequence[str]) -> list[Arm]:

@@ -40,7 +40,7 @@ class Group(NamedTuple):
 
     @property
     def is_repaint_on_plain(self) -> bool:
-        """Whether the arm is plain training with repaints, and nothing else on top."""
+        """Whether the arm has repaints and is compared with plain training."""
         first = self.results[0]
         return first.baseline == 'plain' and bool(first.options.get('repaint'))
 
@@ -70,7 +70,7 @@ def group_results(results: Sequence[Result]) -> list[Group]:
 
 
 def compare(groups: Sequence[Group]) -> Iterator[Comparison]:
-    """Each arm against its baseline, then against the controls; what has no common seed is left out."""
+    """Each arm against its baseline, then repaint arms against the controls; what has no common seed is left out."""
     by_arm = {group[:3]: group for group in groups}
     pairs = [(group, group.results[0].baseline) for group in groups]
     rivals = [group for group in groups if group.arm not in CONTROLS and group.is_repaint_on_plain]
