@@ -105,10 +105,12 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def watched_run(rank, port, folder, args):
-    """`train.py` and `fine_tune.py` as one of two processes, which notes its weights and latents after each epoch."""
+def watched_run(rank, port, folder, main, args):
+    """A script as one of two processes, which notes its weights and latents after each epoch."""
     torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='localhost')
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=str(port)
+    )
     drawn, draw, run_epoch = [], repainter_module.draw_normal, run_module.run_epoch
 
     def draw_and_note(shape, device, generator=None):
@@ -134,10 +136,7 @@ def watched_run(rank, port, folder, args):
         patch.object(run_module, 'run_epoch', run_and_note),
         patch.object(repainter_module, 'draw_normal', draw_and_note),
     ):
-        os.environ['MASTER_PORT'] = str(port[0])
-        call_main(train.main, *TINY, *SCHEDULE, *args, '--output', folder, '--experiment', 'run')
-        os.environ['MASTER_PORT'] = str(port[1])
-        call_main(fine_tune.main, folder / 'run')
+        call_main(main, *args)
 
 
 OPTIONS = ('--train-num-samples', 96, '--epochs', 3, '--repaint-epochs', 2)
@@ -150,9 +149,11 @@ VARIANTS = {
 
 @pytest.mark.parametrize('options', VARIANTS.values(), ids=VARIANTS)
 def test_both_processes_hold_the_same_weights_after_each_epoch_and_draw_their_own_latents(options, tmp_path):
-    args = (*REPAINT, *OPTIONS, *options)
-    start_two(watched_run, (free_port(), free_port()), tmp_path, args)
     run = tmp_path / 'run'
+    args = (*TINY, *SCHEDULE, *REPAINT, *OPTIONS, *options, '--output', tmp_path, '--experiment', 'run')
+    # One after the other: the first process writes the checkpoint after the second one is done.
+    start_two(watched_run, free_port(), tmp_path, train.main, args)
+    start_two(watched_run, free_port(), tmp_path, fine_tune.main, (run,))
     assert column(run, 'epoch') == [0, 1] and column(run / 'fine_tune', 'epoch') == [2]
     assert all(row['train_skipped_updates'] == 0 for row in read_summary(run))
     states = []
