@@ -85,6 +85,14 @@ def test_stored_masks_are_for_files_and_default_parameters_only():
     assert not plan('repaint', extra=('--fh-scale', '30')).stored_masks
 
 
+def test_the_gentle_arm_has_the_options_of_the_gentle_recipe():
+    recipe = parse_words(['-c', str(RECIPES.parent / 'gentle.yaml')], 'gentle')
+    changed = {name for name, value in vars(recipe).items() if value != build_parser().get_default(name)} - {'config'}
+    assert changed == {'repaint', 'repaint_mix', 'repaint_segment_kl_weight'} and recipe.mask == 'fh'
+    arm = plan('default-aug-repaint-gentle').options
+    assert all(getattr(arm, name) == getattr(recipe, name) for name in changed)
+
+
 def test_extra_options_come_last_and_a_phase_of_all_epochs_is_the_only_one():
     run = plan('cutmix-repaint', extra=('--epochs', '8', '--repaint-epochs', '8', '--cutmix', '0.5'))
     options = options_of(run.commands[0])
@@ -108,10 +116,12 @@ def test_plain_training_sees_as_many_samples_in_so_many_epochs(options, epochs):
 
 
 def test_the_samples_control_follows_the_options_of_the_runs():
-    assert plan('plain-samples').epochs == plan('plain').epochs == (45, 60)
+    assert plan('plain').epochs == (45, 60)
+    assert plan('plain-samples').epochs == plan('default-aug-samples').epochs == (61, 82)
+    assert plan('default-aug-samples').options.color_jitter == 0.4
     separate = ('--repaint-separate-batches',)
-    assert plan('plain-samples', extra=separate).epochs == (34, 45)
-    assert plan('plain-samples', extra=(*separate, '--epochs', '20')).epochs == (11, 15)
+    assert plan('plain-samples', extra=separate).epochs == (45, 60)
+    assert plan('plain-samples', extra=('--epochs', '20')).epochs == (21, 28)  # 15 * 1.5 + 5 = 27.5
 
 
 def test_runs_come_seed_by_seed_and_each_behind_the_one_that_it_needs():

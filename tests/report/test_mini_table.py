@@ -182,6 +182,13 @@ def test_arms_of_ones_own_stand_against_the_controls_and_controls_against_plain_
     assert pairs == [['wide', 'segment-jitter'], ['wide', 'plain-jitter']]
 
 
+def test_an_arm_whose_classifier_sees_more_samples_stands_against_the_one_that_sees_as_many():
+    arms = ('repaint', 'repaint-both', 'plain-samples')
+    table = make_table([result(arm, 0, 50) for arm in arms]).split('## Further differences')[1].split('##')[0]
+    pairs = [cells(line)[2:4] for line in table.splitlines() if line.startswith('| photos')]
+    assert pairs == [['repaint-both', 'plain-samples']]
+
+
 def test_one_seed_has_a_difference_without_interval():
     (row, *_) = lines_with(make_table([r for r in RESULTS if r.seed == 0]), '| repaint ', '| plain ')
     assert cells(row)[6:10] == ['-', '+1.00', '-', 'plain']

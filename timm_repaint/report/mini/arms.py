@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from timm_repaint.errors import UsageError
 
 REPAINT = '--repaint --mask fh'
+BOTH = f'{REPAINT} --repaint-mix both'
 DEFAULT_AUG = '--scale 0.08 1.0 --color-jitter 0.4'
 CHECKPOINT = '{checkpoint}'  # in an arm's options: the last checkpoint of the run that it needs
 
@@ -43,6 +44,7 @@ class Arm:
 _ARMS = (
     Arm('plain', 'crop and flip, no repaints', baseline=''),
     Arm('repaint', 'the method', REPAINT),
+    Arm('repaint-both', 'repaints beside their originals instead of in their place', BOTH),
     Arm('repaint-no-task', "the generator without the task's loss", f'{REPAINT} --repaint-task-weight 0'),
     Arm(
         'repaint-frozen',
@@ -56,9 +58,22 @@ _ARMS = (
     Arm('default-aug', "timm's default augmentation in both phases", both=DEFAULT_AUG),
     Arm('default-aug-repaint', 'repaints on top of it', REPAINT, DEFAULT_AUG, baseline='default-aug'),
     Arm(
+        'default-aug-repaint-gentle',
+        'repaints beside their originals and close to them, on top of it',
+        f'{BOTH} --repaint-segment-kl-weight 0.3',
+        DEFAULT_AUG,
+        baseline='default-aug',
+    ),
+    Arm(
         'plain-samples',
-        'control: plain, with as many samples seen by the classifier as in the repaint arm',
-        samples_of='repaint',
+        'control: plain, with as many samples seen by the classifier as in the arm repaint-both',
+        samples_of='repaint-both',
+    ),
+    Arm(
+        'default-aug-samples',
+        'control: default-aug, with as many samples as in the arm default-aug-repaint-gentle',
+        both=DEFAULT_AUG,
+        samples_of='default-aug-repaint-gentle',
     ),
     Arm(
         'plain-jitter',
@@ -81,6 +96,8 @@ ARMS = {arm.name: arm for arm in _ARMS}
 HEADLINE = ('plain', 'repaint')
 # Without a learned generator: what repaint arms with the baseline plain are compared with besides it.
 CONTROLS = ('segment-mean', 'segment-jitter', 'segment-shift', 'plain-jitter')
+# Repaint arm whose classifier sees more samples -> the arm without repaints that sees as many.
+SAMPLES = {arm.samples_of: arm.name for arm in _ARMS if arm.samples_of}
 
 
 def select_arms(names: Sequence[str], custom: Sequence[str]) -> list[Arm]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from timm_repaint.report.mini.arms import ARMS, CONTROLS
+from timm_repaint.report.mini.arms import ARMS, CONTROLS, SAMPLES
 from timm_repaint.report.mini.results import Result
 from timm_repaint.report.mini.statistics import Difference, paired_difference, standard_deviation
 
@@ -75,6 +75,7 @@ def compare(groups: Sequence[Group]) -> Iterator[Comparison]:
     pairs = [(group, group.results[0].baseline) for group in groups]
     rivals = [group for group in groups if group.arm not in CONTROLS and group.is_repaint_on_plain]
     pairs += [(group, control) for control in CONTROLS for group in rivals]
+    pairs += [(group, SAMPLES[group.arm]) for group in groups if group.arm in SAMPLES]
     for column in COMPARED:
         for group, baseline in pairs:
             other = by_arm.get((group.data, group.size, baseline))
@@ -106,7 +107,7 @@ def make_table(results: Sequence[Result]) -> str:
         'Top-1 is that of the last epoch. A difference is the mean over seeds of the difference between runs of one '
         "seed, its interval by Student's t. Epochs: first phase + second phase."
     )
-    further = [c for c in comparisons if c.column != 'top1' or c.baseline in CONTROLS]
+    further = [c for c in comparisons if c.column != 'top1' or c.baseline in (*CONTROLS, *SAMPLES.values())]
     if further:
         parts += ['## Further differences', _further(further)]
     parts += ['## What the arms are', '\n'.join(dict.fromkeys(_about(group) for group in groups))]
