@@ -30,7 +30,7 @@ PHASE = """
 import pathlib, sys
 folder = pathlib.Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)
-(folder / 'summary.csv').write_text(f'epoch,train_loss,eval_top1\\n{int(sys.argv[2]) - 1},1,50\\n')
+(folder / 'summary.csv').write_text(f'epoch,train_loss,eval_loss,eval_top1\\n{int(sys.argv[2]) - 1},1,2,50\\n')
 """
 FAILURE = (sys.executable, '-c', 'import sys; print("some words"); sys.exit("no such thing")')
 SLEEP = (sys.executable, '-c', 'import time; time.sleep(600)')

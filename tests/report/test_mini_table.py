@@ -96,7 +96,7 @@ def run(tmp_path):
 def test_a_result_is_that_of_the_last_epochs_of_both_phases(run):
     found = collect(run, 12.34)
     assert (found.top1, found.phase_top1, found.train_loss, found.seconds) == (50, 40, 0.5, 12.3)
-    assert found.measures == {'diversity': 0.2, 'new_one': 7}
+    assert found.measures == {'diversity': 0.2, 'new_one': 7, 'validation_loss': 1}
     assert (found.data, found.size, found.arm, found.seed, found.epochs) == ('photos', 100, 'repaint', 3, [45, 60])
 
 

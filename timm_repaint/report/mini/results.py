@@ -38,8 +38,8 @@ class Result:
         top1: of the last epoch, %.
         phase_top1: of the first phase's last epoch, %.
         train_loss: of the last epoch.
-        measures: other columns of the first phase's last row, and shares of shape and texture decisions on cue
-            conflicts: 'phase_shape', 'phase_texture', 'shape', 'texture', %.
+        measures: other columns of the first phase's last row; 'validation_loss' of the last epoch; shares of shape and
+            texture decisions on cue conflicts: 'phase_shape', 'phase_texture', 'shape', 'texture', %.
     """
 
     data: str
@@ -75,6 +75,7 @@ def collect(run: Run, seconds: float) -> Result:
         for name, value in rows[0].items()
         if name not in known and not name.startswith('eval_') and math.isfinite(value)
     }
+    measures['validation_loss'] = rows[-1]['eval_loss']
     for prefix, folder in (('phase_', folders[0]), ('', folders[-1])):
         if (folder / CUE_CONFLICT).is_file():
             shares = json.loads((folder / CUE_CONFLICT).read_text())

@@ -14,6 +14,7 @@ NONE = '-'
 MEANS = {
     'phase_top1': 'top-1 after phase 1',
     'train_loss': 'train loss',
+    'validation_loss': 'validation loss',
     'diversity': 'diversity',
     'distance': 'distance',
     'changed_segments': 'changed segments',
@@ -26,7 +27,7 @@ MEANS = {
     'texture': 'by texture',
     'seconds': 'seconds a run',
 }
-THREE_DIGITS = ('train_loss', 'diversity', 'distance')
+THREE_DIGITS = ('train_loss', 'validation_loss', 'diversity', 'distance')
 COMPARED = {'top1': 'top-1', 'phase_shape': MEANS['phase_shape'], 'shape': MEANS['shape']}
 
 
