@@ -39,11 +39,12 @@ def test_the_first_screen_holds_both_commands():
 
 def test_no_link_or_path_in_the_readme_is_dead():
     for target in re.findall(r'\]\(([^)]+)\)', README):
-        path, _, heading = target.partition('#')
-        assert target.startswith('https://') or (REPO / path).exists(), target
+        name, _, heading = target.partition('#')
+        path = REPO / (name or 'README.md')
+        assert target.startswith('https://') or path.exists(), target
         if heading:
-            headings = re.findall(r'^#+ (.*)', (REPO / path).read_text(), re.M)
-            assert heading in [name.lower().replace(' ', '-') for name in headings], target
+            headings = re.findall(r'^#+ (.*)', path.read_text(), re.M)
+            assert heading in [text.lower().replace(' ', '-') for text in headings], target
 
 
 TABLES = (REPO / 'docs' / 'tables.md').read_text()
