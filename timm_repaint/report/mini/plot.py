@@ -8,15 +8,17 @@ from timm_repaint.errors import UsageError
 from timm_repaint.report.mini.results import Result
 from timm_repaint.report.mini.table import Comparison, compare, group_results
 
-PANEL_WIDTH_IN = 4.2
-ROW_HEIGHT_IN = 0.34
-MARGIN_IN = 1.3
-DPI = 150
+WIDTH_IN = 9.0
+ROW_HEIGHT_IN = 0.24
+PANEL_MARGIN_IN = 0.5  # a panel's title, and the space below it
+DPI = 110
 DOT_COLOUR, MEAN_COLOUR, ZERO_COLOUR = '#7f9fbf', '#b3401f', '#888888'
 
 
 def draw_plot(results: Sequence[Result], path: Path) -> bool:
     """Write the plot, a panel for each set of images; False if there is no pair of runs to compare.
+
+    All panels have one axis, as wide as the seeds' differences: the interval of two or three seeds can end beyond it.
 
     Raises:
         UsageError: if matplotlib is not installed.
@@ -26,32 +28,45 @@ def draw_plot(results: Sequence[Result], path: Path) -> bool:
     except ImportError as error:
         raise UsageError(f"{path.name} needs matplotlib: pip install '.[report]'") from error
     comparisons = [c for c in compare(group_results(results)) if c.column == 'top1']
-    sets = list(dict.fromkeys(c[:2] for c in comparisons))
-    if not sets:
+    if not comparisons:
         return False
-    pairs = list(dict.fromkeys((c.arm, c.baseline) for c in comparisons))
-    size = (PANEL_WIDTH_IN * len(sets) + 1, ROW_HEIGHT_IN * len(pairs) + MARGIN_IN)
-    figure = Figure(figsize=size, layout='constrained')
-    panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
-    for panel, (data, images) in zip(panels, sets, strict=True):
-        for comparison in comparisons:
-            if comparison[:2] == (data, images):
-                _draw_row(panel, comparison, pairs.index((comparison.arm, comparison.baseline)))
-        panel.axvline(0, color=ZERO_COLOUR, linewidth=1, zorder=0)
-        panel.set_title(f'{data}, {images} images', fontsize=10)
-        panel.set_xlabel('difference in top-1, percentage points', fontsize=9)
-        panel.grid(axis='x', alpha=0.3)
-    panels[0].set_yticks(range(len(pairs)), [f'{arm} - {baseline}' for arm, baseline in pairs], fontsize=9)
-    panels[0].set_ylim(len(pairs) - 0.5, -0.5)  # the first on top
+    keys = dict.fromkeys((c.data, c.size) for c in comparisons)
+    sets = [[c for c in comparisons if (c.data, c.size) == key] for key in keys]
+    heights = [ROW_HEIGHT_IN * len(rows) + PANEL_MARGIN_IN for rows in sets]
+    figure = Figure(figsize=(WIDTH_IN, sum(heights) + PANEL_MARGIN_IN), layout='constrained')
+    panels = figure.subplots(len(sets), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for panel, rows in zip(panels, sets, strict=True):
+        _draw_panel(panel, rows)
+    panels[0].set_xlim(*_range_of_seeds(comparisons))
+    panels[-1].set_xlabel('difference in top-1, percentage points; a dot a seed, mean and 95 % interval', fontsize=9)
     figure.savefig(path, dpi=DPI)
     return True
+
+
+def _range_of_seeds(comparisons: Sequence[Comparison]) -> tuple[float, float]:
+    """The axis: all seeds' differences and zero, with a margin."""
+    values = [0.0, *(value for c in comparisons for value in c.difference.values.values())]
+    margin = 0.08 * (max(values) - min(values)) + 0.5
+    return min(values) - margin, max(values) + margin
+
+
+def _draw_panel(panel: Any, rows: Sequence[Comparison]) -> None:
+    """A set of images, a row for each comparison."""
+    for row, comparison in enumerate(rows):
+        _draw_row(panel, comparison, row)
+    panel.axvline(0, color=ZERO_COLOUR, linewidth=1, zorder=0)
+    panel.set_title(f'{rows[0].data}, {rows[0].size:,} images', fontsize=10, loc='left')
+    panel.grid(axis='x', alpha=0.3)
+    panel.tick_params(axis='x', labelbottom=True, labelsize=8)
+    panel.set_yticks(range(len(rows)), [f'{c.arm} - {c.baseline}' for c in rows], fontsize=8)
+    panel.set_ylim(len(rows) - 0.5, -0.5)  # the first on top
 
 
 def _draw_row(panel: Any, comparison: Comparison, row: int) -> None:
     """The dots of the seeds, their mean and its interval at height `row`."""
     difference = comparison.difference
     values = list(difference.values.values())
-    panel.plot(values, [row + 0.18] * len(values), 'o', color=DOT_COLOUR, markersize=4, alpha=0.8)
+    panel.plot(values, [row + 0.18] * len(values), 'o', color=DOT_COLOUR, markersize=3.5, alpha=0.8)
     panel.errorbar(
-        difference.mean, row - 0.08, xerr=difference.half_width, fmt='D', color=MEAN_COLOUR, markersize=5, capsize=3
+        difference.mean, row - 0.1, xerr=difference.half_width, fmt='D', color=MEAN_COLOUR, markersize=4, capsize=2.5
     )
