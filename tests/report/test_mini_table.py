@@ -219,7 +219,7 @@ def test_the_plot_has_a_panel_for_each_set_of_images(tmp_path):
     others = [Result(**{**vars(r), 'data': 'others'}) for r in RESULTS]
     assert draw_plot(RESULTS, tmp_path / 'one.png') and draw_plot(RESULTS + others, tmp_path / 'two.png')
     with Image.open(tmp_path / 'one.png') as one, Image.open(tmp_path / 'two.png') as two:
-        assert two.width == one.width and two.height > 1.4 * one.height
+        assert two.width == one.width and two.height > 1.5 * one.height
         assert len(one.convert('RGB').getcolors(2**24)) > 100
 
 
