@@ -2,7 +2,7 @@
 """Train an image classifier as timm's script does; with `--repaint`, co-train a generator ahead of the classifier.
 
 The names in this module are those of timm's script, for wrappers that use them. The stages of a run are in
-`timm_repaint/engine/run.py`, the repaint method in `timm_repaint/task.py`.
+`timm_repaint/engine/run.py`, the repaint method in `timm_repaint/repaint.py`.
 """
 
 import argparse

@@ -15,6 +15,8 @@ import torch
 
 import fine_tune
 import train
+from timm_repaint import Repaint
+from timm_repaint.repaint_state import read_header
 
 REPO = Path(__file__).resolve().parent.parent
 TINY = ('--device', 'cpu', '--model', 'test_resnet', '--img-size', '32', '-b', '8', '-j', '0')
@@ -70,6 +72,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint, as tensors and plain values only."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def load_repaint(path: Path) -> Repaint:
+    """E, G, D and their optimizers as a checkpoint of a repaint run holds them."""
+    state = load_checkpoint(path)['repaint']
+    header = read_header(state['_extra_state'])
+    config = {**header['settings'], **header['networks'], 'masks': None}
+    start = {} if header['learns'] or not header['networks'].get('width') else {'checkpoint': str(path), 'freeze': True}
+    repaint = Repaint(**{**config, 'schedule': tuple(config['schedule']), **start})
+    repaint.load_state_dict(state)
+    return repaint
 
 
 def same_tensors(first: Any, second: Any) -> bool:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tests.helpers import run_script
+from tests.tiny import adam_steps
 from timm_repaint.benchmark.__main__ import build_parser
 from timm_repaint.benchmark.arms import Batches, Seconds, build_arm
 from timm_repaint.benchmark.cases import Case, plan_cases
@@ -81,26 +82,25 @@ def test_both_kinds_train_on_whole_patterns_and_the_phase_trains_all_its_network
     for arm in (plain, repaint):
         assert min(arm.train()) > 0
         arm.train()
-    steps = {name: int(o.adam.state_dict()['state'][0]['step']) for name, o in repaint.run.task.optimizers.items()}
-    assert steps == {'generator': 2, 'discriminator': 6}
+    assert adam_steps(repaint.run.repaint) == (6, 2)
     assert repaint.skipped_updates == plain.skipped_updates == 0
 
 
 def test_networks_are_counted_by_their_own_parameters(tmp_path):
     arm = build_arm(CASE, 3, True, tmp_path)
     counts = count_networks(arm)
-    task = arm.run.task
+    repaint = arm.run.repaint
     networks = {
-        'E': task.repainter.encoder,
-        'G': task.repainter.generator,
-        'D': task.discriminator,
-        'T': task.get_trainable_module(),
+        'E': repaint.repainter.encoder,
+        'G': repaint.repainter.generator,
+        'D': repaint.discriminator,
+        'T': arm.run.task.get_trainable_module(),
     }
     assert {name: size['parameters'] for name, size in counts.items()} == {
         name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()
     }
     assert all(size['multiply_adds'] > 0 for size in counts.values())
-    assert task.repainter.training and task.discriminator.training
+    assert repaint.repainter.training and repaint.discriminator.training
 
 
 def test_a_painter_without_a_network_counts_the_task_alone(tmp_path):
@@ -114,7 +114,9 @@ def test_time_is_shared_out_between_the_parts_and_the_hooks_go_away(tmp_path):
     shares = time_parts(arm)
     assert list(shares) == list(PARTS) and sum(shares.values()) == pytest.approx(1)
     assert all(shares[part] > 0 for part in PARTS if part != 'S') and shares['S'] == 0
-    assert not arm.run.task.task._forward_hooks and isinstance(arm.run.loaders.train, Batches)
+    repaint = arm.run.repaint
+    assert not any(part._forward_hooks for part in (arm.run.task, repaint.repainter, repaint.discriminator))
+    assert isinstance(arm.run.loaders.train, Batches)
 
 
 class SlowBackward(torch.autograd.Function):
@@ -136,8 +138,8 @@ def test_a_slow_backward_pass_is_its_networks_time(part, others, tmp_path):
     arm = build_arm(CASE, 3, True, tmp_path)
     arm.train()
     before = time_parts(arm)
-    task = arm.run.task
-    layer = task.discriminator.scales[0].layers[1] if part == 'D' else task.repainter.generator.stages[1][0]
+    repaint = arm.run.repaint
+    layer = repaint.discriminator.scales[0].layers[1] if part == 'D' else repaint.repainter.generator.stages[1][0]
     layer.register_forward_pre_hook(lambda module, inputs: (SlowBackward.apply(inputs[0]), *inputs[1:]))
     after = time_parts(arm)
     assert after[part] > before[part] + 0.1
@@ -146,7 +148,7 @@ def test_a_slow_backward_pass_is_its_networks_time(part, others, tmp_path):
 
 def test_the_frozen_variant_starts_from_a_checkpoint_of_its_own_and_has_no_discriminator(tmp_path):
     arm = build_arm(Case('test_resnet', 32, 4, 'freeze', TINY), 3, True, tmp_path)
-    assert arm.run.task.discriminator is None and arm.run.task.optimizers == {}
+    assert arm.run.repaint.discriminator is None and arm.run.repaint.optimizers == {}
     assert set(count_networks(arm)) == {'E', 'G', 'T'}
 
 

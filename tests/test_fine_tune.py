@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from collections import OrderedDict
 from functools import partial
 
@@ -62,7 +63,7 @@ def test_it_is_as_much_a_plain_run_that_resumed_there_with_its_random_numbers(ru
 def plain_checkpoint(run, folder):
     """The run's last checkpoint without what belongs to the generator."""
     checkpoint = load_checkpoint(run / 'last.pth.tar')
-    del checkpoint['task_state']
+    del checkpoint['repaint']
     torch.save(checkpoint, folder / 'plain.pth.tar')
     return folder / 'plain.pth.tar'
 
@@ -86,10 +87,20 @@ def test_it_starts_from_the_classifiers_weights_and_its_optimizers_state(run, mo
 def test_its_images_are_originals(run):
     """Its checkpoint has no generator, and its batches three channels: T alone runs."""
     folder = fine_tune_here(run)
-    assert 'repaint' not in (load_checkpoint(folder / 'last.pth.tar').get('task_state') or {})
+    checkpoint = load_checkpoint(folder / 'last.pth.tar')
+    assert 'repaint' not in checkpoint and not checkpoint.get('task_state')
     options = yaml.safe_load((folder / 'args.yaml').read_text())
     assert options['repaint'] is False
     assert not any(name.startswith('train_g_') for name in read_summary(folder)[0])
+
+
+def test_a_repaint_phase_of_version_0_1_is_fine_tuned_like_one_of_today(run, tmp_path):
+    today, old = (shutil.copytree(run, tmp_path / name / run.name) for name in ('today', 'old'))
+    checkpoint = load_checkpoint(run / 'last.pth.tar')
+    del checkpoint['repaint']
+    torch.save({**checkpoint, 'task_state': {'repaint': {'optimizers': {}}}}, old / 'last.pth.tar')
+    assert read_summary(fine_tune_here(old)) == read_summary(fine_tune_here(today))
+    assert 'task_state' not in load_checkpoint(old / 'fine_tune' / 'last.pth.tar')
 
 
 def test_options_of_the_command_line_come_first(run):

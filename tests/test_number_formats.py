@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch._inductor.config
 
-from tests.helpers import REPAINT, column, read_summary, train_here
+from tests.helpers import REPAINT, column, load_repaint, read_summary, train_here
 from timm_repaint.engine.setup import place_model
 from timm_repaint.errors import UsageError
 
 # Small learning rates: what the runs differ in after three updates of T and D and one of E and G is rounding.
 STEPS = (*REPAINT, '--epochs', 1, '--lr', 1e-3, '--repaint-g-lr', 1e-6, '--repaint-d-lr', 1e-6)
-LOSSES = ('loss', 'd_loss', 'g_gan', 'g_feat', 'g_kl', 'g_segment_kl', 'g_task', 'diversity', 'distance')
+LOSSES = ('loss', 'd_loss', 'g_gan', 'g_feat', 'g_kl', 'g_segment_kl', 'diversity', 'distance')
 OPTIONS = {
     'channels last': (('--channels-last',), 1e-4),
     'gradient checkpointing': (('--grad-checkpointing',), 1e-6),
@@ -47,6 +47,8 @@ def test_a_few_steps_have_the_losses_of_float32(options, tolerance, in_float32, 
         ours, theirs = column(run, f'train_{name}'), column(in_float32, f'train_{name}')
         assert ours == pytest.approx(theirs, rel=tolerance, abs=tolerance), name
     assert read_summary(run)[0]['train_skipped_updates'] == 0
+    scalers = [optimizer.scaler for optimizer in load_repaint(run / 'last.pth.tar').optimizers.values()]
+    assert [scaler is not None for scaler in scalers] == [options == ('--amp', '--amp-dtype', 'float16')] * 2
 
 
 def test_synchronised_batch_norms_are_refused_on_cpus():

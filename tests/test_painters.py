@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from tests.helpers import REPAINT, train_here
+from tests.helpers import REPAINT, load_checkpoint, load_repaint, train_here
 from timm_repaint.painters import PAINTERS, SegmentPainter, create_repainter
 from timm_repaint.repainter import Repainter
-from timm_repaint.task_state import load_repainter
+from timm_repaint.saved import load_repainter
 
 
 def halves() -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,6 +92,7 @@ def test_a_run_without_a_network_trains_no_gan_and_its_checkpoint_paints(tmp_pat
     run = train_here(tmp_path, *REPAINT, *phases, '--repaint-generator', *options)
     repainter = load_repainter(str(run / 'last.pth.tar'))
     assert isinstance(repainter, SegmentPainter)
-    checkpoint = torch.load(run / 'last.pth.tar', weights_only=False)
-    assert checkpoint['task_state']['repaint']['optimizers'] == {}
-    assert 'discriminator' not in checkpoint['task_state']['repaint']
+    repaint = load_repaint(run / 'last.pth.tar')
+    assert isinstance(repaint.repainter, SegmentPainter)
+    assert repaint.optimizers == {} and repaint.discriminator is None
+    assert set(load_checkpoint(run / 'last.pth.tar')['repaint']) == {'_extra_state'}

@@ -55,7 +55,7 @@ def whole(tmp_path_factory):
 
 def weights_of(run):
     checkpoint = load_checkpoint(run / 'last.pth.tar')
-    return {key: checkpoint[key] for key in ('epoch', 'state_dict', 'optimizer', 'task_state')}
+    return {key: checkpoint[key] for key in ('epoch', 'state_dict', 'optimizer', 'repaint')}
 
 
 def assert_same(run, whole):

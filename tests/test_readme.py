@@ -5,7 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 from tests.helpers import run_script
 from timm_repaint.options import build_parser
@@ -85,7 +90,7 @@ def test_the_demo_recipe_leaves_the_files_that_the_readme_names(demo_run):
 
 
 def test_the_python_example_repaints_a_photograph(demo_run, tmp_path, monkeypatch):
-    example = re.search(r'```python\n(.*?)```', README, re.S).group(1)
+    (example,) = [block for block in re.findall(r'```python\n(.*?)```', README, re.S) if 'photo.jpg' in block]
     assert len(example.strip().splitlines()) <= 11
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (40, 56, 3), dtype=np.uint8)).resize((112, 80)).save(tmp_path / 'photo.jpg')
@@ -94,3 +99,50 @@ def test_the_python_example_repaints_a_photograph(demo_run, tmp_path, monkeypatc
     with Image.open('repaint.png') as repaint:
         assert repaint.size == (112, 80)
         assert np.asarray(repaint).std() > 1
+
+
+def blocks_with_repaint(path):
+    return [block for block in re.findall(r'```python\n(.*?)```', path.read_text(), re.S) if 'Repaint(' in block]
+
+
+@pytest.mark.parametrize('name', ['README.md', 'docs/own-loop.md'])
+def test_the_loops_that_are_shown_train(name, tmp_path):
+    block = blocks_with_repaint(REPO / name)[0]
+    for label in ('cat', 'dog'):
+        (tmp_path / label).mkdir()
+        for index in range(4):
+            pixels = np.random.default_rng(index).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((64, 64)).save(tmp_path / label / f'{index}.png')
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
+    model = timm.create_model('test_resnet', num_classes=2)
+    before = [p.detach().clone() for p in model.parameters()]
+    names = {
+        'ImageFolder': ImageFolder, 'root': tmp_path, 'transform': transform, 'MEAN': mean, 'STD': std, 'device': 'cpu',
+        'criterion': torch.nn.CrossEntropyLoss(), 'model': model, 'epochs': 4,
+        'optimizer': torch.optim.SGD(model.parameters(), lr=0.01),
+    }  # fmt: skip
+    names['loader'] = LaterLoader(names)
+    exec(block, names)
+    assert names['repaint'].updates == (12 if name == 'README.md' else 4)
+    assert names['repaint'].stopped == (name == 'README.md')
+    assert all(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+class LaterLoader:
+    """A loader of the data set that the block has made, or of plain images."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def __iter__(self):
+        dataset = self.names.get('dataset') or ImageFolder(self.names['root'], self.names['transform'])
+        return iter(torch.utils.data.DataLoader(dataset, batch_size=2, shuffle=True))
+
+
+def test_the_transform_that_is_shown_repaints():
+    block = blocks_with_repaint(REPO / 'docs/own-loop.md')[1]
+    names = {'v2': v2, 'torch': torch}
+    exec(block, names)
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    assert names['transform'](Image.fromarray(pixels)).shape == (3, 224, 224)

@@ -4,8 +4,11 @@ import pytest
 import torch
 from timm.data import Mixup
 
-from tests.helpers import REPAINT, fine_tune_here, read_summary, run_script, train_here
-from timm_repaint.gan_optimizer import NonFiniteLossError
+from tests.helpers import REPAINT, fine_tune_here, load_repaint, read_summary, run_script, train_here
+from tests.tiny import adam_steps
+from timm_repaint.engine import run as run_module
+from timm_repaint.gan_optimizer import GanOptimizer
+from timm_repaint.guard import NonFiniteLossError
 from timm_repaint.paint import parse_args
 
 
@@ -19,32 +22,31 @@ def test_mixup_ends_at_its_epoch_in_the_repaint_phase_too(tmp_path, monkeypatch)
 
     monkeypatch.setattr(Mixup, '__call__', spy)
     train_here(tmp_path, *REPAINT, '--mixup', 0.5, '--mixup-off-epoch', 1, '--epochs', 3, '--repaint-epochs', 2)
-    # An epoch has three batches for T; E and G learn from its own pass over the third.
+    # An epoch has three batches for T; E and G learn from the third.
     assert enabled == [True] * 3 + [False] * 3
 
 
-def test_the_gan_learning_rates_of_the_command_line_count_on_resume(tmp_path):
+def test_the_gan_learning_rates_of_the_command_line_count_on_resume(tmp_path, monkeypatch, caplog):
+    built, build = [], run_module.build_repaint
+
+    def keep(*args):
+        built.append(build(*args))
+        return built[-1]
+
+    monkeypatch.setattr(run_module, 'build_repaint', keep)
     run = train_here(tmp_path, *REPAINT, '--epochs', 4, '--stop-epoch', 1)
     train_here(tmp_path, *REPAINT, '--epochs', 4, '--stop-epoch', 2, '--resume', 'auto', '--repaint-g-lr', 0.0005)
-    optimizers = torch.load(run / 'last.pth.tar', weights_only=False)['task_state']['repaint']['optimizers']
-    assert optimizers['generator']['adam']['param_groups'][0]['lr'] == 0.0005
-    assert optimizers['discriminator']['adam']['param_groups'][0]['lr'] == 0.002
+    lrs = [{name: o.adam.param_groups[0]['lr'] for name, o in repaint.optimizers.items()} for repaint in built]
+    assert lrs == [{'generator': g_lr, 'discriminator': 0.002} for g_lr in (0.001, 0.0005)]
+    assert 'The state was saved with g_lr 0.001; it goes on with 0.0005.' in caplog.text
+    assert load_repaint(run / 'last.pth.tar').config.g_lr == 0.0005
 
 
 def test_no_resume_opt_starts_the_gan_optimizers_afresh_too(tmp_path):
     run = train_here(tmp_path, *REPAINT, '--epochs', 4, '--stop-epoch', 1)
     train_here(tmp_path, *REPAINT, '--epochs', 4, '--stop-epoch', 2, '--resume', 'auto', '--no-resume-opt')
-    state = torch.load(run / 'last.pth.tar', weights_only=False)['task_state']['repaint']['optimizers']
-    assert {entry['step'].item() for entry in state['generator']['adam']['state'].values()} == {1.0}
-
-
-@pytest.mark.parametrize('batch', [4, 8])
-def test_split_batch_norm_always_keeps_an_original(tmp_path, batch):
-    run = train_here(tmp_path, *REPAINT, '--epochs', 2, '-b', batch, '--repaint-prob', 0.95, '--repaint-split-bn')
-    (row,) = read_summary(run)
-    assert row['train_loss'] == row['train_loss'] and row['train_hits_original'] == row['train_hits_original']
-    weights = torch.load(run / 'last.pth.tar', weights_only=False)['state_dict']
-    assert any(value.abs().sum() > 0 for name, value in weights.items() if name.endswith('running_mean'))
+    repaint = load_repaint(run / 'last.pth.tar')
+    assert (repaint.updates, adam_steps(repaint)) == (6, (3, 1))  # as many as the second epoch has
 
 
 def test_the_gallery_keeps_its_interval_where_validation_is_skipped(tmp_path):
@@ -80,19 +82,16 @@ def test_a_file_that_is_no_checkpoint_is_named_in_one_line(tmp_path):
     assert done.stderr.strip().splitlines()[-1].startswith('error: train.py is not a checkpoint')
 
 
-def test_gradients_that_are_never_finite_stop_a_float16_run(monkeypatch):
-    from timm.utils import NativeScaler
-
-    from timm_repaint.gan_optimizer import GanOptimizer
-
-    weight = torch.nn.Parameter(torch.ones(2))
-    optimizer = GanOptimizer('generator', [weight], 0.1, NativeScaler(device='cpu'), max_nonfinite=5)
+def test_gradients_that_are_never_finite_stop_a_float16_run():
+    network = torch.nn.Linear(2, 1, bias=False)
+    before = network.weight.detach().clone()
+    optimizer = GanOptimizer('generator', network, 0.1, max_nonfinite=5)
+    network.weight.register_hook(lambda grad: grad * float('nan'))
     with pytest.raises(NonFiniteLossError):
         for _ in range(60):
-            loss = weight.sum()
-            weight.register_hook(lambda grad: grad * float('nan'))
-            optimizer.backward(loss, need_update=True)
-    assert torch.equal(weight.detach(), torch.ones(2))
+            optimizer.add(network.weight.sum(), float16=True)
+            optimizer.update()
+    assert torch.equal(network.weight.detach(), before)
 
 
 def test_a_class_map_may_leave_folders_out(tmp_path, shared_data):

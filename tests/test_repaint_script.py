@@ -13,13 +13,16 @@ from tests.helpers import (
     column,
     copy_images,
     load_checkpoint,
+    load_repaint,
     mtimes,
     read_summary,
     run_script,
     same_tensors,
     train_here,
 )
+from tests.tiny import adam_steps, snapshot
 from timm_repaint.data.shapes import ShapesDataset
+from timm_repaint.errors import UsageError
 from timm_repaint.report.gallery import CAPTION_PX, GAP_PX, MIN_CELL_PX
 
 FINITE_COLUMNS = ('train_loss', 'train_d_loss', 'train_g_gan', 'train_g_feat', 'train_diversity', 'eval_loss')
@@ -42,8 +45,8 @@ def gallery_size(rows, columns, side=MIN_CELL_PX):
     return CAPTION_PX + GAP_PX + columns * (side + GAP_PX), GAP_PX + rows * (side + GAP_PX)
 
 
-def state_of(run, name='last.pth.tar'):
-    return load_checkpoint(run / name)['task_state']['repaint']
+def repaint_of(run):
+    return load_repaint(run / 'last.pth.tar')
 
 
 def assert_trained(run):
@@ -74,7 +77,7 @@ def test_the_repaint_phase_is_three_quarters_of_the_epochs_in_one_schedule(run, 
 
 def test_the_summary_tells_of_the_gan_and_of_both_kinds_of_images(run):
     (row, _) = read_summary(run)
-    parts = {f'train_g_{part}' for part in ('gan', 'feat', 'kl', 'segment_kl', 'rec', 'task')}
+    parts = {f'train_g_{part}' for part in ('gan', 'feat', 'kl', 'segment_kl')}
     rest = {'loss', 'd_loss', 'hits_repaint', 'hits_original', 'diversity', 'distance', 'changed_segments'}
     rest |= {'leak_original', 'leak_repaint', 'leak_swapped', 'skipped_updates'}
     assert row.keys() == parts | {f'train_{name}' for name in rest} | {
@@ -134,17 +137,17 @@ def test_saved_options_repeat_the_run(run, tmp_path):
 
 VARIANTS = {
     'mixup, cutmix, erasing': ('--mixup', '0.2', '--cutmix', '1.0', '--reprob', '0.5', '--smoothing', '0'),
-    'mixup a pair at a time': ('--mixup', '0.2', '--mixup-mode', 'pair', '--repaint-split-bn'),
+    'mixup a pair at a time': ('--mixup', '0.2', '--mixup-mode', 'pair'),
     'erasing by pixel': ('--reprob', '1.0', '--remode', 'pixel', '--recount', '2'),
     'on top': ('--repaint-mix', 'both'),
-    'on top, batch norms apart': ('--repaint-mix', 'both', '--repaint-split-bn', '--repaint-prob', '1'),
-    'batch norms apart': ('--repaint-split-bn',),
+    'every image, on top': ('--repaint-mix', 'both', '--repaint-prob', '1'),
+    'batches of its own': ('--repaint-separate-batches',),
+    'batches of its own, on top': ('--repaint-separate-batches', '--repaint-mix', 'both'),
     'every image': ('--repaint-prob', '1'),
     'one code an image': ('--repaint-latent', 'global'),
     'no task loss': ('--repaint-task-weight', '0'),
     'lsgan': ('--repaint-gan-loss', 'lsgan'),
     'original gan': ('--repaint-gan-loss', 'original'),
-    'pixel loss': ('--repaint-rec-weight', '10'),
     'no prefetcher': ('--no-prefetcher',),
     'no prefetcher, cutmix': ('--no-prefetcher', '--cutmix', '1.0'),
     'random augmentation': ('--aa', 'rand-m5-mstd0.5'),
@@ -173,9 +176,13 @@ def test_variants_train_to_finite_losses(options, tmp_path):
     assert_trained(run)
 
 
-def test_without_task_loss_the_generator_has_none(tmp_path):
-    run = train_here(tmp_path, *REPAINT, '--epochs', 1, '--repaint-task-weight', 0)
-    assert column(run, 'train_g_task') == [0]
+@pytest.mark.parametrize('weight', [0, 1])
+def test_without_task_loss_the_generator_learns_nothing_from_the_classifier(weight, tmp_path):
+    args = (*REPAINT, '--epochs', 1, '--repaint-task-weight', weight)
+    first, second = (train_here(tmp_path, *args, '--lr', lr, name=f'lr {lr}') for lr in (0.05, 0.01))
+    assert not same_tensors(*(load_checkpoint(run / 'last.pth.tar')['state_dict'] for run in (first, second)))
+    generators = [snapshot(repaint_of(run).repainter) for run in (first, second)]
+    assert same_tensors(*generators) == (weight == 0)
 
 
 def test_torchcompile_keeps_plain_names_in_the_checkpoint(tmp_path):
@@ -184,7 +191,7 @@ def test_torchcompile_keeps_plain_names_in_the_checkpoint(tmp_path):
     timm.create_model('test_resnet', num_classes=10).load_state_dict(
         load_checkpoint(run / 'last.pth.tar')['state_dict']
     )
-    assert not any('_orig_mod' in name for name in state_of(run)['repainter']['state_dict'])
+    assert not any('_orig_mod' in name for name in load_checkpoint(run / 'last.pth.tar')['repaint'])
 
 
 def test_the_papers_recipe_runs(tmp_path):
@@ -207,30 +214,57 @@ def test_distillation_runs_with_repaints(tmp_path, monkeypatch):
 def test_a_frozen_generator_of_another_run_stays_bit_by_bit(run, tmp_path):
     source = run / 'last.pth.tar'
     frozen = train_here(tmp_path, *REPAINT, '--epochs', 2, '--repaint-checkpoint', source, '--repaint-freeze')
-    assert same_tensors(state_of(frozen)['repainter'], state_of(run)['repainter'])
-    assert 'discriminator' not in state_of(frozen)
-    assert state_of(frozen)['optimizers'] == {}
+    ours, theirs = repaint_of(frozen), repaint_of(run)
+    assert ours.repainter.config == theirs.repainter.config
+    assert same_tensors(snapshot(ours.repainter), snapshot(theirs.repainter))
+    assert ours.discriminator is None and ours.optimizers == {}
+    assert not any('discriminator' in name for name in load_checkpoint(frozen / 'last.pth.tar')['repaint'])
     assert all(row['train_diversity'] > 0 for row in read_summary(frozen))
 
 
 def test_a_generator_of_another_run_goes_on_learning(run, tmp_path):
     args = ('--epochs', 1, '--repaint-checkpoint', run / 'last.pth.tar')
     started = train_here(tmp_path, *REPAINT, *args)
-    before, after = (state_of(folder)['repainter'] for folder in (run, started))
-    assert before['config'] == after['config']
-    assert not same_tensors(before['state_dict'], after['state_dict'])
+    before, after = (repaint_of(folder) for folder in (run, started))
+    assert before.repainter.config == after.repainter.config
+    assert not same_tensors(snapshot(before.repainter), snapshot(after.repainter))
+    assert adam_steps(after) == (3, 1)  # its optimizers and discriminator begin anew
+
+
+def test_a_generator_of_another_run_brings_its_own_shape(run, tmp_path):
+    source = run / 'last.pth.tar'
+    assert REPAINT[-2] == '--repaint-width'
+    started = train_here(tmp_path, *REPAINT[:-2], '--epochs', 1, '--repaint-checkpoint', source)
+    assert repaint_of(started).repainter.config == repaint_of(run).repainter.config
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (('--repaint-width', 4), 'width is 8 there, 4 here'),
+        (('--repaint-detail', 'none'), 'detail is keep there, none here'),
+        (('--repaint-latent', 'global', '--repaint-latent-dim', 5), 'latent is segment there, global here; latent_dim'),
+        (('--mask', 'outlines', '--repaint-detail', 'swap'), 'detail is keep there, swap here'),
+    ],
+)
+def test_a_generator_of_another_shape_than_asked_for_is_refused_by_name(run, tmp_path, options, message):
+    source = run / 'last.pth.tar'
+    with pytest.raises(UsageError, match=message) as error:
+        train_here(tmp_path, *REPAINT, '--epochs', 2, '--repaint-checkpoint', source, *options)
+    assert str(error.value).startswith(f'{source} holds another generator: ') and '\n' not in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_resume_auto_goes_on_with_generator_and_schedule(run, tmp_path):
     args = (*REPAINT, '--epochs', 3, '--resume', 'auto')
     first = train_here(tmp_path, *args, '--stop-epoch', 1)
-    updates = state_of(first)['optimizers']['generator']['adam']['state'][0]['step']
+    assert adam_steps(repaint_of(first)) == (3, 1)
     first_row = (first / 'summary.csv').read_text()
     assert (run / 'summary.csv').read_text().startswith(first_row)
     resumed = train_here(tmp_path, *args)
     assert column(resumed, 'epoch') == [0, 1]
     assert column(resumed, 'lr') == column(run, 'lr')
-    assert state_of(resumed)['optimizers']['generator']['adam']['state'][0]['step'] == 2 * updates
+    assert adam_steps(repaint_of(resumed)) == (6, 2)
     assert (resumed / 'summary.csv').read_text().startswith(first_row)
 
 
@@ -255,6 +289,37 @@ def test_resume_from_a_plain_run_says_how_to_start_from_it(tmp_path):
         train_here(tmp_path, *REPAINT, '--epochs', 2, '--resume', plain / 'last.pth.tar', name='repaint')
     started = train_here(tmp_path, *REPAINT, '--epochs', 2, '--initial-checkpoint', plain / 'last.pth.tar')
     assert_trained(started)
+
+
+@pytest.fixture(scope='module')
+def of_version_0_1(run, tmp_path_factory):
+    """A checkpoint in the format of version 0.1, with the run's weights."""
+    checkpoint, repainter = load_checkpoint(run / 'last.pth.tar'), repaint_of(run).repainter
+    del checkpoint['repaint']
+    generator = {'config': repainter.config, 'state_dict': snapshot(repainter)}
+    checkpoint['task_state'] = {'repaint': {'repainter': generator, 'optimizers': {}}}
+    path = tmp_path_factory.mktemp('old') / 'last.pth.tar'
+    torch.save(checkpoint, path)
+    return path
+
+
+def test_resume_from_a_run_of_version_0_1_says_how_to_start_from_it(of_version_0_1, tmp_path):
+    args = (*TINY, *SCHEDULE, *REPAINT, '--epochs', 3, '--output', tmp_path, '--experiment', 'run')
+    done = run_script('train.py', *args, '--resume', of_version_0_1, fails=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f'error: {of_version_0_1} was saved by version 0.1') and 'Traceback' not in done.stderr
+    assert f'--initial-checkpoint {of_version_0_1} --repaint-checkpoint {of_version_0_1}' in last
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('freeze', [(), ('--repaint-freeze',)], ids=['learns', 'frozen'])
+def test_a_run_starts_from_the_networks_of_version_0_1(of_version_0_1, run, freeze, tmp_path):
+    options = ('--initial-checkpoint', of_version_0_1, '--repaint-checkpoint', of_version_0_1, *freeze)
+    started = train_here(tmp_path, *REPAINT, '--epochs', 2, *options)
+    assert all(row['train_diversity'] > 0 for row in read_summary(started))
+    ours, theirs = repaint_of(started).repainter, repaint_of(run).repainter
+    assert ours.config == theirs.config
+    assert same_tensors(snapshot(ours), snapshot(theirs)) == bool(freeze)
 
 
 def test_cue_conflict_is_measured_at_the_end(tmp_path):

@@ -6,11 +6,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests.tiny import MEAN, NUM_CLASSES, STD, generator_losses, loop_args, tiny_task
-from timm_repaint.data.masked import split_labels
-from timm_repaint.engine.repaint_loop import repaint_one_epoch
+from tests.tiny import MEAN, NUM_CLASSES, STD, loop_args, tiny_repaint, tiny_task
+from timm_repaint.batches import split_labels
+from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.frozen import frozen
+from timm_repaint.losses import feature_matching_loss
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
+from timm_repaint.networks import discriminator_condition
+from timm_repaint.networks.discriminator import split_logits
 
 CPU = torch.device('cpu')
 
@@ -27,28 +30,28 @@ def photographs(shared_data, count=8):
 
 def test_a_short_training_brings_repaints_closer_that_differ_and_keep_the_masks_edges(shared_data):
     batch, target = photographs(shared_data), torch.arange(8) % NUM_CLASSES
-    image_norm, labels = split_labels(batch)
+    image_norm, labels = split_labels(batch, None)
     torch.manual_seed(0)
-    task = tiny_task(prob=1.0, width=16)
-    optimizer = torch.optim.SGD(task.task.parameters(), lr=0.05)
-    image_pm1, start = task.to_pm1(image_norm), copy.deepcopy(task.repainter)
-    args = loop_args(repaint_schedule='1:2')  # 100 updates of E+G: after 30 some seeds have hardly begun
+    # 100 updates of E+G: after 30 some seeds have hardly begun.
+    task, repaint = tiny_task(), tiny_repaint(prob=1.0, width=16, schedule=(1, 2), separate_batches=True)
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.05)
+    image_pm1, start = repaint.to_pm1(image_norm), copy.deepcopy(repaint.repainter)
     for epoch in range(5):
-        repaint_one_epoch(epoch, [(batch, target)] * 30, optimizer, args, task, CPU)
+        train_one_epoch(epoch, task, [(batch, target)] * 30, optimizer, loop_args(), task, CPU, repaint=repaint)
 
     def distances(repainter):
         """Feature matching loss under the D of the end (while D learns, its features move too), and pixel distance."""
-        twin = copy.deepcopy(task)
-        twin.repainter = copy.deepcopy(repainter)
-        with torch.no_grad(), frozen(twin.discriminator):
-            feat = generator_losses(twin, batch, target)['feat'].item()
-            return feat, (twin.repainter(image_pm1, labels).image_pm1 - image_pm1).abs().mean().item()
+        with torch.no_grad(), frozen(repaint.discriminator, repainter):
+            repaint_pm1 = repainter(image_pm1, labels).image_pm1
+            condition = discriminator_condition(labels, None)
+            real, fake = (split_logits(repaint.discriminator(each, condition))[1] for each in (image_pm1, repaint_pm1))
+            return feature_matching_loss(real, fake).item(), (repaint_pm1 - image_pm1).abs().mean().item()
 
-    (feat_start, pixels_start), (feat_end, pixels_end) = distances(start), distances(task.repainter)
+    (feat_start, pixels_start), (feat_end, pixels_end) = distances(start), distances(repaint.repainter)
     assert feat_end < 0.75 * feat_start
     assert pixels_end < 0.75 * pixels_start
     with torch.no_grad():
-        one, other = (task.repainter(image_pm1, labels).image_pm1 for _ in range(2))
+        one, other = (repaint.repainter(image_pm1, labels).image_pm1 for _ in range(2))
     assert (one - other).abs().mean() > 0.02
     across, within = [], []
     for step, edge in ((one.diff(dim=3), labels.diff(dim=2) != 0), (one.diff(dim=2), labels.diff(dim=1) != 0)):

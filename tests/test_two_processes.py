@@ -15,10 +15,10 @@ import fine_tune
 import train
 from tests.helpers import REPAINT, SCHEDULE, TINY, call_main, column, load_checkpoint, read_summary, same_tensors
 from tests.processes import start_two
-from tests.tiny import NUM_CLASSES, loop_args, tiny_batch, tiny_task
+from tests.tiny import NUM_CLASSES, loop_args, overflow_once, paints_next, tiny_batch, tiny_repaint, tiny_task
 from timm_repaint import repainter as repainter_module
 from timm_repaint.engine import run as run_module
-from timm_repaint.engine.repaint_loop import repaint_one_epoch
+from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.networks import label_maps
 
 CPU = torch.device('cpu')
@@ -32,18 +32,18 @@ class StillNorm(nn.BatchNorm2d):
         return super().train(False)
 
 
-def task_without_batch_statistics(prob=0.5):
-    """T is a transformer, and G's norms stand still. SGD instead of Adam, whose first step is a sign: of noise too."""
-    torch.manual_seed(0)
+def parts_without_batch_statistics(seed=0):
+    """T is a transformer, and G's norms stand still. Adam's steps are almost linear, not signs: of noise too."""
+    torch.manual_seed(seed)
     model = create_model('test_vit', num_classes=NUM_CLASSES, img_size=32)
-    task = tiny_task(ClassificationTask(model, verbose=False), prob=prob)
-    for optimizer in task.optimizers.values():
-        optimizer.adam = torch.optim.SGD(optimizer.parameters, lr=0.01)
-    for module in task.repainter.modules():
+    task, repaint = ClassificationTask(model, verbose=False).train(), tiny_repaint()
+    for optimizer in repaint.optimizers.values():
+        optimizer.adam.param_groups[0].update(lr=10.0, eps=1000.0)
+    for module in repaint.repainter.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.__class__ = StillNorm
             module.eval()
-    return task
+    return task, repaint
 
 
 def draw_alike(shape, device, generator=None):
@@ -51,52 +51,160 @@ def draw_alike(shape, device, generator=None):
     return torch.randn(shape[1:], generator=torch.Generator().manual_seed(1)).expand(shape)
 
 
-def whole_batches():
-    """Batches of 8 with different numbers of segments in their halves."""
-    batches = [tiny_batch(8, seed) for seed in range(UPDATES)]
-    for batch, _ in batches:
-        batch[[0, 1, 4, 5], 3] = (batch[[0, 1, 4, 5], 3] > 100).float()
-    return batches
-
-
 def half_of(batch, rank):
     """The images of one of two processes: of the repainted first half and of the rest its share."""
     return torch.cat([batch[2 * rank : 2 * rank + 2], batch[4 + 2 * rank : 6 + 2 * rank]])
 
 
-def train_whole_or_half(rank, world_size):
-    """Losses and weights after two updates of E+G and six of T and D."""
-    task, batches = task_without_batch_statistics(), whole_batches()
-    optimizer = torch.optim.SGD(task.task.parameters(), lr=0.05)
+def state_of(task, repaint):
+    """All weights, statistics, moments and counters."""
+    state = {f'T {name.removeprefix("module.")}': value for name, value in task.trainable_module.state_dict().items()}
+    moments = {f'moments of {name}': tensor for name, tensor in named_moments(repaint)}
+    counters = {'skipped': torch.tensor(list(repaint.skipped.values())), 'updates': torch.tensor(repaint.updates)}
+    return {**state, **repaint.state_dict(), **moments, **counters}
+
+
+def named_moments(repaint):
+    for name, optimizer in repaint.optimizers.items():
+        for number, tensor in enumerate(optimizer.tensors):
+            yield f'{name} {number}', tensor
+
+
+def train_part(task, repaint, rank, world_size, **options):
+    """Losses and state after two updates of E+G and six of T and D."""
+    batches = [tiny_batch(8, seed) for seed in range(UPDATES)]
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.05)
     if world_size > 1:
         batches = [(half_of(batch, rank), half_of(target, rank)) for batch, target in batches]
         task.prepare_distributed()
-    args = loop_args(
-        distributed=world_size > 1, world_size=world_size, rank=rank, repaint_separate_batches=False, device='cpu'
-    )
+    args = loop_args(distributed=world_size > 1, world_size=world_size, rank=rank, device='cpu', **options)
+    means = train_one_epoch(0, task, batches, optimizer, args, task, CPU, repaint=repaint)
+    return dict(means), state_of(task, repaint)
+
+
+def train_whole_or_half(rank, world_size, accumulation):
+    task, repaint = parts_without_batch_statistics()
     with patch.object(label_maps, 'draw_normal', draw_alike), patch.object(repainter_module, 'draw_normal', draw_alike):
-        means = repaint_one_epoch(0, batches, optimizer, args, task, CPU)
-    state = {key.replace('module.', ''): value for key, value in task.state_dict().items()}
-    return dict(means), state
+        return train_part(task, repaint, rank, world_size, grad_accum_steps=accumulation)
 
 
-def in_one_of_two(rank, address, folder):
+def in_one_of_two(rank, address, folder, function, *args):
+    """Keep what function(rank, 2, *args) returns."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group('gloo', init_method=address, rank=rank, world_size=2)
-    torch.save(train_whole_or_half(rank, 2), folder / f'{rank}.pt')
+    torch.save(function(rank, 2, *args), folder / f'{rank}.pt')
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_with_half_a_batch_each_have_the_losses_and_weights_of_one_with_the_whole(tmp_path):
-    start_two(in_one_of_two, f'file://{tmp_path}/rendezvous', tmp_path)
-    means, weights = train_whole_or_half(0, 1)
-    assert means['g_task'] > 0 and means['g_segment_kl'] > 0 and means['d_loss'] > 0
-    for rank in (0, 1):
-        their_means, their_weights = torch.load(tmp_path / f'{rank}.pt', weights_only=True)
+def results_of_two(folder, function, *args):
+    start_two(in_one_of_two, f'file://{folder}/rendezvous', folder, function, *args)
+    return [torch.load(folder / f'{rank}.pt', weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize('accumulation', [1, 2])
+def test_two_processes_with_half_a_batch_each_have_the_losses_and_weights_of_one_with_the_whole(tmp_path, accumulation):
+    results = results_of_two(tmp_path, train_whole_or_half, accumulation)
+    means, state = train_whole_or_half(0, 1, accumulation)
+    del state['_extra_state']
+    assert means['g_segment_kl'] > 0 and means['d_loss'] > 0
+    assert state['updates'] == UPDATES // accumulation and state['moments of generator 0'] == 2 // accumulation
+    for their_means, theirs in results:
+        del theirs['_extra_state']
         assert their_means == pytest.approx(means, rel=1e-5, abs=1e-5)
-        assert their_weights.keys() == weights.keys()
-        for name, value in weights.items():
-            torch.testing.assert_close(their_weights[name], value, rtol=1e-5, atol=1e-6, msg=name)
+        assert theirs.keys() == state.keys()
+        for name, value in state.items():
+            torch.testing.assert_close(theirs[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+# From the first process, and together ---------------------------------------------------------------------------------
+
+
+def differ(first, second):
+    """Names of tensors that are not the same in any bit (nan equals nan)."""
+    assert first.keys() == second.keys()
+    return {name for name in first if not torch.equal(first[name].nan_to_num(9.0), second[name].nan_to_num(9.0))}
+
+
+def own_statistics(names):
+    """Those of G's batch norms, which are of each process's images."""
+    return {name for name in names if 'repainter' in name and 'norm.' in name}
+
+
+def train_from_different_starts(rank, world_size):
+    """The state ahead of the first batch, after it, and after some more."""
+    torch.manual_seed(rank)
+    task, repaint = tiny_task(), tiny_repaint()
+    repaint.updates = 1 + rank  # the first one's counts
+    if rank == 0:  # an optimizer's state
+        repaint.optimizers['generator'].tensors[1].fill_(0.25)
+    before = {name: value.clone() for name, value in state_of(task, repaint).items()}
+    batch, target = tiny_batch(8)
+    images, _ = repaint(half_of(batch, rank), half_of(target, rank))
+    repaint.drop()
+    sent = {name: value.clone() for name, value in state_of(task, repaint).items()}
+    assert len(images) == 4
+    return before, sent, train_part(task, repaint, rank, world_size)[1]
+
+
+def test_the_first_batch_gives_all_processes_the_first_ones_weights_and_state_which_then_stay_the_same(tmp_path):
+    (first, first_sent, first_end), (second, second_sent, second_end) = results_of_two(
+        tmp_path, train_from_different_starts
+    )
+    networks = {name for name in first if name.startswith(('repainter', 'discriminator')) and first[name].ndim > 1}
+    assert networks <= differ(first, second)
+    assert 'updates' in differ(first, second) and 'moments of generator 1' in differ(first, second)
+    of_task = {name for name in first if name.startswith('T ')}
+    assert differ(first, first_sent) == set() == differ(first_sent, second_sent) - of_task
+    ends_apart = differ(first_end, second_end)
+    assert ends_apart - own_statistics(ends_apart) - {name for name in of_task if 'running' in name} == set()
+    assert own_statistics(ends_apart) and {name for name in networks if 'weight' in name} <= differ(first, first_end)
+    assert first_end['updates'] == 1 + UPDATES and first_end['moments of generator 0'] == 2  # in updates 2 and 5
+
+
+def overflow_in_the_second(rank, world_size, kind):
+    """A state after an update of everybody's in which something is not finite in the second process alone; losses."""
+    torch.manual_seed(0)
+    task, repaint = tiny_task(), paints_next(tiny_repaint())
+    task.prepare_distributed()
+    before = {name: value.clone() for name, value in state_of(task, repaint).items()}
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.05)
+    batch, target = tiny_batch(8)
+    states = [before]
+    for number in range(2):
+        if rank == 1 and number == 0 and kind == 'generator':
+            overflow_once(repaint)
+        images, wanted = repaint(half_of(batch, rank), half_of(target, rank))
+        loss = task(images, wanted)['loss']
+        if rank == 1 and number == 0 and kind == 'task':
+            images.register_hook(lambda gradient: gradient * float('nan'))
+        loss.backward()
+        metrics = repaint.step()
+        optimizer.step()
+        optimizer.zero_grad()
+        paints_next(repaint)
+        states.append({name: value.clone() for name, value in state_of(task, repaint).items()})
+        if number == 0:
+            spoilt = not bool(metrics.g_gan.isfinite())
+    return states, spoilt
+
+
+@pytest.mark.parametrize(('kind', 'skipped'), [('generator', [1, 1, 0]), ('task', [0, 0, 1])])
+def test_what_is_not_finite_in_one_process_skips_the_update_in_both_and_counts_once_in_each(tmp_path, kind, skipped):
+    ((start, bad, good), spoilt_here), ((_, other_bad, other_good), spoilt_there) = results_of_two(
+        tmp_path, overflow_in_the_second, kind
+    )
+    assert (spoilt_here, spoilt_there) == (False, kind == 'generator')
+    assert bad['skipped'].tolist() == other_bad['skipped'].tolist() == good['skipped'].tolist() == skipped
+    weights = {name for name in start if name.startswith('repainter') and 'norm.' not in name}
+    weights |= {name for name in start if name.startswith('moments of generator')}
+    assert weights & differ(start, bad) == weights & differ(start, other_bad) == set()
+    moved = {name for name in differ(start, bad) if name.startswith('discriminator')}
+    assert any(name.endswith('original') for name in moved) == (kind == 'task')  # D learns on, where it may
+    assert 'moments of generator 0' in differ(bad, good)
+    for one, other in ((bad, other_bad), (good, other_good)):
+        apart = differ(one, other)
+        assert apart - own_statistics(apart) - {name for name in apart if 'running' in name} == set()
+        assert all(value.isfinite().all() for state in (one, other) for value in state.values())
 
 
 def free_port():
@@ -126,9 +234,11 @@ def watched_run(rank, port, folder, main, args):
             state |= {
                 f'average {key}': value for key, value in task.get_trainable_module(ema=True).state_dict().items()
             }
-        if run.args.repaint:  # G's running statistics, which only evaluation uses, are the first process's
-            state |= {f'generator {name}': value.detach() for name, value in task.repainter.named_parameters()}
-            state |= {f'discriminator {key}': value for key, value in task.discriminator.state_dict().items()}
+        if run.args.repaint:  # G's running statistics, which only evaluation uses, are each process's own
+            repaint = run.repaint
+            state |= {f'generator {name}': value.detach() for name, value in repaint.repainter.named_parameters()}
+            state |= {f'discriminator {key}': value for key, value in repaint.discriminator.state_dict().items()}
+            state |= {f'moments of {name}': tensor.clone() for name, tensor in named_moments(repaint)}
         torch.save((state, drawn[:1]), folder / f'epoch-{epoch}-process-{rank}.pt')
         return result
 
@@ -143,7 +253,7 @@ OPTIONS = ('--train-num-samples', 96, '--epochs', 3, '--repaint-epochs', 2)
 VARIANTS = {
     'accumulation and average': ('-b', 4, '--grad-accum-steps', 2, '--model-ema', '--model-ema-decay', 0.5),
     'statistics of the first process': ('--dist-bn', 'broadcast', '--no-ddp-bb'),
-    'norms apart': ('--repaint-split-bn', '--cutmix', 1.0),
+    'batches apart': ('--repaint-separate-batches', '--repaint-mix', 'both', '--cutmix', 1.0),
 }
 
 

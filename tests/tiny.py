@@ -1,4 +1,4 @@
-"""A tiny repaint task of real parts, batches with label maps for it, and what changed in a network."""
+"""A tiny Repaint and classifier of real parts, batches with label maps for them, and what changed in a network."""
 
 import argparse
 from typing import Any
@@ -8,11 +8,7 @@ from timm.models import create_model
 from timm.task import ClassificationTask, TrainingTask
 from torch import Tensor, nn
 
-from timm_repaint.engine.epoch import Micro
-from timm_repaint.gan_optimizer import GanOptimizer
-from timm_repaint.networks import Discriminator, num_condition_channels
-from timm_repaint.repainter import Repainter
-from timm_repaint.task import AfterRepaint, RepaintSettings, RepaintTask
+from timm_repaint import Repaint
 
 NUM_CLASSES = 4
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -23,31 +19,28 @@ def tiny_classifier() -> nn.Module:
     return create_model('test_resnet', num_classes=NUM_CLASSES, zero_init_last=False)  # all weights get gradients
 
 
-def tiny_task(
-    inner: TrainingTask | None = None, after_repaint: AfterRepaint | None = None, width: int = 4, **settings: Any
-) -> RepaintTask:
-    """All networks of real kinds and small widths, with the GAN's optimizers, in training mode."""
-    repainter = Repainter(width=width)
-    discriminator = Discriminator(num_condition_channels(None), 4, num_layers=3)
-    task = RepaintTask(
-        inner or ClassificationTask(tiny_classifier(), verbose=False),
-        repainter,
-        discriminator,
-        RepaintSettings(**settings),
-        (torch.tensor(MEAN), torch.tensor(STD)),
-        after_repaint or (lambda image_norm, target: (image_norm, target)),
-    )
-    task.optimizers = {
-        'generator': GanOptimizer('generator', repainter.parameters(), 1e-3),
-        'discriminator': GanOptimizer('discriminator', discriminator.parameters(), 2e-3),
-    }
-    return task.train()
+def tiny_repaint(**options: Any) -> Repaint:
+    """S from the batch, E, G and D of real kinds and small widths, for images of 32 px, in training mode."""
+    defaults: dict[str, Any] = {'masks': None, 'width': 4, 'img_size': 32}
+    return Repaint(MEAN, STD, **{**defaults, **options}).train()
 
 
-def generator_losses(task: RepaintTask, batch: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """E+G's losses on a batch from which T does not learn."""
-    painted = task.paint(batch, learning=True)
-    return task.generator_losses(painted, task.task_loss(painted, target))
+def tiny_task() -> TrainingTask:
+    """T: timm's classification task around a tiny classifier, in training mode."""
+    return ClassificationTask(tiny_classifier(), verbose=False).train()
+
+
+def paints_next(repaint: Repaint) -> Repaint:
+    """The same, at an update in which E and G learn."""
+    repaint.updates = repaint.config.schedule[0]
+    return repaint
+
+
+def learn(repaint: Repaint, model: nn.Module, batch: Tensor, target: Tensor, **step: Any) -> Any:
+    """One batch through the three lines of a loop of one's own; the step's metrics."""
+    images, wanted = repaint(batch, target)
+    nn.functional.cross_entropy(model(images), wanted).backward()
+    return repaint.step(**step)
 
 
 def tiny_batch(batch_size: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -61,11 +54,6 @@ def tiny_batch(batch_size: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.cat([image_norm, labels], dim=1), target
 
 
-def one_update(accum_steps: int = 1, need_update: bool = True) -> Micro:
-    """A batch's place where only the accumulation matters."""
-    return Micro(None, 0, 0, accum_steps, need_update, need_update)
-
-
 def loop_args(**options: Any) -> argparse.Namespace:
     """The options that the loops read, at their defaults on one process."""
     defaults = {
@@ -73,8 +61,6 @@ def loop_args(**options: Any) -> argparse.Namespace:
         'clip_grad': None,
         'clip_mode': 'norm',
         'grad_accum_steps': 1,
-        'repaint_schedule': '2:1',
-        'repaint_separate_batches': True,
         'no_prefetcher': False,
         'channels_last': False,
         'world_size': 1,
@@ -86,6 +72,8 @@ def loop_args(**options: Any) -> argparse.Namespace:
         'synchronize_step': False,
         'mixup_off_epoch': 0,
         'cutout': 0,
+        'variable_batch_loss_scale': 'none',
+        'naflex_loader': False,
     }
     return argparse.Namespace(**{**defaults, **options})
 
@@ -101,15 +89,17 @@ def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
     return {name for name in now if not torch.equal(now[name].nan_to_num(12345.0), before[name].nan_to_num(12345.0))}
 
 
-def parts(task):
-    return {'T': task.task, 'E': task.repainter.encoder, 'G': task.repainter.generator, 'D': task.discriminator}
+def parts(repaint: Repaint) -> dict[str, nn.Module]:
+    """E, G and D."""
+    return {'E': repaint.repainter.encoder, 'G': repaint.repainter.generator, 'D': repaint.discriminator}
 
 
-def sgd(task):
-    return torch.optim.SGD(task.task.parameters(), lr=0.05)
+def adam_steps(repaint: Repaint) -> tuple[int, int]:
+    """Updates that were made of D, and of E and G."""
+    return tuple(int(repaint.optimizers[name].tensors[0]) for name in ('discriminator', 'generator'))
 
 
-def overflow_once(task):
+def overflow_once(repaint: Repaint) -> None:
     """G's features are nan in the next forward pass, as when float16 overflows."""
     handles = []
 
@@ -117,4 +107,4 @@ def overflow_once(task):
         handles[0].remove()
         return output * float('nan')
 
-    handles.append(task.repainter.generator.seed_condition.register_forward_hook(spoil))
+    handles.append(repaint.repainter.generator.seed_condition.register_forward_hook(spoil))

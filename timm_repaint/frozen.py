@@ -1,12 +1,23 @@
-"""Who learns is visible: networks that are only looked through, or only read from, in an update."""
+"""Who learns is visible: networks that learn inside a block, are only looked through, or keep finite statistics."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from timm_repaint.networks.spade import SpectralConv2d
+
+
+@contextmanager
+def learning(module: nn.Module) -> Iterator[None]:
+    """Inside, the module's parameters require gradients; before and after they do not."""
+    module.requires_grad_(True)
+    try:
+        yield
+    finally:
+        module.requires_grad_(False)
 
 
 @contextmanager
@@ -37,12 +48,19 @@ def _switch(parameters: list[nn.Parameter], norms: list[_BatchNorm], spectral: l
         layer.train(on)
 
 
-@contextmanager
-def untracked(module: nn.Module) -> Iterator[None]:
-    """Inside, the module learns, but its batch norms leave their running statistics alone."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
-    _switch([], norms, [], on=False)
-    try:
-        yield
-    finally:
-        _switch([], norms, [], on=True)
+def copy_buffers(module: nn.Module) -> Tensor:
+    """A copy of the module's floating-point buffers, one behind the other."""
+    return torch.cat([buffer.flatten() for buffer in _float_buffers(module)])
+
+
+@torch.no_grad()
+def keep_finite(module: nn.Module, before: Tensor) -> None:
+    """Put back what `copy_buffers` copied where a value is not finite now: running statistics would keep one nan."""
+    buffers = _float_buffers(module)
+    after = copy_buffers(module)
+    kept = torch.where(after.isfinite(), after, before).split([buffer.numel() for buffer in buffers])
+    torch._foreach_copy_(buffers, [part.view(buffer.shape) for part, buffer in zip(kept, buffers, strict=True)])
+
+
+def _float_buffers(module: nn.Module) -> list[Tensor]:
+    return [buffer for buffer in module.buffers() if buffer.is_floating_point()]

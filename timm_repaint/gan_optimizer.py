@@ -1,163 +1,141 @@
 """The optimizer of E+G or of D: Adam that skips an update whose loss or gradient is not finite, and counts it."""
 
-import logging
-from collections.abc import Iterable
-from typing import Any
-
 import torch
-from timm.utils import NativeScaler
 from torch import Tensor, nn
 
-from timm_repaint.errors import UsageError
+from timm_repaint.guard import Guard
 
-_logger = logging.getLogger('train')
 # A float16 scale below this has been halved at every update: the gradients are never finite.
 MIN_SCALE = 1.0
 ADAM_BETAS = (0.0, 0.999)  # Repaint section 4.2
 
 
-class NonFiniteLossError(UsageError):
-    """Too many updates in a row had a loss or gradient that is not finite."""
-
-
 class GanOptimizer:
-    """Adam with a gradient scaler of its own and a guard (DESIGN: GAN safety).
+    """Fused Adam with its own gradients, gradient scaler and guard; the host never waits for the device.
+
+    Gradients are not kept at the parameters: between calls these have no `.grad`, so nobody else's optimizer, clipping
+    or gradient average sees them.
 
     Args:
         name: 'generator' or 'discriminator', for messages.
-        parameters: What it moves.
+        module: Whose parameters it moves.
         lr: Learning rate, constant (Repaint section 4.2).
-        scaler: Gradient scaler under float16 AMP, else None.
-        max_nonfinite: After so many skipped updates in a row the run stops.
+        max_nonfinite: After so many skipped updates in a row the training stops.
     """
 
-    def __init__(
-        self,
-        name: str,
-        parameters: Iterable[nn.Parameter],
-        lr: float,
-        scaler: NativeScaler | None = None,
-        max_nonfinite: int = 20,
-    ) -> None:
-        self.name = name
-        self.parameters = list(parameters)
-        # Off the CPU the host does not wait for the flag: the fused step reads it where it is.
-        self.reads_late = self.parameters[0].device.type != 'cpu' and scaler is None
-        self.adam = torch.optim.Adam(self.parameters, lr=lr, betas=ADAM_BETAS, fused=self.reads_late)
-        self.lr = lr
-        self.scaler = scaler
-        self.max_nonfinite = max_nonfinite
-        self._skipped = 0
-        self._skipped_in_a_row = 0
-        self._finite: Tensor | None = None  # of the update's batches so far
-        self._unread: Tensor | None = None  # whether the latest update was made
+    def __init__(self, name: str, module: nn.Module, lr: float, max_nonfinite: int = 20) -> None:
+        self.parameters = list(module.parameters())
+        self.adam = torch.optim.Adam(self.parameters, lr=lr, betas=ADAM_BETAS, fused=True)
+        for parameter in self.parameters:  # there from the start, so that a state has the same form at any time
+            self.adam.state[parameter] = {
+                'step': torch.zeros((), dtype=torch.float32, device=parameter.device),
+                'exp_avg': torch.zeros_like(parameter),
+                'exp_avg_sq': torch.zeros_like(parameter),
+            }
+        advice = f'try a lower {name[0]}_lr (--repaint-{name[0]}-lr), or bfloat16 instead of float16'
+        advice += ', and go on from the last checkpoint'
+        self.guard = Guard(name, f'{name} loss', advice, max_nonfinite)
+        self.scaler: torch.amp.GradScaler | None = None  # from the first float16 loss on
+        self._gradients: list[Tensor | None] = [None] * len(self.parameters)  # sums over the update's batches so far
+        self._bad_loss: Tensor | None = None
+        self._batches = 0
 
-    def backward(self, loss: Tensor, need_update: bool, distributed: bool = False) -> Tensor:
-        """Add a batch's gradient and, where an update ends, step or skip.
+    def add(self, loss: Tensor, *, float16: bool = False, retain_graph: bool = False) -> None:
+        """Add a batch's gradient to the update; the parameters must require gradients.
+
+        Args:
+            loss: Scalar, not scaled.
+            float16: Whether its graph is in float16: it is then multiplied by a scaler of its own.
+            retain_graph: Whether the graph is needed once more.
+        """
+        if float16 and self.scaler is None:
+            self.scaler = torch.amp.GradScaler(loss.device.type)
+        scaled = loss if self.scaler is None else self.scaler.scale(loss)
+        self._give(self._gradients)
+        scaled.backward(inputs=self.parameters, retain_graph=retain_graph)
+        self._gradients = [parameter.grad for parameter in self.parameters]
+        self._give([None] * len(self.parameters))
+        bad = ~loss.detach().isfinite()  # its gradients may be finite all the same
+        self._bad_loss = bad if self._bad_loss is None else self._bad_loss | bad
+        self._batches += 1
+
+    def _give(self, gradients: list[Tensor | None]) -> None:
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+    def update(self, excused: Tensor | None = None) -> Tensor:
+        """Step with the mean over the update's batches and over all processes, or skip if it is not finite.
+
+        Args:
+            excused: Whether the update is to be skipped for another network's fault (a bool scalar), and not counted.
 
         Returns:
-            Whether the batch's loss is finite, in all processes: a flag on its device.
+            `excused` in any process, a bool scalar.
 
         Raises:
-            NonFiniteLossError: after `max_nonfinite` skipped updates in a row; off the CPU one update later.
+            NonFiniteLossError: after too many skipped updates in a row.
         """
-        finite = all_agree(torch.isfinite(loss.detach()), distributed)
-        self._finite = finite if self._finite is None else self._finite & finite
+        if self._bad_loss is None:  # nobody has learned
+            return self.guard.counts[0] < 0
+        pairs = zip(self._gradients, self.parameters, strict=True)
+        gradients = [torch.zeros_like(parameter) if given is None else given for given, parameter in pairs]
+        excused = torch.zeros_like(self._bad_loss) if excused is None else excused
+        bad_loss, excused = average(gradients, torch.stack([self._bad_loss, excused]), self._batches).unbind()
+        overflow = ~torch.stack(torch._foreach_norm(gradients)).isfinite().all()
+        self._gradients, self._bad_loss, self._batches = [None] * len(gradients), None, 0
+        self._give(list(gradients))
         if self.scaler is not None:
-            self._backward_scaled(loss, need_update)
-            return finite
-        loss.backward()
-        if need_update:
-            self._step(self._finite & all_agree(torch.isfinite(gradient_norm(self.parameters)), distributed))
-            self._restart()
-        return finite
-
-    def _step(self, finite: Tensor) -> None:
-        """Move the weights if the flag is true."""
-        if self.reads_late:
-            self._count()  # the update before: its flag is there, this one's is not
-            self.adam.found_inf = (~finite).float()  # type: ignore[attr-defined]
-            self.adam.step()
-            self._unread = finite
-            return
-        if finite:
-            self.adam.step()
-        self._unread = finite
-        self._count()
-
-    def _count(self) -> None:
-        """Read the latest update's flag, if nobody has."""
-        if self._unread is None:
-            return
-        finite, self._unread = bool(self._unread), None
-        if finite:
-            self._skipped_in_a_row = 0
-        else:
-            self._skip()
+            scale = self.scaler.scale(torch.ones_like(overflow, dtype=torch.float32))
+            self.scaler.unscale_(self.adam)
+        self.adam.found_inf = (bad_loss | overflow | excused).float()  # type: ignore[attr-defined]
+        self.adam.step()
+        if self.scaler is not None:
+            self.scaler.update()
+            overflow &= scale <= MIN_SCALE  # above, an overflow is the scaler's business
+        self._give([None] * len(gradients))
+        self.guard.count((bad_loss | overflow) & ~excused)
+        return excused
 
     @property
-    def skipped(self) -> int:
-        """Updates that were skipped so far; reading it waits for the device."""
-        self._count()
-        return self._skipped
+    def tensors(self) -> list[Tensor]:
+        """The tensors that the state consists of, in order: step and moments of every parameter."""
+        return [self.adam.state[p][key] for p in self.parameters for key in ('step', 'exp_avg', 'exp_avg_sq')]
 
-    @property
-    def skipped_in_a_row(self) -> int:
-        """The same since the last update that was made."""
-        self._count()
-        return self._skipped_in_a_row
-
-    def _backward_scaled(self, loss: Tensor, need_update: bool) -> None:
-        """float16: gradients that overflow are the scaler's business; here only the loss has to be finite."""
-        assert self.scaler is not None and self._finite is not None
-        finite = bool(self._finite)
-        self.scaler(loss, self.adam, need_update=need_update and finite)
-        if not need_update:
-            return
-        self._unread = self._finite & (self.scaler._scaler.get_scale() >= MIN_SCALE)
-        self._count()
-        self._restart()
-
-    def _restart(self) -> None:
-        self.adam.zero_grad()
-        self._finite = None
-
-    def _skip(self) -> None:
-        self._skipped += 1
-        self._skipped_in_a_row += 1
-        _logger.warning('The %s loss is not finite: update skipped (%d so far).', self.name, self._skipped)
-        if self._skipped_in_a_row >= self.max_nonfinite:
-            raise NonFiniteLossError(
-                f'the {self.name} loss was not finite in {self._skipped_in_a_row} updates in a row; go on from the '
-                f'last checkpoint with a lower --repaint-{self.name[0]}-lr, or with --amp-dtype bfloat16 instead of '
-                'float16'
-            )
-
-    def state_dict(self) -> dict[str, Any]:
-        state = {'adam': self.adam.state_dict(), 'skipped': self.skipped, 'skipped_in_a_row': self.skipped_in_a_row}
-        if self.scaler is not None:
-            state['scaler'] = self.scaler.state_dict()
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state, with this optimizer's own learning rate."""
-        own = {'lr': self.lr, 'fused': self.reads_late}  # it may come from a run on another device
-        groups = [{**group, **own} for group in state['adam']['param_groups']]
-        self.adam.load_state_dict({**state['adam'], 'param_groups': groups})
-        self._skipped, self._skipped_in_a_row = state['skipped'], state['skipped_in_a_row']
-        self._unread = None
-        if self.scaler is not None and 'scaler' in state:
-            self.scaler.load_state_dict(state['scaler'])
+    @torch.no_grad()
+    def follow_parameters(self) -> None:
+        """Bring the moments to the parameters' device, number format and layout, after these have moved."""
+        for parameter in self.parameters:
+            state = self.adam.state[parameter]
+            state['step'] = state['step'].to(parameter.device)
+            for key in ('exp_avg', 'exp_avg_sq'):
+                state[key] = torch.empty_like(parameter).copy_(state[key])  # its layout in memory too
+        self.guard.to(self.parameters[0].device)
 
 
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+def average(gradients: list[Tensor], flags: Tensor, batches: int) -> Tensor:
+    """Turn sums over the batches of an update into means over batches and processes, in one all-reduce.
+
+    Args:
+        gradients: Sums over the batches; changed in place.
+        flags: [N] bool.
+        batches: Their number, the same in all processes.
+
+    Returns:
+        The flags: whether each is True in any process.
+    """
+    if not is_distributed():
+        if batches > 1:
+            torch._foreach_div_(gradients, batches)
+        return flags
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), flags.to(gradients[0])])
+    torch.distributed.all_reduce(flat)
+    *parts, anywhere = flat.split([*(gradient.numel() for gradient in gradients), len(flags)])
+    torch._foreach_div_(parts, batches * torch.distributed.get_world_size())
+    torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)])
+    return anywhere > 0
 
 
-def all_agree(flag: Tensor, distributed: bool) -> Tensor:
-    """Whether the flag is true in all processes, a bool on its device: they skip together or not at all."""
-    if not distributed:
-        return flag
-    everywhere = flag.float()
-    torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MIN)
-    return everywhere.bool()
+def is_distributed() -> bool:
+    """Whether several processes train together."""
+    group = torch.distributed
+    return group.is_available() and group.is_initialized() and group.get_world_size() > 1

@@ -1,4 +1,4 @@
-"""Losses of generator, encoder and discriminator: pure functions, float32 inside, the reduction in each docstring.
+"""Losses of generator, encoder and discriminator: pure functions, at least float32, with their reductions.
 
 Sources: Repaint section 3.2, equations 2 and 3; pix2pixHD (Wang et al., CVPR 2018) for the multi-scale GAN and feature
 matching losses; SPADE (Park et al., CVPR 2019) for the KL divergence.
@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from timm_repaint.precision import at_least_float32
 
 
 class GanLoss(NamedTuple):
@@ -60,14 +62,14 @@ def discriminator_loss(real_logits: Sequence[Tensor], fake_logits: Sequence[Tens
         fake_logits: D on detached repaints, same shapes.
         kind: a key of `GAN_LOSSES`.
     Returns:
-        Scalar, float32.
+        Scalar, at least float32.
     Raises:
         ValueError: if the kind is unknown, or the shapes of real and fake logits differ.
     """
     loss = _gan_loss(kind)
     _check_pairs(real_logits, fake_logits, 'logits')
     per_scale = [
-        loss.real(real.float()).mean() + loss.fake(fake.float()).mean()
+        loss.real(at_least_float32(real)).mean() + loss.fake(at_least_float32(fake)).mean()
         for real, fake in zip(real_logits, fake_logits, strict=True)
     ]
     return torch.stack(per_scale).mean()
@@ -80,14 +82,14 @@ def generator_loss(fake_logits: Sequence[Tensor], kind: str = 'hinge') -> Tensor
         fake_logits: D on repaints, one [B, 1, h, w] a scale, unbounded.
         kind: a key of `GAN_LOSSES`.
     Returns:
-        Scalar, float32.
+        Scalar, at least float32.
     Raises:
         ValueError: if the kind is unknown, or there are no logits.
     """
     loss = _gan_loss(kind)
     if not fake_logits:
         raise ValueError('logits: got no scale, want at least one')
-    return torch.stack([loss.generator(fake.float()).mean() for fake in fake_logits]).mean()
+    return torch.stack([loss.generator(at_least_float32(fake)).mean() for fake in fake_logits]).mean()
 
 
 def feature_matching_loss(
@@ -101,19 +103,19 @@ def feature_matching_loss(
         real_features: D on real images, [scale][layer] of [B, C, h, w]; detached here.
         fake_features: D on their repaints, same shapes.
     Returns:
-        Scalar, float32.
+        Scalar, at least float32.
     Raises:
         ValueError: if the shapes differ.
     """
     real = [layer for scale in real_features for layer in scale]
     fake = [layer for scale in fake_features for layer in scale]
     _check_pairs(real, fake, 'features')
-    per_layer = [F.l1_loss(f.float(), r.detach().float()) for r, f in zip(real, fake, strict=True)]
+    per_layer = [F.l1_loss(at_least_float32(f), at_least_float32(r.detach())) for r, f in zip(real, fake, strict=True)]
     return torch.stack(per_layer).mean()
 
 
 def _kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
-    mu, logvar = mu.float(), logvar.float()  # exp() overflows float16 above 11
+    mu, logvar = at_least_float32(mu), at_least_float32(logvar)  # exp() overflows float16 above 11
     return 0.5 * (mu.square() + logvar.exp() - logvar - 1)
 
 
@@ -126,7 +128,7 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
         mu: [B, Z].
         logvar: [B, Z].
     Returns:
-        Scalar, float32, at least 0.
+        Scalar, at least float32, not below 0.
     """
     return _kl_per_dimension(mu, logvar).sum(dim=1).mean()
 
@@ -139,7 +141,7 @@ def segment_kl_divergence(mu: Tensor, logvar: Tensor, present: Tensor) -> Tensor
         logvar: [B, S, Z].
         present: [B, S] bool, True where the slot holds a segment; the mean is over these, of the whole batch.
     Returns:
-        Scalar, float32, at least 0; 0 when no segment is present.
+        Scalar, at least float32, not below 0; 0 when no segment is present.
     """
     per_segment = _kl_per_dimension(mu, logvar).sum(dim=2)  # [B, S]
     total = torch.where(present, per_segment, torch.zeros_like(per_segment)).sum()

@@ -22,10 +22,11 @@ from timm_repaint.data.samples import to_pm1, to_u8
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.masks import create_mask_source
 from timm_repaint.options import build_parser
+from timm_repaint.options.removed import drop_removed
 from timm_repaint.painters import AnyRepainter
 from timm_repaint.progress import progress
 from timm_repaint.repainter import MIN_SIZE_PX
-from timm_repaint.task_state import load_repainter
+from timm_repaint.saved import load_repainter
 
 # What Pillow raises for a broken or suspiciously large file.
 UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)
@@ -81,7 +82,7 @@ def run_options(checkpoint: Path) -> argparse.Namespace:
     if not path.is_file():
         raise UsageError(f'{path} does not exist: it says how the masks of {checkpoint.name} were made; copy it there')
     with open(path) as file:
-        vars(options).update(yaml.safe_load(file))
+        vars(options).update(drop_removed(yaml.safe_load(file), path))
     return options
 
 

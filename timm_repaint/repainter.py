@@ -24,6 +24,7 @@ from timm_repaint.networks import (
     paint_segments,
     segment_slots,
 )
+from timm_repaint.precision import at_least_float32
 
 MIN_SIZE_PX = 32
 GLOBAL_DIM = 64
@@ -117,7 +118,7 @@ class Repainter(nn.Module):
             labels: [B, H, W] int64, segment ids of any value or class ids (255 = unknown).
             generator: source of the random numbers; None for the global one.
         Returns:
-            The repaint, float32 in [-1, 1], with the posterior (for the KL divergence).
+            The repaint, at least float32, in [-1, 1], with the posterior (for the KL divergence).
         Raises:
             ValueError: if the image or the label map has a wrong shape.
         """
@@ -131,12 +132,12 @@ class Repainter(nn.Module):
         """Draw the latents and paint; the posterior may be of another image.
 
         Returns:
-            [B, 3, H, W] float32 in [-1, 1].
+            [B, 3, H, W], at least float32, in [-1, 1].
         """
         z = sample_latent(posterior.global_mu, posterior.global_logvar, generator, self.temperature)  # [B, Z]
-        condition = self.condition(posterior, labels, generator)  # [B, K, H, W]
+        condition = self.condition(posterior, labels, generator).to(z.dtype)  # [B, K, H, W]
         detail = draw_detail(self.detail, image_pm1, segment_slots(labels), generator)  # [B, 3, H, W]
-        return self.generator(condition, z, detail).float().contiguous()  # not all classifiers want channels last
+        return at_least_float32(self.generator(condition, z, detail)).contiguous()
 
     def condition(self, posterior: Posterior, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What G sees at full size: segments' drawn codes and boundaries, or what D sees with latent 'global'.

@@ -6,10 +6,10 @@ from timm.models import create_model
 from torch.nn import functional as F
 
 from tests.helpers import REPAINT, SHAPES, column, fine_tune_here, load_checkpoint, train_here
-from tests.tiny import changed, generator_losses, snapshot, tiny_batch, tiny_classifier, tiny_task
+from tests.tiny import changed, snapshot, tiny_batch, tiny_classifier
 from timm_repaint.baselines.isda import FeatureVariance, IsdaTask, augmented_logits, everywhere, set_isda_epoch
+from timm_repaint.engine.loop import task_role
 from timm_repaint.errors import UsageError
-from timm_repaint.frozen import frozen
 
 ISDA = ('--isda', 7.5, '--smoothing', 0)
 
@@ -53,10 +53,10 @@ def isda_task():
     return IsdaTask(tiny_classifier(), 7.5, verbose=False).train()
 
 
-def test_the_strength_grows_evenly_over_the_epochs_inside_a_repaint_task_too(isda_task):
+def test_the_strength_grows_evenly_over_the_epochs(isda_task):
     strengths = []
     for epoch in range(4):
-        set_isda_epoch(tiny_task(isda_task), epoch, 4)
+        set_isda_epoch(isda_task, epoch, 4)
         strengths.append(isda_task.strength)
     assert strengths == [0.0, 1.875, 3.75, 5.625]
 
@@ -73,13 +73,13 @@ def test_the_loss_is_that_of_the_augmented_logits_and_reaches_the_features(isda_
 
 
 def test_statistics_stay_while_the_task_only_judges_repaints(isda_task):
-    task = tiny_task(isda_task)
-    task(*tiny_batch())
-    before = snapshot(isda_task)
-    with frozen(task.task, task.discriminator):
-        generator_losses(task, *tiny_batch(seed=1))['loss'].backward()
-    assert not changed(isda_task, before)
-    task(*tiny_batch(seed=1))
+    (first, first_target), (second, target) = tiny_batch(), tiny_batch(seed=1)
+    isda_task(first[:, :3], first_target)
+    before, repaints = snapshot(isda_task), second[:, :3].clone().requires_grad_()
+    with task_role(isda_task, learns=False, need_update=True):
+        isda_task(repaints, target)['loss'].backward()
+    assert repaints.grad.abs().sum() > 0 and not changed(isda_task, before)
+    isda_task(repaints, target)
     assert {'statistics.count', 'statistics.mean', 'statistics.variance'} <= changed(isda_task, before)
 
 
@@ -91,9 +91,11 @@ def test_a_model_without_a_linear_classifier_is_refused():
 def test_runs_with_and_without_repaint_keep_the_statistics_in_their_checkpoints(tmp_path):
     plain = train_here(tmp_path, *SHAPES, *ISDA, '--epochs', 2, name='plain')
     repaint = train_here(tmp_path, *REPAINT, *ISDA, '--epochs', 2)
-    for run, images in ((plain, 32), (repaint, 16)):  # of three batches of 8 in an epoch with repaints, all train T
+    separate = train_here(tmp_path, *REPAINT, *ISDA, '--epochs', 2, '--repaint-separate-batches', name='separate')
+    # Two epochs of 16 images; one of three batches of 8, which all train T, or two of the three.
+    for run, images in ((plain, 32), (repaint, 24), (separate, 16)):
         state = load_checkpoint(run / 'last.pth.tar')['task_state']
-        assert state['isda']['count'].sum() >= images
+        assert state['isda']['count'].sum() == images
     fine_tuned = fine_tune_here(repaint)
     before, after = (load_checkpoint(run / 'last.pth.tar')['task_state']['isda'] for run in (repaint, fine_tuned))
     assert after['count'].sum() == before['count'].sum() + 24

@@ -44,7 +44,7 @@ def test_readable_images_come_as_they_are(tmp_path):
 
 def test_an_unreadable_image_is_named_counted_and_replaced_by_the_next_with_its_label(tmp_path, caplog):
     dataset = named(tmp_path, broken=['cat/b.png'])
-    with caplog.at_level(logging.WARNING, logger='train'):
+    with caplog.at_level(logging.WARNING, logger='timm_repaint'):
         assert level(dataset[1]) == (20, 1)
     assert dataset.skipped == 1
     assert 'cat/b.png skipped (1 skipped so far).' in caplog.text

@@ -1,4 +1,4 @@
-"""DetectionTask: effdet's model and loss as a task of timm's, alone and inside RepaintTask."""
+"""DetectionTask: effdet's model and loss as a task of timm's."""
 
 import argparse
 

@@ -48,7 +48,7 @@ def whole(coco, tmp_path_factory):
 def test_a_run_leaves_the_files_and_columns_of_a_classifiers(whole):
     rows = read_summary(whole)
     assert [row['epoch'] for row in rows] == [0, 1]
-    for name in ('train_loss', 'train_d_loss', 'train_g_task', 'train_diversity', 'eval_loss', 'eval_map', 'eval_ap50'):
+    for name in ('train_loss', 'train_d_loss', 'train_g_feat', 'train_diversity', 'eval_loss', 'eval_map', 'eval_ap50'):
         assert all(math.isfinite(row[name]) for row in rows), name
     assert all(math.isfinite(row['train_leak_original']) for row in rows)
     assert rows[1]['train_loss'] < rows[0]['train_loss']
@@ -74,7 +74,7 @@ def test_the_gallery_shows_boxes_on_originals_and_repaints(whole):
 
 def learned(run):
     checkpoint = load_checkpoint(run / 'last.pth.tar')
-    return {key: checkpoint.get(key) for key in ('epoch', 'state_dict', 'state_dict_ema', 'optimizer', 'task_state')}
+    return {key: checkpoint.get(key) for key in ('epoch', 'state_dict', 'state_dict_ema', 'optimizer', 'repaint')}
 
 
 def test_a_run_that_was_stopped_and_resumed_ends_bit_by_bit_as_one_that_was_not(whole, coco, tmp_path):
@@ -155,13 +155,14 @@ def test_half_precision_trains_to_the_loss_of_float32_within_5_percent(options, 
 def test_another_model_at_a_size_that_its_strides_do_not_divide(coco, tmp_path):
     options = ('--model', 'tf_efficientdet_lite0', '--img-size', 150, '--repaint', '--epochs', 2, '--repaint-epochs', 1)
     run = train_here(tmp_path, coco, *options)
-    assert math.isfinite(column(run, 'train_g_task')[0]) and math.isfinite(column(run, 'eval_loss')[0])
+    assert math.isfinite(column(run, 'train_g_gan')[0]) and math.isfinite(column(run, 'eval_loss')[0])
 
 
 def test_plain_training_needs_no_mask_and_a_share_of_the_images_is_enough(coco, tmp_path):
     run = train_here(tmp_path, coco, '--epochs', 1, '--train-fraction', '0.5', '-b', 2)
     assert column(run, 'eval_map')[0] >= 0 and 'train_d_loss' not in read_summary(run)[0]
-    assert not load_checkpoint(run / 'last.pth.tar').get('task_state')
+    checkpoint = load_checkpoint(run / 'last.pth.tar')
+    assert 'repaint' not in checkpoint and not checkpoint.get('task_state')
 
 
 def test_two_processes_train_together_and_their_metrics_are_those_of_all_images(coco, tmp_path):

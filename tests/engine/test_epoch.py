@@ -62,7 +62,7 @@ def test_a_line_is_due_every_interval_and_at_the_end():
 def test_the_line_gives_place_share_and_learning_rate(caplog):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.25)
     progress = ProgressLog(3, 8, ALONE)
-    with caplog.at_level(logging.INFO, logger='train'):
+    with caplog.at_level(logging.INFO, logger='timm_repaint'):
         progress.write(Micro(None, 3, 3, 1, True, False), 'loss: 1', optimizer)
     assert 'Train: 3 [   3/8 ( 50%)]  loss: 1' in caplog.text and 'LR: 2.500e-01' in caplog.text
 
@@ -70,7 +70,7 @@ def test_the_line_gives_place_share_and_learning_rate(caplog):
 def test_other_processes_do_not_log(caplog):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.25)
     second = argparse.Namespace(distributed=True, log_interval=3, rank=1, local_rank=1)
-    with caplog.at_level(logging.INFO, logger='train'):
+    with caplog.at_level(logging.INFO, logger='timm_repaint'):
         ProgressLog(3, 8, second).write(Micro(None, 3, 3, 1, True, False), 'loss: 1', optimizer)
     assert caplog.text == ''
 

@@ -69,7 +69,7 @@ def test_a_run_ends_with_the_same_weights_bit_by_bit_as_one_that_nobody_watched(
     alone = train_here(tmp_path, *args, name='alone')
     assert leaks(watched) == [True, True]
     first, second = (load_checkpoint(run / 'last.pth.tar') for run in (watched, alone))
-    for key in ('state_dict', 'optimizer', 'task_state'):
+    for key in ('state_dict', 'optimizer', 'repaint'):
         assert same_tensors(first[key], second[key])
     rows = zip(read_summary(watched), read_summary(alone), strict=True)
     assert all({name: ours[name] for name in theirs} == theirs for ours, theirs in rows)
@@ -174,7 +174,7 @@ def test_ones_own_masks_serve_the_probe_if_they_cover_the_validation_images(phot
             target.parent.mkdir(parents=True, exist_ok=True)
             save_labels(target, (np.asarray(Image.open(path)).mean(axis=2) > 90).astype(np.uint16))
     options = ('--mask', 'folder', '--mask-dir', masks, '--mask-classes', 2)
-    with caplog.at_level('INFO', logger='train'):
+    with caplog.at_level('INFO', logger='timm_repaint'):
         assert leaks(train_on(photographs, tmp_path, *options)) == ['validation' in splits]
     assert ('No leak probe, the validation images have no masks' in caplog.text) == ('validation' not in splits)
 

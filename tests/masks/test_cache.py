@@ -184,8 +184,8 @@ def test_another_checkpoint_of_the_same_name_is_another_source(tmp_path):
     manifests = []
     for content in (b'weights', b'other weights'):
         (tmp_path / 'net.pth').write_bytes(content)
-        manifests.append(describe('deeplabv2', LeftOrRight(), 256, str(tmp_path / 'net.pth'), multi_scale=True))
-    assert manifests[0].parameters['checkpoint'] == 'net.pth' and manifests[0].parameters['multi_scale']
+        manifests.append(describe('deeplabv2', LeftOrRight(), 256, str(tmp_path / 'net.pth')))
+    assert manifests[0].parameters['checkpoint'] == 'net.pth'
     assert [text.split(' is ')[0] for text in manifests[0].differences(manifests[1])] == ['checkpoint_sha256']
 
 

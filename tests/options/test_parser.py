@@ -21,7 +21,6 @@ OUR_OPTIONS = {
     'fh_min_size',
     'fh_backend',
     'mask_checkpoint',
-    'mask_multi_scale',
     'mask_dir',
     'mask_classes',
     'repaint',
@@ -30,7 +29,6 @@ OUR_OPTIONS = {
     'repaint_separate_batches',
     'repaint_prob',
     'repaint_mix',
-    'repaint_split_bn',
     'repaint_freeze',
     'repaint_checkpoint',
     'repaint_generator',
@@ -44,7 +42,6 @@ OUR_OPTIONS = {
     'repaint_feat_weight',
     'repaint_kl_weight',
     'repaint_segment_kl_weight',
-    'repaint_rec_weight',
     'repaint_g_lr',
     'repaint_d_lr',
     'repaint_max_nonfinite',
@@ -133,10 +130,10 @@ def test_repaint_defaults_are_those_of_the_trial():
     assert (args.repaint_latent, args.repaint_latent_dim) == ('segment', None)
     assert (args.repaint_g_lr, args.repaint_d_lr) == (1e-3, 2e-3)
     assert (args.repaint_feat_weight, args.repaint_kl_weight, args.repaint_segment_kl_weight) == (10.0, 0.05, 1.0)
-    assert (args.repaint_task_weight, args.repaint_rec_weight, args.repaint_gan_loss) == (1.0, 0.0, 'hinge')
+    assert (args.repaint_task_weight, args.repaint_gan_loss) == (1.0, 'hinge')
     assert (args.repaint_width, args.repaint_generator) == (16, 'light')
     assert (args.repaint_gallery_interval, args.repaint_max_nonfinite) == (10, 20)
-    assert (args.repaint_checkpoint, args.repaint_freeze, args.repaint_split_bn) == ('', False, False)
+    assert (args.repaint_checkpoint, args.repaint_freeze) == ('', False)
     assert args.repaint_epochs is None
 
 

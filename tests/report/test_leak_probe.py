@@ -1,6 +1,7 @@
 """The leak probe: latents that change places, and painters that tell the class or do not."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,13 +9,15 @@ import torch
 from torch import nn
 
 from tests.report.pictures import Shifting, draws, four_stripes, grey, samples_of
+from tests.tiny import MEAN, STD
+from timm_repaint.config import RepaintConfig
 from timm_repaint.networks import SEGMENT_SLOTS, Posterior, segment_slots
 from timm_repaint.repainter import Repainter
 from timm_repaint.report.alarms import find_alarms
 from timm_repaint.report.probe import chance_gain, paired_slots, probe_leak, repaint_swapped, swap_latents
-from timm_repaint.task import RepaintSettings
 
 NUM_CLASSES = 3
+config = partial(RepaintConfig, MEAN, STD)
 COLOURS_PM1 = torch.tensor([[0.8, -0.8, -0.8], [-0.8, 0.8, -0.8], [-0.8, -0.8, 0.8]])  # of the classes
 
 
@@ -111,7 +114,7 @@ def test_a_generator_that_paints_the_class_raises_the_alarm():
     assert leak.original == pytest.approx(100 / 3, abs=0.1)  # grey: all alike
     assert leak.repaint == 100
     assert leak.swapped == 0  # half the set away all images are of another class
-    warning = find_alarms(1.0, 0.2, leak, RepaintSettings(task_weight=2.0))['leak']
+    warning = find_alarms(1.0, 0.2, leak, config(task_weight=2.0))['leak']
     assert 'in 100.0 % of the repaints' in warning and 'in 33.3 % of the originals' in warning
     assert '--repaint-task-weight (now 2)' in warning
 
@@ -119,7 +122,7 @@ def test_a_generator_that_paints_the_class_raises_the_alarm():
 def test_a_generator_without_the_class_raises_none():
     leak = probe_leak(class_painter(tells=False), nearest_colour, class_samples(), draws(), batch_size=7)
     assert leak.repaint == leak.swapped == pytest.approx(100 / 3, abs=0.1)
-    assert find_alarms(1.0, 0.2, leak, RepaintSettings())['leak'] == ''
+    assert find_alarms(1.0, 0.2, leak, config())['leak'] == ''
 
 
 def test_a_painter_without_latents_has_none_to_swap():

@@ -1,11 +1,15 @@
 """What repaints change, on images worked by hand and painters that are known."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tests.report.pictures import Shifting, draws, four_stripes, grey, samples_of
+from tests.tiny import MEAN, STD
+from timm_repaint.config import RepaintConfig
 from timm_repaint.repainter import Repainter
 from timm_repaint.report.alarms import find_alarms
 from timm_repaint.report.probe import (
@@ -16,7 +20,8 @@ from timm_repaint.report.probe import (
     mixed_order,
     repaint_copies,
 )
-from timm_repaint.task import RepaintSettings
+
+config = partial(RepaintConfig, MEAN, STD)
 
 
 def checkered(image_pm1, rows, step):
@@ -92,7 +97,7 @@ def test_a_painter_that_always_paints_the_same_raises_the_alarm_of_no_diversity(
     samples = samples_of(grey(0.5).repeat(4, 1, 1, 1), four_stripes().repeat(4, 1, 1))
     measured = measure_repaints(Shifting(0.1, 0.0), samples, draws(), batch_size=4)
     assert measured['diversity'] == 0
-    found = find_alarms(1.0, measured['diversity'], Leak(50.0, 45.0, 40.0, 6.0), RepaintSettings(segment_kl_weight=0.3))
+    found = find_alarms(1.0, measured['diversity'], Leak(50.0, 45.0, 40.0, 6.0), config(segment_kl_weight=0.3))
     assert (
         'The latent has collapsed' in found['diversity']
         and '--repaint-segment-kl-weight (now 0.3' in found['diversity']

@@ -83,7 +83,7 @@ def main() -> None:
         own, extra = own[:cut], own[cut + 1 :]
     options = build_parser().parse_args(own)
     check(options)
-    logging.getLogger('train').setLevel(logging.ERROR)  # the engine's own log would tear the bar
+    logging.getLogger('timm_repaint').setLevel(logging.ERROR)  # the engine's own log would tear the bar
     run_cases(plan_cases(options, extra), options)
 
 

@@ -15,7 +15,6 @@ from timm_repaint.engine.epoch import synchronize
 from timm_repaint.engine.functions import find_functions
 from timm_repaint.engine.run import Run, prepare, train_epoch, with_values
 from timm_repaint.options.conflicts import parse_schedule
-from timm_repaint.task import RepaintTask
 
 
 class Batches:
@@ -86,8 +85,7 @@ class Arm:
     @property
     def skipped_updates(self) -> int:
         """Updates of E+G and D that were not made, which would spoil the times."""
-        task = self.run.task
-        return sum(o.skipped for o in task.optimizers.values()) if isinstance(task, RepaintTask) else 0
+        return sum(self.run.repaint.skipped.values()) if self.run.repaint is not None else 0
 
 
 def whole_patterns(args: argparse.Namespace, steps: int) -> int:
@@ -110,7 +108,8 @@ def build_arm(case: Case, steps: int, repaint: bool, folder: Path) -> Arm:
         checkpoint = str(folder / 'generator.pth.tar')
         if repaint and not Path(checkpoint).exists():
             trained = _arm(case, steps, True, '')
-            torch.save({'task_state': trained.run.task.get_task_state()}, checkpoint)
+            assert trained.run.repaint is not None
+            torch.save({'repaint': trained.run.repaint.state_dict()}, checkpoint)
         if not Path(checkpoint).exists():
             checkpoint = ''
     return _arm(case, steps, repaint, checkpoint)

@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from timm_repaint.benchmark.arms import Arm
+from timm_repaint.networks import discriminator_condition
 from timm_repaint.repainter import Repainter
-from timm_repaint.task import RepaintTask
 
 
 def count_networks(arm: Arm) -> dict[str, dict[str, int]]:
@@ -19,18 +19,19 @@ def count_networks(arm: Arm) -> dict[str, dict[str, int]]:
         For 'E', 'G', 'D' and 'T', as far as they are there: 'parameters', and 'multiply_adds' of one image's forward
         pass (convolutions and matrix products).
     """
-    task = arm.run.task
-    assert isinstance(task, RepaintTask)
+    repaint = arm.run.repaint
+    assert repaint is not None
     size_hw = arm.run.data_config['input_size'][-2:]
     image = torch.zeros(1, 3, *size_hw, device=arm.device)
     labels = torch.zeros(1, *size_hw, dtype=torch.int64, device=arm.device)
     networks: dict[str, tuple[nn.Module | None, tuple[Any, ...]]] = {}
-    repainter, discriminator = unwrap_model(task.repainter), task.discriminator
+    repainter, discriminator = repaint.repainter, repaint.discriminator
     if isinstance(repainter, Repainter):
         networks['E'], networks['G'] = _painter_calls(repainter, image, labels)
     if discriminator is not None:
-        networks['D'] = (unwrap_model(discriminator), (image, task._condition(labels)))
-    classifier = task.get_trainable_module()
+        condition = discriminator_condition(labels, repainter.config['num_labels'])
+        networks['D'] = (discriminator, (image, condition))
+    classifier = arm.run.task.get_trainable_module()
     assert classifier is not None
     networks['T'] = (unwrap_model(classifier), (image.to(arm.run.precision.model_dtype or image.dtype),))
     return {

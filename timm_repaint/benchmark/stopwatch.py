@@ -11,14 +11,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from timm.utils import unwrap_model
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from timm_repaint.benchmark.arms import Arm, Batches
 from timm_repaint.engine.epoch import synchronize
-from timm_repaint.task import RepaintTask
 
 MASKS, PAINTER, JUDGE, TASK = 'S', 'E+G', 'D', 'T'
 OPTIMIZER, DATA, REST = 'optimizer', 'data', 'rest'
@@ -64,13 +62,12 @@ class Stopwatch:
 
 def time_parts(arm: Arm) -> dict[str, float]:
     """Train on the next batches of a timing; the share of the time of each part, 0..1."""
-    task, watch = arm.run.task, Stopwatch(arm.device)
-    networks: dict[str, nn.Module | None] = {TASK: task}
-    if isinstance(task, RepaintTask):
-        networks = {TASK: task.task, PAINTER: unwrap_model(task.repainter), JUDGE: task.discriminator}
+    repaint, watch = arm.run.repaint, Stopwatch(arm.device)
+    networks: dict[str, nn.Module | None] = {TASK: arm.run.task}
     optimizers = [arm.run.optimizer]
-    if isinstance(task, RepaintTask):
-        optimizers += [optimizer.adam for optimizer in task.optimizers.values()]
+    if repaint is not None:
+        networks |= {PAINTER: repaint.repainter, JUDGE: repaint.discriminator}
+        optimizers += [optimizer.adam for optimizer in repaint.optimizers.values()]
     loader = arm.run.loaders.train
     with ExitStack() as stack:
         for part, network in networks.items():
@@ -78,8 +75,8 @@ def time_parts(arm: Arm) -> dict[str, float]:
                 stack.enter_context(_watch_network(watch, part, network))
         for optimizer in optimizers:
             stack.enter_context(_watch_optimizer(watch, optimizer))
-        if isinstance(task, RepaintTask) and task.mask_source is not None:
-            stack.enter_context(_watch_masks(watch, task.mask_source))
+        if arm.run.loaders.masks is not None and arm.run.loaders.masks.on_device:
+            stack.enter_context(_watch_masks(watch, arm.run.loaders.masks))
         arm.run.loaders.train = _WatchedBatches(watch, loader)
         try:
             arm.train()

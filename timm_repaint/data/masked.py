@@ -20,10 +20,12 @@ import torch
 from timm.data.loader import PrefetchLoader
 from timm.data.mixup import FastCollateMixup
 from timm.data.scheduled_sampler import ScheduledTransformDataset
+from torchvision.transforms import Normalize, v2
 
+from timm_repaint.batches import IMAGE_CHANNELS, OVERSHOOT
+from timm_repaint.errors import UsageError
 from timm_repaint.masks import MaskSource
-
-IMAGE_CHANNELS = 3
+from timm_repaint.masks.source import find_source
 
 
 class WithMask:
@@ -49,8 +51,8 @@ class WithMask:
             raise ValueError(f'masks need the mean and std of an RGB image, got {tuple(mean)} and {tuple(std)}')
         self.transform = transform
         self.mask_source = mask_source
-        self.mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
-        self.std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+        self.mean = torch.as_tensor(mean, dtype=torch.float32).clone().view(-1, 1, 1)
+        self.std = torch.as_tensor(std, dtype=torch.float32).clone().view(-1, 1, 1)
 
     def __call__(self, picture: Any) -> torch.Tensor:
         """Transforms one picture.
@@ -68,7 +70,42 @@ class WithMask:
     def _to_u8(self, image: torch.Tensor) -> torch.Tensor:
         if image.dtype == torch.uint8:
             return image
-        return (image * self.std + self.mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+        pixels = image * self.std + self.mean
+        if not -OVERSHOOT <= pixels.min() <= pixels.max() <= 1 + OVERSHOOT:
+            raise UsageError(
+                f'with the mean {self.mean.flatten().tolist()} and std {self.std.flatten().tolist()} pixels reach from '
+                f'{pixels.min():.3g} to {pixels.max():.3g}; they must be in [0, 1]: give with_masks the mean and std '
+                'of the transform'
+            )
+        return pixels.mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def with_masks(
+    transform: Callable[[Any], Any],
+    masks: Any = 'fh',
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> WithMask:
+    """A transform whose images come with their label maps, cut in the workers of the `DataLoader`.
+
+        dataset = ImageFolder(root, with_masks(transform, masks='fh'))    # [4, H, W] an image, for repaint(images)
+
+    Args:
+        transform: Picture to [3, H, W]: uint8, or float, in [0, 1] or normalised.
+        masks: 'fh', or a mask source that works on the CPU.
+        mean: With which float images were normalised; None: of the `Normalize` in the transform, if there is one.
+        std: The same.
+
+    Raises:
+        UsageError: a ValueError; if the source works on the device.
+    """
+    source = find_source(masks)
+    if source is None or source.on_device:
+        raise UsageError(f'masks is {masks!r}, which does not work in workers; give it to Repaint(masks=…) instead')
+    if mean is None or std is None:
+        steps = [step for step in getattr(transform, 'transforms', []) if isinstance(step, (Normalize, v2.Normalize))]
+        mean, std = (steps[-1].mean, steps[-1].std) if steps else ((0.0,) * 3, (1.0,) * 3)
+    return WithMask(transform, source, mean, std)
 
 
 def check_rgb(image: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from timm.data import ImageDataset
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import Dataset
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 
 
 class NamedImages(Dataset):

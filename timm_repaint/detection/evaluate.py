@@ -20,7 +20,7 @@ from timm_repaint.detection.transforms import fit_scale
 from timm_repaint.engine.epoch import MeanMeter
 from timm_repaint.engine.loop import to_device
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 METRICS = ('map', 'ap50')
 
 

@@ -17,7 +17,7 @@ from timm_repaint.detection.data import read_class_names
 from timm_repaint.engine.setup import create_from_files
 from timm_repaint.errors import UsageError
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 MATCH_IOU = 0.5  # an anchor is an object's from this overlap on (EfficientDet section 5.1, as effdet)
 
 

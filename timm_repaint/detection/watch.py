@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from effdet import DetBenchPredict
-from timm.utils import unwrap_model
 from torch import Tensor
 from torchvision.ops import box_iou
 from torchvision.utils import draw_bounding_boxes
@@ -17,7 +16,6 @@ from timm_repaint.detection.transforms import eval_transform
 from timm_repaint.engine.watch import RepaintWatch, eval_model, own_draws, predict
 from timm_repaint.report.gallery import save_gallery
 from timm_repaint.report.probe import Leak, evaluating, probe_leak
-from timm_repaint.task import RepaintTask
 
 if TYPE_CHECKING:
     from timm_repaint.engine.run import Run
@@ -50,8 +48,8 @@ class DetectionWatch(RepaintWatch):
 
     def find_leak(self, run: 'Run', unseen: Samples) -> Leak:
         """The leak probe: T is right about an object if the surest detection that overlaps it has its class."""
-        assert isinstance(run.task, RepaintTask)
-        model, repainter = eval_model(run), unwrap_model(run.task.repainter)
+        assert run.repaint is not None
+        model, repainter = eval_model(run), run.repaint.repainter
         bench = create_bench(model, DetBenchPredict)
         batch_size = run.args.batch_size
 

@@ -13,10 +13,26 @@ from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkp
 
 from timm_repaint.engine.setup import Precision
 from timm_repaint.errors import UsageError
-from timm_repaint.task_state import unreadable
+from timm_repaint.repaint import Repaint
+from timm_repaint.saved import FIRST_FORMAT_KEY, read_checkpoint, unreadable
 
 # Errors of torch's writer, which does not say why it failed.
 TORCH_WRITER = ('inline_container', 'PytorchStreamWriter')
+
+
+REPAINT_KEY = 'repaint'  # E, G, D and their optimizers in a checkpoint
+
+
+class CheckpointParts:
+    """What a checkpoint holds of T, by timm's names, and beside it the repaint part: the saver's `task`."""
+
+    def __init__(self, task: TrainingTask, repaint: Repaint | None) -> None:
+        self.task, self.repaint = task, repaint
+
+    def get_checkpoint_state(self, ema: bool = False, **kwargs: Any) -> dict[str, Any]:
+        """See timm's `TrainingTask.get_checkpoint_state`."""
+        state = self.task.get_checkpoint_state(ema=ema, **kwargs)
+        return state if ema or self.repaint is None else {**state, REPAINT_KEY: self.repaint.state_dict()}
 
 
 class SafeSaver(utils.CheckpointSaver):
@@ -102,3 +118,26 @@ def resume(
         if checkpoint:
             load_task_ema_checkpoint(task, checkpoint)
     return epoch or 0
+
+
+def resume_repaint(repaint: Repaint, checkpoint: str, args: argparse.Namespace) -> None:
+    """Load E, G, D and their optimizers.
+
+    Raises:
+        UsageError: if the checkpoint has none, is of version 0.1, or has a generator of another shape.
+    """
+    content = read_checkpoint(checkpoint)
+    if REPAINT_KEY not in content:
+        if REPAINT_KEY in (content.get(FIRST_FORMAT_KEY) or {}):
+            raise UsageError(
+                f'{checkpoint} was saved by version 0.1, whose repaint phase cannot be resumed; start a new run with '
+                f'--initial-checkpoint {checkpoint} --repaint-checkpoint {checkpoint}, or finish it with version 0.1'
+            )
+        raise UsageError(
+            'the checkpoint is of a run without --repaint: start from its classifier with --initial-checkpoint'
+        )
+    repaint.load_state_dict(content[REPAINT_KEY])
+    if args.no_resume_opt:
+        for optimizer in repaint.optimizers.values():
+            for tensor in optimizer.tensors:
+                tensor.zero_()

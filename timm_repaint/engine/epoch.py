@@ -12,7 +12,7 @@ import torch
 import torchvision
 from timm import utils
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ class MeanMeter:
         self.latest = value.detach().float()
         self.total = self.total + self.latest * weight
         self.count = self.count + weight
+
+    def add(self, total: torch.Tensor, count: torch.Tensor) -> None:
+        """Add the sum over `count` samples, which may be none."""
+        self.total = self.total + total
+        self.count = self.count + count
 
     def mean(self, args: argparse.Namespace, device: torch.device) -> float:
         """The mean over all samples of all processes; nan where there was none."""

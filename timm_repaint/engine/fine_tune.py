@@ -13,9 +13,10 @@ from timm.utils import load_checkpoint_metadata
 from timm_repaint.engine.functions import is_detection
 from timm_repaint.options import build_config_parser, is_repaint_option, resolve_repaint_epochs
 from timm_repaint.options import parse_args as parse_options
-from timm_repaint.task_state import unreadable
+from timm_repaint.options.removed import drop_removed
+from timm_repaint.saved import unreadable
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 FOLDER = 'fine_tune'
 CHECKPOINT = 'last.pth.tar'
 CLASSIFICATION_COMMAND = 'python fine_tune.py'
@@ -93,6 +94,7 @@ def read_options(run_dir: str, parser: argparse.ArgumentParser) -> dict[str, Any
         options = yaml.safe_load(file)
     if not isinstance(options, dict) or not options.get('repaint'):
         parser.error(f'{run_dir} is a run without --repaint: there is no repaint phase to fine-tune after')
+    options = drop_removed(options, path)
     detection = is_detection(argparse.Namespace(**options))
     if detection != is_detection(parser.parse_args([run_dir])):
         other = DETECTION_COMMAND if detection else CLASSIFICATION_COMMAND

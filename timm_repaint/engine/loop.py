@@ -1,10 +1,10 @@
-"""One epoch of plain training and of validation. Names and arguments of the two functions are timm's."""
+"""One epoch of training and of validation. Names and arguments of the two functions are timm's."""
 
 import argparse
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from timm.task import ClassificationEvaluator, TrainingTask, evaluation_sample_l
 from torch import nn
 
 from timm_repaint.engine.epoch import (
-    MeanMeter,
     Micro,
     ProgressLog,
     accumulate,
@@ -22,9 +21,12 @@ from timm_repaint.engine.epoch import (
     synchronize,
     updates_per_epoch,
 )
+from timm_repaint.engine.meters import TrainMeters
 from timm_repaint.engine.preemption import Preempted, stop_request
+from timm_repaint.frozen import frozen
+from timm_repaint.repaint import Repaint
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 DEFAULT_DEVICE = torch.device('cuda')
 LOSS_SCALES: dict[str, Callable[[float], float]] = {
     'none': lambda ratio: 1.0,
@@ -50,41 +52,57 @@ def train_one_epoch(
     mixup_fn: Mixup | None = None,
     num_updates_total: int | None = None,
     naflex_mode: bool = False,
+    repaint: Repaint | None = None,
+    erasing: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> OrderedDict[str, float]:
-    """Train the task network for one epoch.
+    """Train the task network for one epoch, behind `repaint` where it is given.
 
-    The arguments are those of timm's script (wrappers call it), but the task owns the weight average (`--model-ema`).
+    The arguments but for the last two are those of timm's script (wrappers call it), but the task owns the weight
+    average (`--model-ema`). `erasing` acts behind the repaint, as MixUp and CutMix do.
 
     Returns:
-        `loss`: mean training loss over all images and processes.
+        `loss`: mean training loss over all images and processes; with `repaint` what `TrainMeters` has besides.
     """
     assert task is not None
     switch_mixup_off(loader, mixup_fn, epoch, args)
     num_batches, accum_steps = len(loader), max(1, args.grad_accum_steps)
     num_updates = updates_per_epoch(num_batches, accum_steps)
-    losses, progress = MeanMeter(), ProgressLog(epoch, num_updates, args)
+    meters, progress = TrainMeters(repaint is not None), ProgressLog(epoch, num_updates, args)
     task.train()
     optimizer.zero_grad()
     for micro in accumulate(loader, num_batches, accum_steps):
         inputs, target = to_device(micro.batch, args, device, model_dtype)
-        if args.no_prefetcher and mixup_fn is not None:
-            inputs, target = mixup_fn(inputs, target)
-        progress.got_batch(micro)
-        with nullcontext() if micro.need_update else task.no_sync():
+        num_samples = target.shape[0]
+        learns = repaint is None or repaint.task_learns
+        if repaint is not None:
             with amp_autocast():
-                loss = task(inputs, target)['loss']
-            num_samples = target.shape[0]
+                inputs, target = repaint(inputs, target)
+        own_target = target
+        if mixup_fn is not None and (args.no_prefetcher or repaint is not None):
+            inputs, target = mixup_fn(inputs, target)
+        if erasing is not None:
+            inputs = erasing(inputs)
+        progress.got_batch(micro)
+        with task_role(task, learns, micro.need_update):
+            with amp_autocast():
+                result = task(inputs, target)
             scale = batch_loss_scale(loader, num_samples, naflex_mode, args) * rank_scale(num_samples, args, device)
-            backward(loss * (scale / micro.accum_steps), task, optimizer, args, loss_scaler, micro.need_update)
-        losses.update(loss, num_samples)
+            scaled_by = amp_scale(loss_scaler, device) / micro.accum_steps  # ahead of the step, which may change it
+            loss = result['loss'] * (scale / micro.accum_steps)
+            backward(loss, task, optimizer, args, loss_scaler, micro.need_update, learns)
+        if learns:
+            meters.add_task(result, num_samples, own_target, repaint)
+        if repaint is not None:
+            meters.add_step(repaint.step(scaled_by, update=micro.need_update))
         progress.ran_batch(num_samples * args.world_size)
         if micro.need_update:
             done = epoch * num_updates + micro.update_idx + 1
-            finish_update(task, optimizer, args, device, done)
+            if learns:
+                finish_update(task, optimizer, args, device, done)
             progress.updated()
             if progress.due(micro):
-                report_loss(progress, micro, losses, optimizer, device)
-                if args.save_images and utils.is_primary(args) and isinstance(inputs, torch.Tensor):
+                progress.write(micro, meters.text(args, device), optimizer)
+                if args.save_images and utils.is_primary(args) and isinstance(inputs, torch.Tensor) and learns:
                     save_batch_image(inputs, output_dir, micro.batch_idx)
             save_recovery(saver, epoch, micro, args)
             if lr_scheduler is not None:
@@ -92,7 +110,19 @@ def train_one_epoch(
             progress.restart()
     if hasattr(optimizer, 'sync_lookahead'):
         optimizer.sync_lookahead()
-    return OrderedDict(loss=losses.mean(args, device))
+    return meters.means(args, device)
+
+
+@contextmanager
+def task_role(task: TrainingTask, learns: bool, need_update: bool) -> Iterator[None]:
+    """Around a batch: T learns, and its processes average at an update's end; or T stays as it is, bit by bit."""
+    with nullcontext() if learns else frozen(task), nullcontext() if learns and need_update else task.no_sync():
+        yield
+
+
+def amp_scale(loss_scaler: utils.NativeScaler | None, device: torch.device) -> torch.Tensor | float:
+    """What the gradient scaler multiplies a loss by, on its device."""
+    return 1.0 if loss_scaler is None else loss_scaler._scaler.scale(torch.ones((), device=device))
 
 
 def to_device(
@@ -147,8 +177,15 @@ def backward(
     args: argparse.Namespace,
     loss_scaler: utils.NativeScaler | None,
     need_update: bool,
+    learns: bool = True,
 ) -> None:
-    """Backward pass of the task's loss and, where an update ends, clipping and the optimizer's step."""
+    """Backward pass of the task's loss and, where an update ends, clipping and the optimizer's step.
+
+    Where the task does not learn, only its input gets a gradient.
+    """
+    if not learns:
+        (loss * amp_scale(loss_scaler, loss.device)).backward()
+        return
     create_graph = getattr(optimizer, 'is_second_order', False)
     clip_parameters = task.get_clip_parameters(exclude_head='agc' in args.clip_mode)
     if loss_scaler is not None:
@@ -181,13 +218,6 @@ def finish_update(
     task.update_ema(step=num_updates)
     if args.synchronize_step:
         synchronize(device)
-
-
-def report_loss(
-    progress: ProgressLog, micro: Micro, losses: MeanMeter, optimizer: torch.optim.Optimizer, device: torch.device
-) -> None:
-    mean = losses.mean(progress.args, device)
-    progress.write(micro, f'Loss: {float(losses.latest):#.3g} ({mean:#.3g})', optimizer)
 
 
 def save_recovery(saver: utils.CheckpointSaver | None, epoch: int, micro: Micro, args: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA
 from timm_repaint.masks.folder import CachedMasks, FolderMasks, OutlineMasks, StoredMasks, mask_name
 from timm_repaint.masks.manifest import sha256
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 
 
 def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMasks:
@@ -91,7 +91,6 @@ def asked_parameters(args: argparse.Namespace) -> list[tuple[str, str, Any]]:
     return [
         ('--mask-checkpoint', 'checkpoint', os.path.basename(checkpoint) or None),
         ('a --mask-checkpoint of SHA-256', 'checkpoint_sha256', digest),
-        ('--mask-multi-scale', 'multi_scale', args.mask_multi_scale or None),
     ]
 
 

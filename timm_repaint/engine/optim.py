@@ -10,7 +10,7 @@ from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task import TrainingTask
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 
 
 def resolve_lr(args: argparse.Namespace) -> float:

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from timm import utils
 from timm.models import safe_model_name
-from timm.task import TrainingTask
 
-from timm_repaint.engine.checkpoint import SafeSaver
+from timm_repaint.engine.checkpoint import CheckpointParts, SafeSaver
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.label_png import write_whole
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 DEFAULT_OUTPUT = './output/train'
 
 
@@ -68,7 +67,7 @@ class RunOutput:
 
     def open(
         self,
-        task: TrainingTask,
+        parts: CheckpointParts,
         optimizer: torch.optim.Optimizer,
         loss_scaler: utils.NativeScaler | None,
         args_text: str,
@@ -79,7 +78,7 @@ class RunOutput:
             return
         os.makedirs(self.folder, exist_ok=True)
         self.saver = SafeSaver(
-            model=task.get_trainable_module(),
+            model=parts.task.get_trainable_module(),
             optimizer=optimizer,
             args=self.args,
             amp_scaler=loss_scaler,
@@ -87,7 +86,7 @@ class RunOutput:
             recovery_dir=self.folder,
             decreasing=decreasing_metric,
             max_history=self.args.checkpoint_hist,
-            task=task,
+            task=parts,
         )
         write_whole(os.path.join(self.folder, 'args.yaml'), lambda file: file.write(args_text.encode()))
         if self.args.log_wandb:

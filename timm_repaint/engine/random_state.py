@@ -13,7 +13,7 @@ import logging
 import numpy as np
 from timm import utils
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 
 
 def epoch_seed(seed: int, rank: int, epoch: int) -> int:

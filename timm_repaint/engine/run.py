@@ -13,7 +13,7 @@ from timm.task import TrainingTask
 from torch import nn
 
 from timm_repaint.baselines.isda import set_isda_epoch
-from timm_repaint.engine.checkpoint import resume
+from timm_repaint.engine.checkpoint import CheckpointParts, resume, resume_repaint
 from timm_repaint.engine.criterion import build_task
 from timm_repaint.engine.data import Loaders, build_loaders
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
@@ -21,15 +21,14 @@ from timm_repaint.engine.optim import build_optimizer, build_scheduler, forward_
 from timm_repaint.engine.output import RunOutput, resume_path
 from timm_repaint.engine.preemption import REQUEUE_STATUS, Preempted, stoppable
 from timm_repaint.engine.random_state import seed_epoch, warn_of_inexact_resume
-from timm_repaint.engine.repaint import build_repaint_task, finish_repaint_phase
-from timm_repaint.engine.repaint_loop import repaint_one_epoch
+from timm_repaint.engine.repaint import Erasing, build_erasing, build_repaint, finish_repaint_phase
 from timm_repaint.engine.setup import Precision, build_model, place_model, resolve_data, resolve_precision, setup_device
 from timm_repaint.engine.watch import RepaintWatch
 from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch
+from timm_repaint.repaint import Repaint
 from timm_repaint.report.cue_conflict import report_cue_conflict
-from timm_repaint.task import RepaintTask
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,8 @@ class Run:
     start_epoch: int
     stop_epoch: int
     num_epochs: int
+    repaint: Repaint | None = None
+    erasing: Erasing | None = None
     exact_resume: bool = False
     watch: RepaintWatch = field(default_factory=RepaintWatch)
 
@@ -117,7 +118,7 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
             if run.args.distributed:
                 torch.distributed.destroy_process_group()
     run.output.close(results, run.metric, run.decreasing_metric)
-    if isinstance(run.task, RepaintTask):
+    if run.repaint is not None:
         completed = results[-1]['epoch'] + 1 if results else run.start_epoch
         finish_repaint_phase(run, completed, functions.fine_tune_command)
     return 0
@@ -138,19 +139,21 @@ def prepare(args: argparse.Namespace, args_text: str, functions: Functions, exac
     )
     task = functions.build_task(model, args, device, precision.model_dtype)
     optimizer = build_optimizer(task, args, args.lr)
-    if args.repaint:
-        task = build_repaint_task(task, args, data_config, device, loaders)
-
+    repaint = build_repaint(args, data_config, loaders, device) if args.repaint else None
     resume_epoch = resume(task, checkpoint, optimizer, precision, args)
-    wrap_task(task, args, device)
+    if repaint is not None and checkpoint:
+        resume_repaint(repaint, checkpoint, args)
+    wrap_task(task, repaint, args, device)
     output = RunOutput(args, data_config['input_size'][-1])
     run = Run(args, device, precision, data_config, loaders, task, optimizer, None, output, resume_epoch, 0, 0)
+    run.repaint, run.erasing = repaint, build_erasing(args, device) if args.repaint else None
     run.exact_resume, run.watch = exact_resume, functions.watch()
     schedule(run)
     if args.resume == 'auto' and checkpoint and run.start_epoch >= run.stop_epoch:
         _logger.info('%s is finished: %d of %d epochs done.', output.folder, run.start_epoch, run.stop_epoch)
         return None
-    output.open(task, optimizer, precision.loss_scaler, args_text, run.decreasing_metric)
+    parts = CheckpointParts(task, repaint)
+    output.open(parts, optimizer, precision.loss_scaler, args_text, run.decreasing_metric)
     if output.saver is not None and args.resume == 'auto' and checkpoint:
         output.saver.load_state_dict_from_checkpoint(checkpoint)
     output.trim_summary(run.start_epoch)
@@ -164,11 +167,13 @@ def with_values(args: argparse.Namespace, **values: Any) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), **values})
 
 
-def wrap_task(task: TrainingTask, args: argparse.Namespace, device: torch.device) -> None:
+def wrap_task(task: TrainingTask, repaint: Repaint | None, args: argparse.Namespace, device: torch.device) -> None:
     """Compile the networks and wrap them for several processes, as the options ask."""
     if args.torchcompile:
         task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
         task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
+        if repaint is not None:
+            repaint.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
     if args.distributed:
         device_ids = [device] if device.type != 'cpu' else None
         task.prepare_distributed(device_ids=device_ids, broadcast_buffers=not args.no_ddp_bb)
@@ -212,7 +217,7 @@ def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | No
     distribute_bn(run, task.get_trainable_module())
     completed = epoch + 1
     milestone = completed in (args.save_epochs or ())
-    if isinstance(task, RepaintTask):
+    if run.repaint is not None:
         train_metrics.update(run.watch.look(run, epoch, train_metrics['d_loss']))
     if completed % args.val_interval and completed != run.stop_epoch and not milestone:
         if run.lr_scheduler is not None:
@@ -234,31 +239,27 @@ def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | No
 
 
 def train_epoch(run: Run, epoch: int, functions: Functions) -> OrderedDict[str, float]:
-    """One epoch of the repaint phase, or of plain training."""
-    common: dict[str, Any] = {
-        'task': run.task,
-        'device': run.device,
-        'lr_scheduler': run.lr_scheduler,
-        'saver': run.output.saver,
-        'output_dir': run.output.folder,
-        'amp_autocast': run.precision.autocast,
-        'loss_scaler': run.precision.loss_scaler,
-        'model_dtype': run.precision.model_dtype,
-    }
-    if isinstance(run.task, RepaintTask):
-        common['mixup_fn'] = run.loaders.mixup_fn  # for --mixup-off-epoch; the task applies it
-        return repaint_one_epoch(epoch, run.loaders.train, run.optimizer, run.args, **common)
+    """One epoch by the script's function; wrappers need to know of repaints only where there are some."""
+    behind: dict[str, Any] = {} if run.repaint is None else {'repaint': run.repaint, 'erasing': run.erasing}
     return functions.train_one_epoch(
         epoch,
         run.task.get_trainable_module(),
         run.loaders.train,
         run.optimizer,
         run.args,
+        task=run.task,
+        device=run.device,
+        lr_scheduler=run.lr_scheduler,
+        saver=run.output.saver,
+        output_dir=run.output.folder,
+        amp_autocast=run.precision.autocast,
+        loss_scaler=run.precision.loss_scaler,
+        model_dtype=run.precision.model_dtype,
         mixup_fn=run.loaders.mixup_fn,
         num_updates_total=run.num_epochs
         * updates_per_epoch(run.loaders.batches_per_epoch, max(1, run.args.grad_accum_steps)),
         naflex_mode=run.args.naflex_loader,
-        **common,
+        **behind,
     )
 
 

@@ -26,12 +26,11 @@ from timm_repaint.repainter import Repainter
 from timm_repaint.report.alarms import Alarms, find_alarms
 from timm_repaint.report.gallery import save_gallery
 from timm_repaint.report.probe import Leak, evaluating, measure_repaints, probe_leak, repaint_copies
-from timm_repaint.task import RepaintTask
 
 if TYPE_CHECKING:
     from timm_repaint.engine.run import Run
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 GALLERY_COLUMNS = 8
 GALLERY_COPIES = 3
 MEASURED_IMAGES = (8, 64)  # at least and at most
@@ -83,12 +82,12 @@ class RepaintWatch:
         """
         if not utils.is_primary(run.args):
             return {}
-        assert isinstance(run.task, RepaintTask)
+        assert run.repaint is not None
         if self.images is None:
             self.images = self.fixed_images(run)
         interval, completed = run.args.repaint_gallery_interval, epoch + 1
         at_interval = bool(interval) and completed % interval == 0
-        repainter, batch_size = unwrap_model(run.task.repainter), run.args.batch_size
+        repainter, batch_size = run.repaint.repainter, run.args.batch_size
         with evaluating(repainter):
             measures = measure_repaints(repainter, self.images.train, own_draws(run), batch_size)
             if run.output.folder and (at_interval or completed == run.stop_epoch):
@@ -103,10 +102,9 @@ class RepaintWatch:
             # Of the latents: at temperature 0 there is none on purpose, and swapped detail differs without them.
             by_latents = repainter.temperature > 0 and repainter.detail != 'swap'
             diversity = measures['diversity'] if by_latents else math.nan
-            self.alarms.update(find_alarms(discriminator_loss, diversity, leak, run.task.settings))
+            self.alarms.update(find_alarms(discriminator_loss, diversity, leak, run.repaint.config))
         leaks = {'leak_original': leak.original, 'leak_repaint': leak.repaint, 'leak_swapped': leak.swapped}
-        skipped = sum(optimizer.skipped for optimizer in run.task.optimizers.values())
-        return {**measures, **leaks, 'skipped_updates': float(skipped)}
+        return {**measures, **leaks, 'skipped_updates': float(sum(run.repaint.skipped.values()))}
 
     def fixed_images(self, run: 'Run') -> FixedImages:
         """Load the images that all epochs are measured on."""
@@ -146,8 +144,7 @@ class RepaintWatch:
 
     def find_leak(self, run: 'Run', unseen: Samples) -> Leak:
         """The leak probe with the run's T in its own number formats."""
-        task = run.task
-        assert isinstance(task, RepaintTask)
+        assert run.repaint is not None
         target = torch.tensor(unseen.targets, device=run.device)
         model = eval_model(run)
 
@@ -155,7 +152,7 @@ class RepaintWatch:
             logits = [predict(run, model, image_pm1) for image_pm1 in shown_pm1.split(run.args.batch_size)]
             return torch.cat(logits).argmax(dim=1) == target
 
-        repainter = unwrap_model(task.repainter)
+        repainter = run.repaint.repainter
         with evaluating(repainter, model):
             return probe_leak(repainter, find_hits, unseen, own_draws(run), run.args.batch_size)
 
@@ -179,8 +176,8 @@ def eval_model(run: 'Run') -> nn.Module:
 
 def predict(run: 'Run', model: nn.Module, image_pm1: Tensor) -> Any:
     """T's output for images [B, 3, H, W] in [-1, 1], in the run's number formats."""
-    assert isinstance(run.task, RepaintTask)
-    image_norm = run.task.to_norm(image_pm1, run.precision.model_dtype or torch.float32)
+    assert run.repaint is not None
+    image_norm = run.repaint.to_norm(image_pm1, run.precision.model_dtype or torch.float32)
     with run.precision.autocast():
         return model(image_norm)
 

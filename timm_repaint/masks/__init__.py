@@ -36,7 +36,7 @@ def _build_fh(args: argparse.Namespace) -> MaskSource:
 def _build_deeplabv2(args: argparse.Namespace) -> MaskSource:
     if not args.mask_checkpoint:
         raise UsageError('--mask deeplabv2 needs --mask-checkpoint FILE, a COCO-Stuff or VOC checkpoint')
-    return DeepLabV2Masks(args.mask_checkpoint, args.mask_multi_scale)
+    return DeepLabV2Masks(args.mask_checkpoint)
 
 
 def _refuse_stored(args: argparse.Namespace) -> MaskSource:

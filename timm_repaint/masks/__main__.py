@@ -88,7 +88,7 @@ def main() -> int:
         if args.check:
             return report(check_cache(folders, names, args.workers), checked=True)
         source = build_source(args)
-        claim_folder(args.out, describe(args.mask, source, args.size, args.mask_checkpoint, args.mask_multi_scale))
+        claim_folder(args.out, describe(args.mask, source, args.size, args.mask_checkpoint))
         return report(make_masks(folders, names, source, args.workers, args.batch_size), checked=False)
     except KeyboardInterrupt:
         print('\ninterrupted; the same command goes on from here', file=sys.stderr)

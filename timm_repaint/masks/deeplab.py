@@ -117,15 +117,13 @@ class DeepLabV2Masks(DeepLabMasks):
 
     Args:
         checkpoint: file for `load_deeplabv2`.
-        multi_scale: whether to look at the image at 0.75 and 0.5 of its size too (1.8 times the work).
 
     Raises:
         UsageError: if the file is missing, unreadable or of another layout.
     """
 
-    def __init__(self, checkpoint: str, multi_scale: bool = False) -> None:
+    def __init__(self, checkpoint: str) -> None:
         net = load_deeplabv2(checkpoint)
-        net.multi_scale = multi_scale
         super().__init__(net, net.num_classes, BGR_MEAN)
 
     def _prepare(self, image_pm1: Tensor) -> Tensor:

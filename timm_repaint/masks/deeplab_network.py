@@ -7,13 +7,11 @@ fully connected CRFs, PAMI 2018.
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 RESNET101_BLOCKS = (3, 4, 23, 3)
 ASPP_RATES = (6, 12, 18, 24)
-SMALLER_SCALES = (0.75, 0.5)
 # Stride and dilation of layer2 to layer5: the last two dilate where a classifier would go on halving the size.
 STAGE_STRIDES = (1, 2, 1, 1)
 STAGE_DILATIONS = (1, 1, 2, 4)
@@ -83,26 +81,18 @@ class DeepLabV2(nn.Module):
         num_classes: classes of the logits; 182 in COCO-Stuff, 21 in VOC.
         blocks: bottlenecks in `base.layer2` to `base.layer5`.
         width: channels of the stem; layer2 puts out 4 times, layer5 32 times as many.
-        multi_scale: whether to look at the image at 0.75 and 0.5 of its size too and keep each largest logit.
 
     Raises:
         ValueError: if there are not four block counts, or a count is below 1.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        blocks: Sequence[int] = RESNET101_BLOCKS,
-        width: int = 64,
-        multi_scale: bool = False,
-    ) -> None:
+    def __init__(self, num_classes: int, blocks: Sequence[int] = RESNET101_BLOCKS, width: int = 64) -> None:
         super().__init__()
         if len(blocks) != len(STAGE_STRIDES) or min(*blocks, width, num_classes) < 1:
             raise ValueError(
                 f'blocks {tuple(blocks)}, width {width}, {num_classes} classes: four block counts and all at least 1'
             )
         self.num_classes = num_classes
-        self.multi_scale = multi_scale
         # Rounding up in the pool makes 513 px give 65 and 224 px give 29 feature pixels.
         pool = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
         layers: dict[str, nn.Module] = {
@@ -125,12 +115,7 @@ class DeepLabV2(nn.Module):
         Returns:
             [B, num_classes, h, w] unbounded, h and w about H / 8 and W / 8.
         """
-        logits = self.base(image_bgr)  # [B, K, h, w]
-        if self.multi_scale:
-            for scale in SMALLER_SCALES:
-                size_px = [max(1, int(side * scale)) for side in image_bgr.shape[-2:]]
-                smaller = self.base(_resize(image_bgr, size_px))
-                logits = torch.maximum(logits, _resize(smaller, logits.shape[-2:]))
+        logits: Tensor = self.base(image_bgr)  # [B, K, h, w]
         return logits
 
 
@@ -138,7 +123,3 @@ def _res_layer(count: int, in_channels: int, out_channels: int, stride: int, dil
     blocks = [Bottleneck(in_channels, out_channels, stride, dilation, project=True)]
     blocks += [Bottleneck(out_channels, out_channels, 1, dilation, project=False) for _ in range(count - 1)]
     return nn.Sequential(OrderedDict((f'block{index}', block) for index, block in enumerate(blocks, start=1)))
-
-
-def _resize(x: Tensor, size_px: Sequence[int]) -> Tensor:
-    return F.interpolate(x, size=tuple(size_px), mode='bilinear', align_corners=False)

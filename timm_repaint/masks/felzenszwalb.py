@@ -1,5 +1,6 @@
 """Masks by Felzenszwalb and Huttenlocher's graph segmentation: no training, no classes, any image size."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,7 @@ def _with_skimage(image_u8: np.ndarray, scale: float, sigma: float, min_size: in
 
 
 def _with_opencv(image_u8: np.ndarray, scale: float, sigma: float, min_size: int) -> np.ndarray:
-    import cv2
-
+    cv2: Any = importlib.import_module('cv2')
     cv2.setNumThreads(1)  # OpenCV's own threads do not survive a fork: loader workers would hang
     segmentation = cv2.ximgproc.segmentation.createGraphSegmentation(sigma=sigma, k=scale, min_size=min_size)
     return segmentation.processImage(np.ascontiguousarray(image_u8))

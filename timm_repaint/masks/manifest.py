@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from timm_repaint import __version__
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.label_png import write_whole
+from timm_repaint.version import __version__
 
 MANIFEST_NAME = 'manifest.json'
 FORMAT = 1
@@ -48,7 +48,7 @@ class Manifest:
         ]
 
 
-def describe(name: str, source: Any, size_px: int, checkpoint: str = '', multi_scale: bool = False) -> Manifest:
+def describe(name: str, source: Any, size_px: int, checkpoint: str = '') -> Manifest:
     """The manifest of the masks that a source makes.
 
     Args:
@@ -56,7 +56,6 @@ def describe(name: str, source: Any, size_px: int, checkpoint: str = '', multi_s
         source: a mask source; its `settings`, if it has any, are recorded.
         size_px: see mask_size.
         checkpoint: file of its weights; recorded by name and SHA-256.
-        multi_scale: whether it looks at several scales.
 
     Raises:
         UsageError: if the checkpoint cannot be read.
@@ -65,8 +64,6 @@ def describe(name: str, source: Any, size_px: int, checkpoint: str = '', multi_s
     if checkpoint:
         parameters['checkpoint'] = os.path.basename(checkpoint)
         parameters['checkpoint_sha256'] = sha256(checkpoint)
-    if multi_scale:
-        parameters['multi_scale'] = True
     return Manifest(name, source.kind, source.num_labels, size_px, parameters)
 
 

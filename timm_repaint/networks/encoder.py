@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from timm_repaint.networks.label_maps import pool_segments, resize_labels
 from timm_repaint.networks.spade import LEAKY_SLOPE, channels_last
+from timm_repaint.precision import at_least_float32
 
 LATENTS = ('segment', 'global')
 WORKING_SIZE_PX = 64
@@ -85,7 +86,7 @@ class Encoder(nn.Module):
         factor = max(1, round(min(height, width) / WORKING_SIZE_PX))
         small = F.adaptive_avg_pool2d(image_pm1, (height // factor, width // factor))  # [B, 3, h, w]
         features = self.features(channels_last(small))  # [B, 2*width, h/2, w/2]
-        picture = self.global_features(features).float().mean(dim=(2, 3))  # [B, 4*width]
+        picture = at_least_float32(self.global_features(features)).mean(dim=(2, 3))  # [B, 4*width]
         global_mu, global_logvar = _split(_linear_float32(self.global_head, picture))  # [B, global_dim] each
         if self.segment_head is None:
             return Posterior(global_mu, global_logvar, None, None, None)
@@ -102,7 +103,7 @@ def _resize_like(slots: Tensor, features: Tensor) -> Tensor:
 
 def _linear_float32(layer: nn.Linear, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):  # exp(logvar) overflows float16 above 11
-        return layer(x.float())
+        return layer(at_least_float32(x))
 
 
 def _split(stats: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from timm_repaint.precision import at_least_float32
+
 SEGMENT_SLOTS = 256
 RANDOM_CODE_DIM = 8
 DETAILS = ('keep', 'swap', 'none')
@@ -86,7 +88,9 @@ def pool_segments(features: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
     """
     batch, channels = features.shape[:2]
     index = _batch_slots(slots)  # [B*h*w]
-    pixels = features.float().flatten(2).transpose(1, 2).reshape(-1, channels)  # [B*h*w, C]; sums overflow float16
+    pixels = (
+        at_least_float32(features).flatten(2).transpose(1, 2).reshape(-1, channels)
+    )  # [B*h*w, C]; sums overflow float16
     sums = pixels.new_zeros(batch * SEGMENT_SLOTS, channels).index_add(0, index, pixels)
     counts = pixels.new_zeros(batch * SEGMENT_SLOTS).index_add(0, index, torch.ones_like(pixels[:, 0]))
     means = sums / counts.clamp(min=1)[:, None]
@@ -122,7 +126,7 @@ def segment_detail(image: Tensor, slots: Tensor) -> Tensor:
         [B, C, H, W] float32, mean 0 in every segment.
     """
     means, _ = pool_segments(image, slots)
-    return image.float() - paint_segments(means, slots)
+    return at_least_float32(image) - paint_segments(means, slots)
 
 
 def check_detail(kind: str) -> str:

@@ -12,7 +12,10 @@ from typing import Any
 import yaml
 from timm.utils import ParseKwargs
 
-_logger = logging.getLogger('train')
+from timm_repaint.errors import UsageError
+from timm_repaint.options.removed import drop_removed
+
+_logger = logging.getLogger('timm_repaint')
 
 # timm's transforms read None here as 'no colour jitter at all'; elsewhere null is the option's default.
 _NULL_IS_A_VALUE = frozenset({'color_jitter'})
@@ -77,6 +80,10 @@ def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: 
     actions = _actions_by_name(parser)
     defaults: dict[str, Any] = {}
     unknown = []
+    try:
+        config = drop_removed(config, path)
+    except UsageError as error:
+        parser.error(f'argument -c/--config: {error}')
     for key, value in config.items():
         name = str(key).lstrip('-').replace('-', '_')
         if name == 'config':

@@ -5,66 +5,31 @@
 
 import argparse
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from timm.optim import get_optimizer_info
 
+from timm_repaint.config import NUMBERS, Limit
 from timm_repaint.errors import UsageError
 from timm_repaint.options.baselines import check_baselines
 from timm_repaint.painters import PAINTERS
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 
 MIN_IMAGE_PX = 32  # the generator starts from a map of 1/32 of the image's side
 MIXUP_MODES = ('batch', 'pair', 'elem')
 
 
-@dataclass(frozen=True)
-class Limit:
-    """Range of one option: its dest, a test of the value, and the range in words."""
-
-    dest: str
-    holds: Callable[[float], bool]
-    wanted: str
-
-
-def _above_zero(value: float) -> bool:
-    return 0 < value < float('inf')
-
-
-def _zero_or_more(value: float) -> bool:
-    return 0 <= value < float('inf')
-
-
-def _one_or_more(value: float) -> bool:
-    return value >= 1
-
-
-def _share(value: float) -> bool:
-    return 0 < value <= 1
-
-
-LIMITS = (
-    Limit('repaint_prob', _share, 'above 0 and at most 1; without --repaint nothing is repainted'),
-    Limit('repaint_task_weight', _zero_or_more, '0 or more'),
-    Limit('repaint_feat_weight', _zero_or_more, '0 or more'),
-    Limit('repaint_kl_weight', _zero_or_more, '0 or more'),
-    Limit('repaint_segment_kl_weight', _zero_or_more, '0 or more'),
-    Limit('repaint_rec_weight', _zero_or_more, '0 or more'),
-    Limit('repaint_g_lr', _above_zero, 'above 0; to keep the generator as it is, use --repaint-freeze'),
-    Limit('repaint_d_lr', _above_zero, 'above 0; to keep the discriminator as it is, use --repaint-freeze'),
-    Limit('repaint_width', _one_or_more, '1 or more'),
-    Limit('repaint_temperature', _zero_or_more, '0 or more'),
-    Limit('repaint_latent_dim', _one_or_more, '1 or more'),
-    Limit('repaint_gallery_interval', _zero_or_more, '0 or more'),
-    Limit('repaint_max_nonfinite', _one_or_more, '1 or more'),
-    Limit('fh_scale', _above_zero, 'above 0'),
-    Limit('fh_sigma', _zero_or_more, '0 or more'),
-    Limit('fh_min_size', _one_or_more, '1 or more'),
-)
+# Ranges of options that do not belong to `RepaintConfig`.
+OTHER_LIMITS = {
+    'repaint_gallery_interval': Limit(lambda value: 0 <= value < math.inf, '0 or more'),
+    'fh_scale': Limit(lambda value: 0 < value < math.inf, 'above 0'),
+    'fh_sigma': Limit(lambda value: 0 <= value < math.inf, '0 or more'),
+    'fh_min_size': Limit(lambda value: value >= 1, '1 or more'),
+}
 
 
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -153,10 +118,11 @@ def _check_evaluation(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _check_limits(args: argparse.Namespace) -> Iterator[str]:
-    for limit in LIMITS:
-        value = getattr(args, limit.dest)
+    limits = {f'repaint_{name}': limit for name, limit in NUMBERS.items()} | OTHER_LIMITS
+    for dest, limit in limits.items():
+        value = getattr(args, dest, None)
         if value is not None and not limit.holds(value):
-            yield f'{_flag(limit.dest)} is {value}, but must be {limit.wanted}'
+            yield f'{_flag(dest)} is {value}, but must be {limit.wanted}'
 
 
 def _check_phases(args: argparse.Namespace) -> Iterator[str]:
@@ -169,13 +135,6 @@ def _check_phases(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _check_generator(args: argparse.Namespace) -> Iterator[str]:
-    if args.repaint_split_bn and args.repaint_prob == 1 and args.repaint_mix == 'replace':
-        yield (
-            '--repaint-split-bn keeps batch norms apart for originals and repaints, but --repaint-prob 1 leaves no '
-            'originals in a batch; lower it, or use --repaint-mix both'
-        )
-    if args.repaint_split_bn and args.batch_size < 4:
-        yield f'--repaint-split-bn needs two originals and two repaints in a batch, --batch-size is {args.batch_size}'
     if args.repaint_generator in PAINTERS and (args.repaint_freeze or args.repaint_checkpoint):
         yield (
             f'--repaint-generator {args.repaint_generator} has no network to load or to freeze; leave out '
@@ -208,7 +167,7 @@ def _check_loading(args: argparse.Namespace) -> Iterator[str]:
     if args.variable_batch_loss_scale != 'none':
         yield '--variable-batch-loss-scale weighs plain batches only; with --repaint leave it out'
     if args.split_bn:
-        yield '--split-bn is for --aug-splits; with --repaint use --repaint-split-bn'
+        yield '--split-bn is for --aug-splits, which --repaint does not take; leave it out'
 
 
 def _check_model(args: argparse.Namespace) -> Iterator[str]:

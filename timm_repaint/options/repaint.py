@@ -6,9 +6,10 @@ used another value, the help says so. `recipes/paper.yaml` sets the paper's.
 
 import argparse
 
+from timm_repaint.config import CHOICES
+from timm_repaint.config import DEFAULTS as REPAINT
 from timm_repaint.masks import MASK_SOURCES
 from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA
-from timm_repaint.networks import DETAILS
 
 
 def add_mask_options(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,6 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
         help="fh: OpenCV (pip install '.[fast]') is 2 to 3 times faster; auto: OpenCV where it is installed",
     )
     add('--mask-checkpoint', type=str, default='', metavar='FILE', help='deeplabv2, deeplabv3: file of the weights')
-    add('--mask-multi-scale', action='store_true', help='deeplabv2: look at three scales')
 
 
 def add_stored_mask_options(parser: argparse.ArgumentParser) -> None:
@@ -83,15 +83,20 @@ def add_repaint_options(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='batches that train encoder and generator do not train task and discriminator as well. Paper: used',
     )
-    add('--repaint-prob', type=float, default=0.5, metavar='P', help='share of a batch that is repainted. Paper: 1')
+    add(
+        '--repaint-prob',
+        type=float,
+        default=REPAINT['prob'],
+        metavar='P',
+        help='share of a batch that is repainted. Paper: 1',
+    )
     add(
         '--repaint-mix',
         type=str,
-        default='replace',
-        choices=['replace', 'both'],
+        default=REPAINT['mix'],
+        choices=CHOICES['mix'],
         help="repaints stand in for their originals, or come on top ('both'). Paper: replace",
     )
-    add('--repaint-split-bn', action='store_true', help='batch norms of their own for repaints. Paper: not used')
     add(
         '--repaint-freeze',
         action='store_true',
@@ -113,17 +118,23 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--repaint-generator',
         type=str,
-        default='light',
-        choices=['light', 'spade', 'mean', 'jitter', 'shift'],
+        default=REPAINT['generator'],
+        choices=CHOICES['generator'],
         help='light: our own; spade: the full-size one; without a network, at no cost: mean: each segment in its mean '
         'colour, jitter: that with a random shift, shift: the image with it. Paper: a light one; SPADE in Table 3',
     )
-    add('--repaint-width', type=int, default=16, metavar='N', help='channels at full size. Paper: not said; SPADE: 64')
+    add(
+        '--repaint-width',
+        type=int,
+        default=REPAINT['width'],
+        metavar='N',
+        help='channels at full size. Paper: not said; SPADE: 64',
+    )
     add(
         '--repaint-latent',
         type=str,
-        default='segment',
-        choices=['segment', 'global'],
+        default=REPAINT['latent'],
+        choices=CHOICES['latent'],
         help='a random code for each segment, or one for the image. Paper: follows SPADE, which has one for the image',
     )
     add(
@@ -135,8 +146,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--repaint-detail',
         type=str,
-        default='keep',
-        choices=list(DETAILS),
+        default=REPAINT['detail'],
+        choices=CHOICES['detail'],
         help="keep: the image's own texture and shading, in new colours and strength; swap: each segment gets those of "
         'a random place in the batch, for classifiers that go by texture; none: segments are painted from their '
         'codes alone. Paper: none',
@@ -144,7 +155,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--repaint-temperature',
         type=float,
-        default=1.0,
+        default=REPAINT['temperature'],
         metavar='X',
         help="factor of the codes' standard deviation; 0: always the encoder's mean. Paper: 1",
     )
@@ -156,51 +167,50 @@ def add_gan_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--repaint-task-weight',
         type=float,
-        default=1.0,
+        default=REPAINT['task_weight'],
         metavar='X',
         help="weight of the task's loss for the generator. Paper: 1; 0 is its row 'w/o task-loss'",
     )
     add(
         '--repaint-gan-loss',
         type=str,
-        default='hinge',
-        choices=['hinge', 'original', 'lsgan'],
+        default=REPAINT['gan_loss'],
+        choices=CHOICES['gan_loss'],
         help="the GAN's loss. Paper: prints 'original', and builds on SPADE's code, which uses hinge",
     )
     add(
         '--repaint-feat-weight',
         type=float,
-        default=10.0,
+        default=REPAINT['feat_weight'],
         metavar='X',
         help="weight of feature matching. Paper: follows pix2pixHD's, 10",
     )
     add(
         '--repaint-kl-weight',
         type=float,
-        default=0.05,
+        default=REPAINT['kl_weight'],
         metavar='X',
         help="weight of the KL divergence of the image's code. Paper: follows SPADE's, 0.05",
     )
     add(
         '--repaint-segment-kl-weight',
         type=float,
-        default=1.0,
+        default=REPAINT['segment_kl_weight'],
         metavar='X',
         help="the same for the segments' codes; low: faithful, high: diverse. Paper: no such codes",
     )
     add(
-        '--repaint-rec-weight',
+        '--repaint-g-lr',
         type=float,
-        default=0.0,
-        metavar='X',
-        help='weight of the pixel difference between repaint and original. Paper: not used',
+        default=REPAINT['g_lr'],
+        metavar='LR',
+        help='encoder and generator, Adam. Paper: 1e-4',
     )
-    add('--repaint-g-lr', type=float, default=1e-3, metavar='LR', help='encoder and generator, Adam. Paper: 1e-4')
-    add('--repaint-d-lr', type=float, default=2e-3, metavar='LR', help='discriminator, Adam. Paper: 4e-4')
+    add('--repaint-d-lr', type=float, default=REPAINT['d_lr'], metavar='LR', help='discriminator, Adam. Paper: 4e-4')
     add(
         '--repaint-max-nonfinite',
         type=int,
-        default=20,
+        default=REPAINT['max_nonfinite'],
         metavar='N',
         help='stop the run after N generator or discriminator updates in a row were skipped because their loss was '
         'not finite. Paper: not said',

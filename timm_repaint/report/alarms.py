@@ -3,10 +3,10 @@
 import logging
 import math
 
+from timm_repaint.config import RepaintConfig
 from timm_repaint.report.probe import Leak
-from timm_repaint.task import RepaintSettings
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 # The least loss of a D that says the same of every image: real and fake term at the best constant logit.
 UNDECIDED_LOSS = {'hinge': 2.0, 'original': 2 * math.log(2), 'lsgan': 0.5}
 WON_SHARE = 0.025  # 0.05 of the hinge loss
@@ -32,7 +32,7 @@ class Alarms:
         self.raised = (self.raised | found.keys()) - good
 
 
-def find_alarms(discriminator_loss: float, diversity: float, leak: Leak, settings: RepaintSettings) -> dict[str, str]:
+def find_alarms(discriminator_loss: float, diversity: float, leak: Leak, settings: RepaintConfig) -> dict[str, str]:
     """What goes wrong, for `Alarms.update`; values that are nan are unknown.
 
     - D wins outright: its mean loss over an epoch is below 2.5 % of the least loss of a D that says the same of every
@@ -61,8 +61,7 @@ def find_alarms(discriminator_loss: float, diversity: float, leak: Leak, setting
             f'The latent has collapsed: two repaints of an image differ by {diversity:.2g} (pixels in [-1, 1]), less '
             f'than {MIN_DIVERSITY}; they add no variety. Try a higher --repaint-segment-kl-weight (now '
             f'{settings.segment_kl_weight:g}; with --repaint-latent global --repaint-kl-weight, now '
-            f'{settings.kl_weight:g}), or a lower --repaint-feat-weight (now {settings.feat_weight:g}) or '
-            f'--repaint-rec-weight (now {settings.rec_weight:g}).',
+            f'{settings.kl_weight:g}), or a lower --repaint-feat-weight (now {settings.feat_weight:g}).',
         ),
         'leak': (
             leak.repaint,

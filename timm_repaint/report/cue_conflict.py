@@ -14,7 +14,7 @@ from timm_repaint.data.shapes import ShapesDataset
 if TYPE_CHECKING:
     from timm_repaint.engine.run import Run
 
-_logger = logging.getLogger('train')
+_logger = logging.getLogger('timm_repaint')
 
 
 def shape_and_texture_accuracy(predictions: Tensor, shapes: Tensor, textures: Tensor) -> dict[str, float]:

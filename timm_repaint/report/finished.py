@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -10,14 +11,15 @@ from timm_repaint.engine.checkpoint import resume
 from timm_repaint.engine.functions import find_functions, is_detection
 from timm_repaint.engine.optim import build_optimizer, resolve_lr
 from timm_repaint.engine.output import RunOutput
-from timm_repaint.engine.repaint import build_repaint_task
+from timm_repaint.engine.repaint import build_repaint
 from timm_repaint.engine.run import Run, with_values
 from timm_repaint.engine.setup import place_model, resolve_precision, setup_device
 from timm_repaint.engine.watch import own_draws
 from timm_repaint.errors import UsageError
 from timm_repaint.options.parser import build_parser
+from timm_repaint.options.removed import drop_removed
+from timm_repaint.painters import PAINTERS
 from timm_repaint.report.probe import Leak, evaluating, repaint_copies
-from timm_repaint.task import RepaintTask
 
 
 def load_run(folder: Path, device: str) -> Run:
@@ -29,7 +31,14 @@ def load_run(folder: Path, device: str) -> Run:
     checkpoint = folder / 'last.pth.tar'
     saved = read_args(folder)
     functions = find_functions(saved)
-    no_others = {'initial_checkpoint': '', 'pretrained': False, 'pretrained_backbone': False, 'no_resume_opt': True}
+    no_others: dict[str, Any] = {
+        'initial_checkpoint': '',
+        'pretrained': False,
+        'pretrained_backbone': False,
+        'no_resume_opt': True,
+    }
+    if saved.repaint_generator not in PAINTERS:
+        no_others |= {'repaint_checkpoint': str(checkpoint), 'repaint_freeze': True}
     args = with_values(saved, device=device, workers=0, resume=str(checkpoint), **no_others)
     if not checkpoint.is_file():
         raise UsageError(f'{checkpoint} does not exist: the run has no checkpoint yet')
@@ -40,13 +49,13 @@ def load_run(folder: Path, device: str) -> Run:
     args = with_values(args, num_classes=model.num_classes, lr=resolve_lr(args))
     model = place_model(model, args, place, precision.model_dtype)
     loaders = functions.build_loaders(args, data_config, model, place, precision.model_dtype, fresh_workers=False)
-    inner = functions.build_task(model, args, place, precision.model_dtype)
-    optimizer = build_optimizer(inner, args, args.lr)
-    task = build_repaint_task(inner, args, data_config, place, loaders)
+    task = functions.build_task(model, args, place, precision.model_dtype)
+    optimizer = build_optimizer(task, args, args.lr)
+    repaint = build_repaint(args, data_config, loaders, place)
     epochs = resume(task, str(checkpoint), optimizer, precision, args)
     output = RunOutput(args, data_config['input_size'][-1])
     run = Run(args, place, precision, data_config, loaders, task, optimizer, None, output, epochs, epochs, args.epochs)
-    run.watch = functions.watch()
+    run.repaint, run.watch = repaint, functions.watch()
     return run
 
 
@@ -62,7 +71,7 @@ def read_args(folder: Path) -> argparse.Namespace:
     options = yaml.safe_load(path.read_text())
     if not isinstance(options, dict) or not options.get('repaint'):
         raise UsageError(f'{folder} is a run without --repaint; name the folder of the repaint phase')
-    return argparse.Namespace(**{**vars(build_parser().parse_args([])), **options})
+    return argparse.Namespace(**{**vars(build_parser().parse_args([])), **drop_removed(options, path)})
 
 
 def report_gallery(folder: Path, output: Path, device: str, images: int, copies: int) -> None:
@@ -72,9 +81,9 @@ def report_gallery(folder: Path, output: Path, device: str, images: int, copies:
         UsageError: if the folder holds no repaint run with a checkpoint.
     """
     run = load_run(folder, device)
-    assert isinstance(run.task, RepaintTask)
+    assert run.repaint is not None
     samples = run.watch.pick(run, run.loaders.dataset_train, run.loaders.masks, images)
-    repainter = run.task.repainter
+    repainter = run.repaint.repainter
     with evaluating(repainter):
         repaints = repaint_copies(repainter, samples, copies, own_draws(run), run.args.batch_size)
     run.watch.save_gallery(str(output), samples, repaints)

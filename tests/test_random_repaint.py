@@ -1,0 +1,169 @@
+"""RandomRepaint in torchvision's and albumentations' pipelines, and with_masks in a DataLoader's workers."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import transforms, tv_tensors
+from torchvision.transforms import v2
+
+from timm_repaint import FelzenszwalbMasks, RandomRepaint, with_masks
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def picture(seed=0, size=64):
+    """A bright disc on a dark ground, [H, W, 3] uint8."""
+    rows, columns = np.mgrid[:size, :size]
+    disc = (rows - size / 2) ** 2 + (columns - size / 2) ** 2 < (size / 4) ** 2
+    noise = np.random.default_rng(seed).integers(0, 20, (size, size, 3))
+    return (np.where(disc[..., None], (200, 160, 90), (40, 60, 80)) + noise).astype(np.uint8)
+
+
+@pytest.mark.parametrize('kind', ['PIL', 'tensor', 'tv image', 'array'])
+def test_what_goes_in_comes_out_of_the_same_kind_and_size(kind):
+    array = picture()
+    image = {
+        'PIL': lambda: Image.fromarray(array),
+        'tensor': lambda: torch.from_numpy(array).permute(2, 0, 1),
+        'tv image': lambda: tv_tensors.Image(torch.from_numpy(array).permute(2, 0, 1)),
+        'array': lambda: array,
+    }[kind]()
+    repaint = RandomRepaint(p=1)(image)
+    assert type(repaint) is type(image)
+    plain = np.asarray(repaint) if kind in ('PIL', 'array') else repaint.permute(1, 2, 0).numpy()
+    assert plain.shape == array.shape and plain.dtype == np.uint8
+    assert np.abs(plain.astype(int) - array).mean() > 5
+
+
+def test_each_segment_is_shifted_as_a_whole():
+    array = picture()
+    torch.manual_seed(0)
+    labels = FelzenszwalbMasks()(array)
+    change = RandomRepaint(p=1)(array).astype(int) - array
+    for label in np.unique(labels):
+        inside = change[(labels == label) & (array > 60).all(2) & (array < 190).all(2)]
+        assert len(inside) == 0 or (inside.std(axis=0) < 1).all() or (change[labels == label] == 0).any()
+
+
+def test_the_share_is_p_and_the_draws_are_torchs():
+    array = picture(size=32)
+    torch.manual_seed(0)
+    transform = RandomRepaint(p=0.3, masks=Halves())
+    changed = [not np.array_equal(transform(array), array) for _ in range(300)]
+    assert 0.22 < np.mean(changed) < 0.38
+    torch.manual_seed(0)
+    again = RandomRepaint(p=0.3, masks=Halves())
+    assert [not np.array_equal(again(array), array) for _ in range(300)] == changed
+    assert np.array_equal(RandomRepaint(p=0)(array), array)
+
+
+class Halves:
+    kind, num_labels, on_device = 'segment', None, False
+
+    def __call__(self, image_u8):
+        labels = np.zeros(image_u8.shape[:2], np.uint16)
+        labels[:, image_u8.shape[1] // 2 :] = 1
+        return labels
+
+
+def test_boxes_masks_and_labels_beside_the_image_stay_as_they_are():
+    image = tv_tensors.Image(torch.from_numpy(picture()).permute(2, 0, 1))
+    target = {
+        'boxes': tv_tensors.BoundingBoxes(torch.tensor([[4, 4, 30, 30]]), format='XYXY', canvas_size=(64, 64)),
+        'masks': tv_tensors.Mask(torch.ones(1, 64, 64, dtype=torch.uint8)),
+        'labels': torch.tensor([3]),
+    }
+    repaint, same = v2.Compose([RandomRepaint(p=1)])(image, target)
+    assert not torch.equal(repaint, image)
+    assert all(torch.equal(same[key], value) and type(same[key]) is type(value) for key, value in target.items())
+
+
+def test_it_works_in_albumentations():
+    albumentations = pytest.importorskip('albumentations')
+    pipeline = albumentations.Compose([albumentations.Lambda(image=RandomRepaint(p=1), p=1)])
+    mask = np.ones((64, 64), np.uint8)
+    result = pipeline(image=picture(), mask=mask)
+    assert result['image'].dtype == np.uint8 and not np.array_equal(result['image'], picture())
+    assert np.array_equal(result['mask'], mask)
+
+
+@pytest.mark.parametrize(
+    ('image', 'message'),
+    [
+        (torch.rand(3, 64, 64), r'got an image Tensor \(3, 64, 64\) torch.float32; RandomRepaint takes RGB'),
+        (Image.fromarray(picture()).convert('L'), r'got an image Image L; RandomRepaint takes RGB'),
+        (picture()[:, :, 0], r'got an image ndarray \(64, 64\) uint8'),
+        (picture(size=16), r'16x16 px, repainting needs 32'),
+    ],
+)
+def test_an_image_of_another_kind_is_named(image, message):
+    with pytest.raises(ValueError, match=message):
+        RandomRepaint(p=1)(image)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'p': 2}, 'p is 2; it must be from 0 to 1'),
+        ({'painter': 'oil'}, "painter is 'oil'; choose one of mean, jitter, shift"),
+        ({'masks': None}, 'must be a source that works on the CPU'),
+        ({'detail': 'wool'}, "unknown detail 'wool'"),
+    ],
+)
+def test_a_wrong_option_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        RandomRepaint(**options)
+
+
+# with_masks -----------------------------------------------------------------------------------------------------------
+
+
+class Pictures(torch.utils.data.Dataset):
+    def __init__(self, transform):
+        self.transform = transform
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return self.transform(Image.fromarray(picture(index)))
+
+
+@pytest.mark.parametrize(
+    'transform',
+    [
+        transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)]),
+        v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]),
+        v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]),
+        transforms.PILToTensor(),
+    ],
+    ids=['torchvision', 'v2', 'not normalised', 'uint8'],
+)
+def test_workers_give_images_with_their_label_maps(transform):
+    (batch,) = DataLoader(Pictures(with_masks(transform)), batch_size=4, num_workers=2)
+    assert batch.shape == (4, 4, 64, 64)
+    for index, each in enumerate(batch):
+        assert torch.equal(each[:3], torch.as_tensor(transform(Image.fromarray(picture(index)))))
+        assert np.array_equal(each[3].numpy(), FelzenszwalbMasks()(picture(index)) % 256)
+
+
+def test_images_whose_normalisation_is_unknown_are_refused_and_mean_and_std_help():
+    normalise = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+
+    def transform(image):
+        return normalise(image)
+
+    with pytest.raises(ValueError, match='give with_masks the mean and std of the transform'):
+        with_masks(transform)(Image.fromarray(picture()))
+    joined = with_masks(transform, mean=MEAN, std=STD)(Image.fromarray(picture()))
+    assert np.array_equal(joined[3].numpy(), FelzenszwalbMasks()(picture()) % 256)
+
+
+def test_a_source_for_the_device_is_sent_to_repaint():
+    class Net(Halves):
+        on_device = True
+
+    with pytest.raises(ValueError, match=r'does not work in workers; give it to Repaint\(masks=…\)'):
+        with_masks(transforms.ToTensor(), masks=Net())

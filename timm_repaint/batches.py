@@ -1,0 +1,125 @@
+"""Which images of a batch are repainted, and their targets."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from timm_repaint.errors import UsageError
+
+IMAGE_CHANNELS = 3
+# Pixels of normalised images, brought back to [0, 1], may lie so far outside: resizing overshoots.
+OVERSHOOT = 0.5
+Rows = slice | list[int]
+
+
+def num_repaints(batch_size: int, prob: float) -> int:
+    """Images of a batch that are repainted: an even number if it can be, as MixUp pairs what the network sees."""
+    count = round(prob * batch_size)
+    if batch_size % 2 == 0:
+        count -= count % 2
+    return min(max(count, 2), batch_size)
+
+
+def repainted_rows(batch_size: int, prob: float, views: int) -> Rows:
+    """Rows of the images that are repainted: the first ones of each block of views (the loader has shuffled them).
+
+    Raises:
+        UsageError: if the batch does not hold `views` blocks of one size.
+    """
+    block, rest = divmod(batch_size, views)
+    if rest:
+        raise UsageError(f'a batch of {batch_size} images does not hold {views} views of each; give another views')
+    count = num_repaints(block, prob)
+    if views == 1:
+        return slice(0, count)
+    return [start + row for start in range(0, batch_size, block) for row in range(count)]
+
+
+def other_rows(rows: Rows, batch_size: int) -> Rows:
+    """The rows of a batch that are not among `rows`."""
+    if isinstance(rows, slice):
+        return slice(rows.stop, batch_size)
+    return sorted(set(range(batch_size)) - set(rows))
+
+
+def pick(target: Any, rows: Rows) -> Any:
+    """Rows of a target: a tensor, a tuple or dict of tensors with the batch first, or a list of an entry an image."""
+    if isinstance(target, Tensor):
+        return target[rows]
+    if isinstance(target, dict):
+        return type(target)((key, pick(value, rows)) for key, value in target.items())
+    if isinstance(target, tuple):
+        parts = [pick(value, rows) for value in target]
+        return type(target)(*parts) if hasattr(target, '_fields') else type(target)(parts)
+    if isinstance(target, list):
+        return target[rows] if isinstance(rows, slice) else [target[row] for row in rows]
+    raise UsageError(
+        f'the target is a {type(target).__name__}; it must be a tensor, a tuple or dict of tensors with the batch '
+        'first, or a list of one entry an image'
+    )
+
+
+def join(first: Any, second: Any) -> Any:
+    """Two targets of one kind, one behind the other."""
+    if isinstance(first, Tensor):
+        return torch.cat([first, second])
+    if isinstance(first, dict):
+        return type(first)((key, join(value, second[key])) for key, value in first.items())
+    if isinstance(first, tuple):
+        parts = [join(a, b) for a, b in zip(first, second, strict=True)]
+        return type(first)(*parts) if hasattr(first, '_fields') else type(first)(parts)
+    assert isinstance(first, list)
+    return first + second
+
+
+def split_labels(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The images of a batch without the label map that may be their fourth channel, and that label map.
+
+    Args:
+        images: [B, 3, H, W], or [B, 4, H, W] with whole numbers 0 to 255 in the fourth channel.
+        labels: [B, H, W] whole numbers, or None.
+
+    Returns:
+        [B, 3, H, W]; [B, H, W] int64 or None.
+
+    Raises:
+        UsageError: if the shapes do not fit.
+    """
+    shape = tuple(images.shape)
+    if images.ndim != 4 or shape[1] not in (IMAGE_CHANNELS, IMAGE_CHANNELS + 1):
+        raise UsageError(
+            f'the images are {shape}; repainting needs RGB, [B, 3, H, W], or [B, 4, H, W] with label maps as fourth '
+            'channel'
+        )
+    if not images.is_floating_point():
+        raise UsageError(f'the images are {images.dtype}; they must be floating point, normalised with mean and std')
+    if shape[1] > IMAGE_CHANNELS:
+        if labels is not None:
+            raise UsageError(f'the images are {shape}, with label maps as fourth channel; leave labels out')
+        return images[:, :IMAGE_CHANNELS], images[:, IMAGE_CHANNELS].long()
+    if labels is None:
+        return images, None
+    if labels.ndim == 4 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    wanted = (shape[0], *shape[2:])
+    if tuple(labels.shape) != wanted:
+        raise UsageError(f'the label maps are {tuple(labels.shape)}; the images need {wanted}')
+    return images, labels.long()
+
+
+def check_range(image_pm1: Tensor) -> None:
+    """Stop at images that cannot have been normalised with the mean and std: the host waits for their extremes.
+
+    Args:
+        image_pm1: [B, 3, H, W], what mean and std make of the images; in [-1, 1] if they are right.
+
+    Raises:
+        UsageError: saying what was got and wanted.
+    """
+    low, high = (((value + 1) / 2).item() for value in torch.aminmax(image_pm1))
+    if not low >= -OVERSHOOT or not high <= 1 + OVERSHOOT:  # nan too
+        raise UsageError(
+            f'the images, brought back by mean and std, reach from {low:.3g} to {high:.3g}; they must lie in [0, 1]: '
+            'give images that were divided by 255 and normalised with the same mean and std as here'
+        )

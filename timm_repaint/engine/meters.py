@@ -1,0 +1,65 @@
+"""Means over an epoch of what training reports."""
+
+import argparse
+import math
+from collections import OrderedDict
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from timm_repaint.engine.epoch import MeanMeter
+from timm_repaint.repaint import Repaint, StepMetrics
+
+REPAINT_NAMES = (*(field.name for field in fields(StepMetrics)), 'hits_repaint', 'hits_original')
+SHOWN = ('loss', 'd_loss', 'g_gan', 'g_feat', 'hits_repaint', 'hits_original')
+
+
+class TrainMeters:
+    """T's mean loss; in the repaint phase also the losses of D, E and G, and T's hits on repaints and originals.
+
+    Args:
+        repaints: Whether there is a repaint phase to report.
+    """
+
+    def __init__(self, repaints: bool) -> None:
+        self.repaints = repaints
+        self.meters = {name: MeanMeter() for name in ('loss', *(REPAINT_NAMES if repaints else ()))}
+
+    def add_task(self, result: dict[str, Any], num_samples: int, target: Tensor, repaint: Repaint | None) -> None:
+        """Add T's loss and, behind a repaint, its hits.
+
+        Args:
+            result: Of the task: 'loss', 'output'.
+            num_samples: Images of the loader's batch.
+            target: What T was asked for, before images were mixed.
+            repaint: Knows which of T's images are repaints.
+        """
+        self.meters['loss'].update(result['loss'], num_samples)
+        output = result.get('output')
+        # Distillation heads and detectors have other outputs than logits [B, K] for classes [B].
+        if repaint is not None and isinstance(output, Tensor) and output.ndim == 2 and target.ndim == 1:
+            self._add_hits(output.detach(), target, repaint.split)
+
+    def _add_hits(self, output: Tensor, target: Tensor, split: Tensor) -> None:
+        right = output.argmax(dim=1) == target  # [B]
+        for name, rows in (('hits_repaint', split), ('hits_original', ~split)):
+            self.meters[name].add(100 * (right & rows).sum(), rows.sum())
+
+    def add_step(self, metrics: StepMetrics) -> None:
+        """Add the losses of D, E and G."""
+        for name, value in metrics.as_dict().items():
+            self.meters[name].update(value)
+
+    def means(self, args: argparse.Namespace, device: torch.device) -> OrderedDict[str, float]:
+        """By name; nan where there was none."""
+        return OrderedDict((name, meter.mean(args, device)) for name, meter in self.meters.items())
+
+    def text(self, args: argparse.Namespace, device: torch.device) -> str:
+        """For the log line."""
+        if not self.repaints:
+            loss = self.meters['loss']
+            return f'Loss: {float(loss.latest):#.3g} ({loss.mean(args, device):#.3g})'
+        means = self.means(args, device)
+        return '  '.join(f'{name}: {means[name]:#.3g}' for name in SHOWN if not math.isnan(means[name]))

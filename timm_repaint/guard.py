@@ -1,0 +1,106 @@
+"""Updates whose loss or gradient is not finite: counted on the device, read by the host without waiting."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from timm_repaint.errors import UsageError
+
+_logger = logging.getLogger('timm_repaint')
+
+
+class NonFiniteLossError(UsageError):
+    """Too many updates in a row had a loss or gradient that is not finite."""
+
+
+class LateValue:
+    """A small tensor that is computed on a device and read by the host once it has arrived, without waiting."""
+
+    def __init__(self) -> None:
+        self._host: Tensor | None = None
+        self._arrival: Any = None
+        self._sent = False
+
+    def send(self, value: Tensor) -> None:
+        """Start the copy of a tensor; the one before is forgotten."""
+        off_cpu = value.device.type != 'cpu'
+        if self._host is None:
+            self._host = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+        self._host.copy_(value, non_blocking=True)
+        if off_cpu:
+            self._arrival = torch.Event(value.device)
+            self._arrival.record()
+        self._sent = True
+
+    def read(self) -> list[int] | None:
+        """The latest tensor as a list; None if there is none, or it is still on its way."""
+        if not self._sent or self._host is None or (self._arrival is not None and not self._arrival.query()):
+            return None
+        self._sent = False
+        values: list[int] = self._host.numpy().tolist()
+        return values
+
+    @property
+    def on_its_way(self) -> bool:
+        return self._sent
+
+
+class Guard:
+    """Counts the updates of one network that were skipped, and ends the training after too many in a row.
+
+    Args:
+        name: Whose updates: 'generator', 'discriminator' or 'task'.
+        what: That which is not finite, for messages.
+        advice: What helps, for the error.
+        max_nonfinite: After so many skipped updates in a row `count` raises.
+    """
+
+    def __init__(self, name: str, what: str, advice: str, max_nonfinite: int) -> None:
+        self.name = name
+        self.what = what
+        self.advice = advice
+        self.max_nonfinite = max_nonfinite
+        self.counts = torch.zeros(2, dtype=torch.int64)  # skipped in all, and since the last update that was made
+        self._late = LateValue()
+        self._told = 0
+
+    def to(self, device: torch.device) -> None:
+        """Move the counters to the device of the flags."""
+        self.counts = self.counts.to(device)
+
+    def restored(self) -> None:
+        """After the counters were loaded: what they have counted is told already."""
+        self._told = self.skipped
+
+    def count(self, bad: Tensor) -> None:
+        """Count an update.
+
+        Args:
+            bad: Whether it was skipped, a bool scalar on the counters' device.
+
+        Raises:
+            NonFiniteLossError: after `max_nonfinite` in a row; the host learns of it an update or more later.
+        """
+        self._look()
+        skipped, in_a_row = self.counts.unbind()
+        self.counts = torch.stack([skipped + bad, (in_a_row + 1) * bad])
+        if not self._late.on_its_way:
+            self._late.send(self.counts)
+
+    def _look(self) -> None:
+        counts = self._late.read()
+        if counts is None:
+            return
+        skipped, in_a_row = counts
+        if skipped > self._told:
+            _logger.warning('The %s is not finite: update skipped (%d so far).', self.what, skipped)
+        self._told = skipped
+        if in_a_row >= self.max_nonfinite:
+            raise NonFiniteLossError(f'the {self.what} was not finite in {in_a_row} updates in a row; {self.advice}')
+
+    @property
+    def skipped(self) -> int:
+        """Updates that were skipped so far; reading it waits for the device."""
+        return int(self.counts[0])

@@ -1,0 +1,94 @@
+"""RandomRepaint: the painters without a network as a transform of one image."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from timm_repaint.data.samples import to_pm1, to_u8
+from timm_repaint.errors import UsageError
+from timm_repaint.masks.source import find_source
+from timm_repaint.painters import PAINTERS, SegmentPainter
+
+
+class RandomRepaint(v2.Transform):
+    """Gives an image's segments new colours, at random; boxes, masks and labels beside it stay as they are.
+
+    A transform of torchvision's v2 pipelines; in albumentations: `A.Lambda(image=RandomRepaint(p=1), p=0.5)`.
+
+    Args:
+        p: Share of the images that is repainted, 0 to 1.
+        painter: 'shift' (the image with a random colour shift a segment), 'jitter' (that without the image's detail) or
+            'mean' (each segment in its mean colour).
+        masks: 'fh' or a mask source that works on the CPU.
+        detail: Of 'shift': 'keep' the image's own, or 'swap' it with that of a random place.
+
+    Raises:
+        ValueError: if a value is out of its limits.
+    """
+
+    _transformed_types = (Image.Image, tv_tensors.Image, np.ndarray, v2.functional.is_pure_tensor)
+
+    def __init__(self, p: float = 0.5, painter: str = 'shift', masks: Any = 'fh', detail: str = 'keep') -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise UsageError(f'p is {p}; it must be from 0 to 1')
+        if painter not in PAINTERS:
+            raise UsageError(f'painter is {painter!r}; choose one of {", ".join(PAINTERS)}')
+        self.p, self.painter, self.detail = p, painter, detail
+        self.source = find_source(masks)
+        if self.source is None or self.source.on_device:
+            raise UsageError("masks must be a source that works on the CPU, image by image, such as 'fh'")
+        self.segment_painter = SegmentPainter(painter, self.source.num_labels, detail)
+
+    def forward(self, *inputs: Any, **_: Any) -> Any:
+        """Repaint the image among the inputs: RGB, a PIL image, a uint8 tensor [3, H, W] or a uint8 array [H, W, 3].
+
+        Albumentations gives parameters of its own by name, which have no meaning here.
+
+        Raises:
+            UsageError: a ValueError; if the image is of another kind, or smaller than 32 px.
+        """
+        if torch.rand(()) >= self.p:
+            return inputs if len(inputs) > 1 else inputs[0]
+        return super().forward(*inputs)
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """One image, [3, H, W] or as above, of the same kind."""
+        image_u8 = to_array(inpt)
+        labels = torch.from_numpy(self.source(image_u8).astype(np.int64))[None]
+        with torch.no_grad():
+            repaint_u8 = to_u8(self.segment_painter(to_pm1([image_u8]), labels).image_pm1[0])
+        if isinstance(inpt, Image.Image):
+            return Image.fromarray(repaint_u8)
+        if isinstance(inpt, np.ndarray):
+            return repaint_u8
+        tensor = torch.from_numpy(repaint_u8).permute(2, 0, 1).contiguous().to(inpt.device)
+        return tv_tensors.wrap(tensor, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else tensor
+
+    def extra_repr(self) -> str:
+        return f'p={self.p}, painter={self.painter!r}, detail={self.detail!r}'
+
+
+def to_array(image: Any) -> np.ndarray:
+    """An RGB image as [H, W, 3] uint8.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    array: Any = image
+    if isinstance(image, Image.Image):
+        array = np.asarray(image) if image.mode == 'RGB' else None
+    elif isinstance(image, Tensor):
+        array = image.permute(1, 2, 0).contiguous().cpu().numpy() if image.ndim == 3 else None
+    if array is None or array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        kind = image.mode if isinstance(image, Image.Image) else f'{tuple(image.shape)} {image.dtype}'
+        raise UsageError(
+            f'got an image {type(image).__name__} {kind}; RandomRepaint takes RGB: a PIL image, a uint8 tensor '
+            '[3, H, W] or a uint8 array [H, W, 3]. Put it ahead of conversions to float and of normalisation'
+        )
+    return np.ascontiguousarray(array)

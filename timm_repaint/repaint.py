@@ -1,0 +1,458 @@
+"""Repaint: all of the method as one module in front of a network. START HERE.
+
+`image -> S -> labels;  image -> E -> (mu, logvar) -> z;  (labels, z) -> G -> repaint;  repaint -> T (task loss), D`
+
+    repaint = Repaint(mean, std, masks='fh')             # S, E, G, D and their optimizers
+    for images, target in loader:
+        loss = criterion(model(repaint(images)), target)
+        loss.backward()                                  # leaves T's gradient at the repaints
+        repaint.step()                                   # D learns; E and G too, at every third call
+        optimizer.step(); optimizer.zero_grad()
+    repaint.stop()                                       # the last quarter: images pass unchanged
+
+E and G need nothing of T but the gradient that its backward pass leaves at the repaints, so T is any network.
+Source: Repaint (BMVC 2021), sections 3.1 and 3.2.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from timm_repaint.batches import check_range, join, other_rows, pick, repainted_rows, split_labels
+from timm_repaint.config import RepaintConfig, RepaintOptions
+from timm_repaint.errors import UsageError
+from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
+from timm_repaint.gan_optimizer import GanOptimizer
+from timm_repaint.guard import Guard
+from timm_repaint.losses import (
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+    kl_divergence,
+    segment_kl_divergence,
+)
+from timm_repaint.masks.source import Labeller
+from timm_repaint.networks import Discriminator, Posterior, discriminator_condition, num_condition_channels
+from timm_repaint.networks.discriminator import Features, split_logits
+from timm_repaint.painters import create_repainter
+from timm_repaint.precision import at_least_float32
+from timm_repaint.repaint_state import check_settings, pack_state, send_from_first, unpack_state
+from timm_repaint.repainter import Repainter
+from timm_repaint.saved import load_networks
+
+SMALL_IMAGE_PX = 64  # below, D has a layer less
+WEIGHTS = {'g_feat': 'feat_weight', 'g_kl': 'kl_weight', 'g_segment_kl': 'segment_kl_weight'}
+DISCRIMINATOR_MIN_WIDTH = 16
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """Losses of one `Repaint.step`, scalars on their device; None where nothing was measured."""
+
+    d_loss: Tensor | None = None
+    g_gan: Tensor | None = None
+    g_feat: Tensor | None = None
+    g_kl: Tensor | None = None
+    g_segment_kl: Tensor | None = None
+
+    def as_dict(self) -> dict[str, Tensor]:
+        """What was measured, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Painted(NamedTuple):
+    """What a training forward leaves for its step: K images, their repaints, and what T saw of them."""
+
+    image_pm1: Tensor  # [K, 3, H, W]
+    labels: Tensor  # [K, H, W]
+    repaint_pm1: Tensor  # [K, 3, H, W], with the graph of E and G where they learn
+    posterior: Posterior | None
+    shown_norm: Tensor  # [K, 3, H, W], a leaf that gets T's gradient where E and G want it
+    images_seen: int  # by T, repaints and originals
+    statistics: Tensor | None  # running ones of E and G, from before they painted to learn
+    autocast: dict[str, Any]
+
+
+class Repaint(nn.Module):
+    """Repaints a share of a batch, and learns to: S, E, G and D in front of any network T.
+
+    Outside its own `forward` and `step` its parameters have `requires_grad=False` and no `.grad`: wrappers, optimizers,
+    clipping and weight averages of the network behind it leave them alone. `nn.Sequential(repaint, model)` is the
+    network with the generator ahead of it. Several processes take the same number of steps.
+
+    Args:
+        mean: Mean of T's images a channel, for pixels in [0, 1].
+        std: Standard deviation of T's images a channel, for pixels in [0, 1].
+        options: The other fields of `RepaintConfig`.
+
+    Attributes:
+        repainter: E and G, or a painter without a network.
+        discriminator: D; None where nothing learns.
+
+    Raises:
+        ValueError: if an option is out of its limits.
+        UsageError: a ValueError; if the checkpoint cannot be used.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], **options: Unpack[RepaintOptions]) -> None:
+        super().__init__()
+        self.config = config = RepaintConfig(tuple(mean), tuple(std), **options)
+        self._labeller = Labeller(config.masks, config.num_labels)
+        num_labels = self._labeller.num_labels
+        networks = {**config.networks, 'num_labels': num_labels}
+        self.repainter = load_networks(config.checkpoint, networks) if config.checkpoint else create_repainter(networks)
+        self.discriminator: Discriminator | None = None
+        self.optimizers: dict[str, GanOptimizer] = {}
+        if isinstance(self.repainter, Repainter) and not config.freeze:
+            layers = 3 if config.img_size is not None and config.img_size < SMALL_IMAGE_PX else 4
+            width = max(self.repainter.config['width'], DISCRIMINATOR_MIN_WIDTH)
+            self.discriminator = Discriminator(num_condition_channels(num_labels), width, layers)
+            self.optimizers = {
+                'generator': GanOptimizer('generator', self.repainter, config.g_lr, config.max_nonfinite),
+                'discriminator': GanOptimizer('discriminator', self.discriminator, config.d_lr, config.max_nonfinite),
+            }
+        advice = "it is not the generator's fault: go on from its last good checkpoint with a lower learning rate"
+        self._task_guard = Guard('task', "task's gradient", advice, config.max_nonfinite)
+        self.requires_grad_(False)
+        self.register_state_dict_post_hook(_make_contiguous)
+        for name in ('mean', 'std'):
+            values = torch.tensor(getattr(config, name), dtype=torch.float32)  # they may be whole numbers
+            self.register_buffer(name, values.view(1, 3, 1, 1), persistent=False)
+        self.updates = 0
+        self.stopped = False
+        self._begun = False
+        self._painted: Painted | None = None
+        self._bad_task: Tensor | None = None  # whether T's gradient was not finite in the update so far
+        self._repainted: tuple[int, slice | list[int]] = (0, slice(0, 0))
+        self._device = torch.device('cpu')
+
+    @classmethod
+    def from_config(cls, config: RepaintConfig) -> 'Repaint':
+        """The same from a config object."""
+        options: Any = {field.name: getattr(config, field.name) for field in fields(config)}
+        return cls(**options)
+
+    # One batch --------------------------------------------------------------------------------------------------------
+
+    @torch.compiler.disable
+    def forward(self, images: Tensor, target: Any = None, *, labels: Tensor | None = None) -> Any:
+        """Repaint a share of a batch, its first images; pass it on unchanged in evaluation and after `stop()`.
+
+        Args:
+            images: [B, 3, H, W], normalised with mean and std; or [B, 4, H, W] with the label maps as fourth channel.
+            target: The images' targets: a tensor, a tuple or dict of tensors with the batch first, or a list of an
+                entry an image. Needed with `mix='both'` and with separate batches, which change the batch.
+            labels: Label maps, [B, H, W] whole numbers: segment ids of any value, or class ids (255 = unknown). Without
+                them the mask source cuts them here.
+
+        Returns:
+            A fresh tensor [N, 3, H, W] of the images' dtype, device and memory format; with a target, that tensor and
+            the targets of its N images. N is B; with `mix='both'` K repaints and then the B originals; in E and G's own
+            batches (`separate_batches`) the K repaints alone.
+
+        Raises:
+            UsageError: a ValueError; if images, label maps or target do not fit.
+            RuntimeError: if the forward before has had no `step()`.
+        """
+        if not self.training or self.stopped:
+            self._note_split(images, len(images), slice(0, 0))
+            images = images[:, :3] if images.shape[1] > 3 else images
+            return images if target is None else (images, target)
+        self._check_turn(images, target)
+        images, labels = split_labels(images, labels)
+        if not self._begun:
+            check_range(self.to_pm1(images))
+            send_from_first(self)
+            self._begun = True
+        rows = repainted_rows(len(images), self.config.prob, self.config.views)
+        image_pm1 = self.to_pm1(images[rows])  # [K, 3, H, W]
+        picked = self._labeller(image_pm1) if labels is None else labels[rows]  # [K, H, W]
+        may_learn = torch.is_grad_enabled() and self.discriminator is not None
+        paints = may_learn and self._paints_next
+        statistics = copy_buffers(self.repainter) if paints else None
+        repaint_pm1, posterior = self._paint(image_pm1, picked, paints)
+        shown_norm = self.to_norm(finite_or_original(repaint_pm1.detach(), image_pm1), images.dtype)
+        shown_norm.requires_grad_(paints and self.config.task_weight > 0)
+        batch, target = self._assemble(images, shown_norm, target, rows)
+        if may_learn:
+            seen, autocast = len(batch), autocast_state(images.device.type)
+            self._painted = Painted(image_pm1, picked, repaint_pm1, posterior, shown_norm, seen, statistics, autocast)
+        return batch if target is None else (batch, target)
+
+    @torch.compiler.disable
+    def step(self, scale: float | Tensor = 1.0, update: bool = True) -> StepMetrics:
+        """Let D learn from the latest batch, and E and G where it is their turn; after the task's backward pass.
+
+        At an update the gradients of its batches are averaged, over processes too, and E, G and D move; E and G are
+        judged by D as it was before. The losses are computed in the autocast state that the forward saw.
+
+        Args:
+            scale: What the mean loss over the images was multiplied by: a gradient scaler's scale, 1 / accumulation;
+                for a sum over the batch, its size.
+            update: Whether the batch ends an update; False: keep the gradients (accumulation).
+
+        Returns:
+            The losses; nothing after `stop()`, and where nothing learns.
+
+        Raises:
+            RuntimeError: without a training forward; if no gradient has reached the repaints.
+            NonFiniteLossError: after too many skipped updates in a row.
+        """
+        if self.stopped or self.discriminator is None:
+            return StepMetrics()
+        painted, self._painted = self._painted, None
+        if painted is None:
+            raise RuntimeError(
+                'step() without a batch: got no forward in training mode with gradients; wanted one each step. Call '
+                'train(), and repaint(images) outside torch.no_grad()'
+            )
+        generator, discriminator = self.optimizers['generator'], self.optimizers['discriminator']
+        paints, judges = self._paints_next, self.task_learns
+        float16 = painted.autocast['enabled'] and painted.autocast['dtype'] == torch.float16
+        with torch.enable_grad(), learning(self):
+            with torch.autocast(**painted.autocast):
+                real, fake = self._judge(painted, judges)
+                parts = self._generator_losses(painted, real, fake) if paints else {}
+                d_loss = self._discriminator_loss(real, fake) if judges else None
+            if paints:
+                loss = self._surrogate_task_loss(painted, scale) + self._weighted(parts)
+                generator.add(loss, float16=float16, retain_graph=judges)
+                assert painted.statistics is not None
+                keep_finite(self.repainter, painted.statistics)
+            if d_loss is not None:
+                discriminator.add(d_loss, float16=float16)
+        if update:
+            self.updates += 1
+            discriminator.update()
+            if paints:
+                bad_task, self._bad_task = self._bad_task, None
+                self._task_guard.count(generator.update(bad_task))
+        measured = {name: value.detach() for name, value in {**parts, 'd_loss': d_loss}.items() if value is not None}
+        return StepMetrics(**measured)
+
+    def drop(self) -> None:
+        """Forget the latest batch, for a loop that skips it instead of calling `step()`."""
+        if self._painted is not None and self._painted.statistics is not None:
+            keep_finite(self.repainter, self._painted.statistics)
+        self._painted = None
+
+    def stop(self) -> None:
+        """From here on images pass unchanged and `step()` does nothing; kept in the state."""
+        self.drop()
+        self.stopped = True
+
+    @property
+    def task_learns(self) -> bool:
+        """Whether T learns from the coming (or latest, before its step) batch; False in E and G's separate batches.
+
+        In those the loop leaves T as it is: weights, gradients, running statistics.
+        """
+        return not (self.config.separate_batches and self._paints_next and not self.stopped)
+
+    @property
+    def split(self) -> Tensor:
+        """Which images of the latest batch returned are repaints, [N] bool."""
+        count, rows = self._repainted
+        split = torch.zeros(count, dtype=torch.bool, device=self._device)
+        split[rows] = True
+        return split
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Updates that were skipped since a loss was not finite, by whose it was; reading it waits for the device."""
+        guards = [*(optimizer.guard for optimizer in self.optimizers.values()), self._task_guard]
+        return {guard.name: guard.skipped for guard in guards}
+
+    # Its parts --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _paints_next(self) -> bool:
+        """Whether E and G learn in the coming update."""
+        first, last = self.config.schedule
+        return self.discriminator is not None and self.updates % (first + last) >= first
+
+    def _check_turn(self, images: Tensor, target: Any) -> None:
+        if images.device != self.mean.device:
+            raise UsageError(
+                f'the images are on {images.device}, Repaint on {self.mean.device}; '
+                f'call repaint.to({str(images.device)!r})'
+            )
+        if self._painted is not None:
+            raise RuntimeError(
+                'a second training forward without a step() for the first; call repaint.step() after each backward '
+                'pass, or repaint.drop() where the loop skips a batch'
+            )
+        if target is None and (self.config.mix == 'both' or self.config.separate_batches):
+            which = "mix='both'" if self.config.mix == 'both' else 'separate_batches'
+            raise UsageError(f'{which} changes the batch, got no target; call images, target = repaint(images, target)')
+
+    def _paint(self, image_pm1: Tensor, labels: Tensor, learn: bool) -> tuple[Tensor, Posterior | None]:
+        """E and G on [K, 3, H, W] and [K, H, W]; without `learn` nothing of theirs moves, no running statistics."""
+        with torch.autocast(**autocast_state(image_pm1.device.type)):
+            if learn:
+                with learning(self.repainter):
+                    return self.repainter(image_pm1, labels)
+            with torch.no_grad(), frozen(self.repainter):
+                return self.repainter(image_pm1, labels)
+
+    def _assemble(self, images: Tensor, shown_norm: Tensor, target: Any, rows: Any) -> tuple[Tensor, Any]:
+        """The batch for T, and its targets."""
+        count, shown = len(images), len(shown_norm)
+        if not self.task_learns:
+            batch, target = torch.cat([shown_norm]), pick(target, rows)
+        elif self.config.mix == 'both':
+            batch, target = torch.cat([shown_norm, images]), join(pick(target, rows), target)
+        else:
+            others = other_rows(rows, count)
+            batch = torch.cat([shown_norm, images[others]])
+            if isinstance(rows, list) and isinstance(others, list):
+                batch = batch[torch.tensor(rows + others).argsort().to(batch.device)]
+        in_place = self.task_learns and self.config.mix == 'replace'
+        self._note_split(batch, len(batch), rows if in_place else slice(0, shown))
+        layout = torch.channels_last if is_channels_last(images) else torch.contiguous_format
+        return batch.contiguous(memory_format=layout), target
+
+    def _note_split(self, batch: Tensor, count: int, rows: Any) -> None:
+        self._repainted, self._device = (count, rows), batch.device
+
+    def _judge(self, painted: Painted, learns: bool) -> tuple[list[Features], list[Features]]:
+        """D on originals and repaints in one pass, under the same condition: (real, fake) outputs."""
+        assert self.discriminator is not None
+        image_pm1 = painted.image_pm1
+        condition = discriminator_condition(painted.labels, self._labeller.num_labels).to(image_pm1.dtype)
+        images_pm1, conditions = torch.cat([image_pm1, painted.repaint_pm1]), torch.cat([condition, condition])
+        with nullcontext() if learns else frozen(self.discriminator):
+            outputs = self.discriminator(images_pm1, conditions)
+        halves = [[layer.chunk(2) for layer in scale] for scale in outputs]
+        real, fake = ([[half[side] for half in scale] for scale in halves] for side in (0, 1))
+        return real, fake
+
+    def _generator_losses(self, painted: Painted, real: list[Features], fake: list[Features]) -> dict[str, Tensor]:
+        """E+G's losses by their names in `StepMetrics`, not weighted."""
+        posterior = painted.posterior
+        assert posterior is not None
+        fake_logits, fake_features = split_logits(fake)
+        losses = {
+            'g_gan': generator_loss(fake_logits, self.config.gan_loss),
+            'g_feat': feature_matching_loss(split_logits(real)[1], fake_features),
+            'g_kl': kl_divergence(posterior.global_mu, posterior.global_logvar),
+        }
+        mu, logvar, present = posterior[2:]
+        if mu is not None and logvar is not None and present is not None:
+            losses['g_segment_kl'] = segment_kl_divergence(mu, logvar, present)
+        return losses
+
+    def _weighted(self, parts: dict[str, Tensor]) -> Tensor:
+        others = (getattr(self.config, option) * parts[name] for name, option in WEIGHTS.items() if name in parts)
+        return sum(others, parts['g_gan'])
+
+    def _discriminator_loss(self, real: list[Features], fake: list[Features]) -> Tensor:
+        return discriminator_loss(split_logits(real)[0], split_logits(fake)[0], self.config.gan_loss)
+
+    def _surrogate_task_loss(self, painted: Painted, scale: float | Tensor) -> Tensor:
+        """A scalar with the gradient of T's loss, as a mean over the K repaints, at the repaints; times its weight."""
+        repaint_pm1, shown_norm = painted.repaint_pm1, painted.shown_norm
+        if not self.config.task_weight:
+            return repaint_pm1.new_zeros(())
+        if shown_norm.grad is None:
+            raise RuntimeError(
+                "no gradient has reached the repaints: got none from the network's backward pass; wanted one in E and "
+                "G's updates. Call step() after loss.backward(), do not run the network or its backbone under "
+                'torch.no_grad() or on detached images (frozen weights alone let gradients through), or set '
+                'task_weight=0'
+            )
+        slope = at_least_float32(shown_norm.grad) * (painted.images_seen / len(shown_norm) / scale)
+        bad = ~slope.isfinite().all()
+        self._bad_task = bad if self._bad_task is None else self._bad_task | bad
+        repaint_norm = self.to_norm(repaint_pm1, slope.dtype)
+        return self.config.task_weight * (repaint_norm * slope.nan_to_num(0.0, 0.0, 0.0)).sum()
+
+    def to_pm1(self, image_norm: Tensor) -> Tensor:
+        """T's normalised image [B, 3, H, W] -> in E and G's number format, in [-1, 1]."""
+        return (image_norm.to(self.mean.dtype) * self.std + self.mean) * 2 - 1
+
+    def to_norm(self, image_pm1: Tensor, dtype: torch.dtype) -> Tensor:
+        """Image [B, 3, H, W] in [-1, 1] -> T's normalised image in T's number format."""
+        return (((image_pm1.to(self.mean.dtype) + 1) / 2 - self.mean) / self.std).to(dtype)
+
+    # State and company ------------------------------------------------------------------------------------------------
+
+    def get_extra_state(self) -> Tensor:
+        """Adam's moments, counters, scalers and settings as one uint8 tensor of a length that does not change."""
+        return pack_state(self)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take `get_extra_state` of another one; settings that differ are named in a warning."""
+        unpack_state(self, state)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        check_settings(self, state_dict.get(f'{prefix}_extra_state'))
+        if self.discriminator is None:  # frozen now, and not when it was saved
+            for key in [key for key in state_dict if key.startswith(f'{prefix}discriminator.')]:
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> 'Repaint':
+        """Follow `.to(…)`, moments included; half precision is for T, E, G and D stay in float32."""
+
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved: Tensor = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
+
+        super()._apply(keep_precision, recurse)
+        for optimizer in self.optimizers.values():
+            optimizer.follow_parameters()
+        self._task_guard.to(self.mean.device)
+        return self
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile E and G, and D, in place; a `torch.compile` around the whole leaves this module out."""
+        import torch._functorch.config
+
+        torch._functorch.config.donated_buffer = False  # D's graph is used twice, for E+G and for D
+        self.repainter.compile(*args, **kwargs)
+        if self.discriminator is not None:
+            self.discriminator.compile(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_painted': None}  # copies (weight averages) begin without a batch
+
+
+def _make_contiguous(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Weights that lie in memory with channels last are no tensors for safetensors."""
+    for key in state:
+        if key.startswith(prefix):
+            state[key] = state[key].contiguous()
+
+
+def autocast_state(device_type: str) -> dict[str, Any]:
+    """Arguments of `torch.autocast` for the state that it is in now; weights are cast anew, as they change."""
+    return {
+        'device_type': device_type,
+        'dtype': torch.get_autocast_dtype(device_type),
+        'enabled': torch.is_autocast_enabled(device_type),
+        'cache_enabled': False,
+    }
+
+
+def is_channels_last(images: Tensor) -> bool:
+    """Whether [B, 3, H, W] lies in memory, or did before its label maps were cut off, with channels innermost."""
+    return images.stride(1) == 1 and images.shape[3] > 1
+
+
+def finite_or_original(repaint_pm1: Tensor, image_pm1: Tensor) -> Tensor:
+    """The repaints, but the original for one that is not finite: T, which has no guard, would be lost for good.
+
+    D still sees such a repaint, so its update is skipped and counted.
+    """
+    finite = repaint_pm1.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
+    return torch.where(finite, repaint_pm1, image_pm1)

@@ -1,0 +1,115 @@
+"""E and G from a file: of `train.py --repaint`, of one's own loop, or of version 0.1; tensors and plain values only."""
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from timm_repaint.config import DEFAULTS
+from timm_repaint.errors import UsageError
+from timm_repaint.painters import AnyRepainter, create_repainter
+from timm_repaint.repaint_state import read_header
+
+STATE_KEY = '_extra_state'
+FIRST_FORMAT_KEY = 'task_state'  # of version 0.1, which kept E, G and D there
+
+
+def unreadable(path: str, error: Exception) -> UsageError:
+    """What to say of a file that torch cannot read as a checkpoint, or will not because it holds pickled objects."""
+    if isinstance(error, RuntimeError):
+        return UsageError(f'{path} is not a checkpoint: {str(error).splitlines()[0]}')
+    return UsageError(
+        f'{path} is not a checkpoint of tensors and plain values; nothing else is loaded, because it could run code'
+    )
+
+
+def read_checkpoint(path: str) -> Any:
+    """What a file holds: tensors and plain values, on the CPU.
+
+    Raises:
+        UsageError: if it is missing, damaged, or holds anything else.
+    """
+    try:
+        if path.endswith('.safetensors'):
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except OSError as error:
+        raise UsageError(f'{path}: {error.strerror}; name a checkpoint') from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, SafetensorError) as error:
+        raise unreadable(path, error) from error
+
+
+def load_repainter(path: str) -> AnyRepainter:
+    """E and G, or the painter, of a trained run.
+
+    Args:
+        path: A checkpoint of `train.py --repaint`, or any file of torch's or safetensors' with the state of a
+            `Repaint` in it: by itself, under 'repaint', 'state_dict' or 'model', or as a part of a module's state.
+
+    Raises:
+        UsageError: if the file cannot be read, or has no generator.
+    """
+    content = read_checkpoint(path)
+    for name in ('repaint', 'state_dict', 'model', None):
+        state = content.get(name) if name and isinstance(content, Mapping) else content
+        found = _find_state(state) if isinstance(state, Mapping) else None
+        if found is not None:
+            return _from_state(found)
+    try:
+        old = content[FIRST_FORMAT_KEY]['repaint']['repainter']
+    except (KeyError, TypeError, IndexError) as error:
+        raise UsageError(f'{path} has no generator: it is not a checkpoint of train.py --repaint') from error
+    repainter = create_repainter(old['config'])
+    repainter.load_state_dict(old['state_dict'])
+    return repainter
+
+
+def _find_state(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The part of a module's state that is a `Repaint`'s, without what is ahead of its names."""
+    for key in state:
+        if not str(key).endswith(STATE_KEY):
+            continue
+        try:
+            read_header(state[key])
+        except UsageError:  # another module's
+            continue
+        prefix = key.removesuffix(STATE_KEY)
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return None
+
+
+def _from_state(state: dict[str, Any]) -> AnyRepainter:
+    repainter = create_repainter(read_header(state[STATE_KEY])['networks'])
+    prefix = 'repainter.'
+    repainter.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    return repainter
+
+
+def load_networks(path: str, wanted: dict[str, Any]) -> AnyRepainter:
+    """E and G of a checkpoint, after a look at whether they are what was asked for.
+
+    Args:
+        path: As of `load_repainter`.
+        wanted: Settings of E and G; those at their defaults are taken from the checkpoint, but for 'num_labels'.
+
+    Raises:
+        UsageError: naming the settings that differ.
+    """
+    repainter = load_repainter(path)
+    theirs = repainter.config
+    asked = {name: value for name, value in wanted.items() if name == 'num_labels' or value != DEFAULTS[name]}
+    differ = [
+        f'{name} is {theirs.get(name)} there, {value} here'
+        for name, value in asked.items()
+        if theirs.get(name) != value
+    ]
+    if differ:
+        raise UsageError(
+            f'{path} holds another generator: {"; ".join(differ)} (num_labels None: segments); leave that out'
+        )
+    return repainter
