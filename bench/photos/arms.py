@@ -1,0 +1,78 @@
+"""What the bench compares, and on which data: arms are options of train.py on top of those that all arms share."""
+
+from dataclasses import dataclass
+
+EPOCHS, CLEAN_END_EPOCHS = 16, 4
+COMMON = (
+    '--model tf_efficientnet_lite0 --img-size 128 -b 32 -j 0 --device cpu --opt adamw --lr 3e-4 --weight-decay 0.05 '
+    f'--sched cosine --warmup-epochs 1 --epochs {EPOCHS} --log-interval 1000 --repaint-gallery-interval 0'
+)
+CROP_AND_FLIP = '--scale 0.5 1.0 --color-jitter 0'
+JITTER = '--scale 0.5 1.0 --color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
+RANDAUGMENT = '--scale 0.5 1.0 --aa rand-m9-mstd0.5'
+REPAINT = '--repaint --mask fh'
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: Its name, also of its runs' folders.
+        shows: What it is for.
+        first: Options of the first phase alone; with them the last quarter of the epochs is trained without.
+        both: Options of both phases.
+    """
+
+    name: str
+    shows: str
+    first: str = ''
+    both: str = CROP_AND_FLIP
+
+    @property
+    def repaints(self) -> bool:
+        return '--repaint ' in f'{self.first} '
+
+
+_ARMS = (
+    Arm('plain', 'crop and flip'),
+    Arm('default-aug', "timm's default augmentation", both=''),
+    Arm('jitter', 'strong colour jitter and grayscale to the end', both=JITTER),
+    Arm('jitter-clean-end', 'the same with a last quarter without', first=JITTER),
+    Arm('randaugment', 'RandAugment of magnitude 9', both=RANDAUGMENT),
+    Arm(
+        'augmix',
+        'AugMix with its consistency term',
+        both=f'{CROP_AND_FLIP} --aa augmix-m3-w3 --aug-splits 3 --jsd-loss',
+    ),
+    Arm('cutmix', 'CutMix', both=f'{CROP_AND_FLIP} --cutmix 1.0'),
+    Arm('shift', 'a random colour shift a segment, no network', f'{REPAINT} --repaint-generator shift'),
+    Arm('swap', 'each segment with the detail of another place', f'{REPAINT} --repaint-detail swap'),
+    Arm('paper', "the paper's own form", f'{REPAINT} --repaint-detail none --repaint-latent global'),
+    Arm('repaint', 'the defaults', REPAINT),
+    Arm('jitter-repaint', 'the defaults on top of strong jitter', REPAINT, JITTER),
+    Arm('randaugment-repaint', 'the defaults on top of RandAugment', REPAINT, RANDAUGMENT),
+)
+ARMS = {arm.name: arm for arm in _ARMS}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Training photographs, and the splits that the last checkpoint is tested on.
+
+    Attributes:
+        folder: Below DATA, with `train/`.
+        splits: Folders beside `train/`.
+        per_class: Training photographs of a class, the first ones; None: all.
+    """
+
+    folder: str
+    splits: tuple[str, ...]
+    per_class: int | None = None
+
+
+SETTINGS = {
+    'domain-shift': Setting('pacs', ('validation', 'art_painting', 'cartoon')),
+    'clothing-40': Setting('clothing', ('validation',)),
+    'clothing-10': Setting('clothing', ('validation',), 10),
+}

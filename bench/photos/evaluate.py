@@ -1,0 +1,46 @@
+"""Top-1 of a checkpoint on folders of images, as JSON: `python -m bench.photos.evaluate CHECKPOINT MODEL FOLDER…`."""
+
+import argparse
+import json
+from pathlib import Path
+
+import timm
+import torch
+from timm.data import create_dataset, create_loader, resolve_data_config
+from timm.models import create_model
+
+
+@torch.inference_mode()
+def top1(model: torch.nn.Module, folder: Path, img_size: int) -> float:
+    """Percent of the images of a folder of class folders that the model is right about."""
+    config = resolve_data_config({'img_size': img_size}, model=model)
+    dataset = create_dataset('', root=str(folder.parent), split=folder.name)
+    keys = ('mean', 'std', 'interpolation', 'crop_pct')
+    loader = create_loader(
+        dataset,
+        input_size=config['input_size'],
+        batch_size=64,
+        num_workers=0,
+        device=torch.device('cpu'),
+        **{key: config[key] for key in keys},
+    )
+    right = [(model(images).argmax(1) == target).float() for images, target in loader]
+    return 100 * torch.cat(right).mean().item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('checkpoint')
+    parser.add_argument('model', choices=timm.list_models(), metavar='MODEL')
+    parser.add_argument('folders', nargs='+', type=Path)
+    parser.add_argument('--img-size', type=int, default=128)
+    args = parser.parse_args()
+    classes = [sorted(path.name for path in folder.iterdir() if path.is_dir()) for folder in args.folders]
+    if any(names != classes[0] for names in classes):
+        parser.error(f'the folders have different classes: {classes}')
+    model = create_model(args.model, num_classes=len(classes[0]), checkpoint_path=args.checkpoint).eval()
+    print(json.dumps({folder.name: top1(model, folder, args.img_size) for folder in args.folders}))
+
+
+if __name__ == '__main__':
+    main()

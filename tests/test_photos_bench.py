@@ -1,0 +1,79 @@
+"""The bench of photographs: commands, a real run on a few pictures, and the table."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from bench.photos import arms as arms_module
+from bench.photos.__main__ import write_results
+from bench.photos.arms import ARMS, Setting
+from bench.photos.runs import Job, Place, masks_of, phases, run
+from bench.photos.table import interval, write_table
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Two classes of three pictures in each split, and weights of a tiny network of 1,000 classes."""
+    rng = np.random.default_rng(0)
+    for split in ('train', 'validation', 'art_painting', 'cartoon'):
+        for label in ('cat', 'dog'):
+            (tmp_path / 'data' / 'pacs' / split / label).mkdir(parents=True)
+            for index in range(4):
+                pixels = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).resize((64, 64)).save(
+                    tmp_path / 'data' / 'pacs' / split / label / f'{index}.png'
+                )
+    torch.save(timm.create_model('test_resnet').state_dict(), tmp_path / 'weights.pth')
+    common = '--model test_resnet --img-size 32 -b 4 -j 0 --device cpu --lr 0.01 --warmup-epochs 0 --epochs 16'
+    monkeypatch.setattr('bench.photos.runs.COMMON', common)
+    monkeypatch.setitem(arms_module.SETTINGS, 'few', Setting('pacs', ('validation', 'cartoon'), 3))
+    return Place(tmp_path / 'data', tmp_path / 'weights.pth', tmp_path / 'out')
+
+
+@pytest.mark.parametrize(('arm', 'wanted'), [('plain', 1), ('jitter', 1), ('jitter-clean-end', 2), ('repaint', 2)])
+def test_an_arm_with_options_of_its_first_phase_has_two_phases(place, arm, wanted):
+    commands = phases(place, Job('domain-shift', arm, 3), place.output / 'run')
+    assert len(commands) == wanted and all('3' in command for command in commands[:1])
+    assert ('--mask-dir' in commands[0]) == (arm == 'repaint')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arm', ['plain', 'jitter-clean-end', 'repaint', 'augmix'])
+def test_a_run_trains_all_epochs_is_tested_and_is_not_done_again(place, arm):
+    masks_of(place, 'few')
+    row = run(place, Job('few', arm, 1))
+    assert row.keys() == {'setting', 'arm', 'seed', 'validation', 'cartoon', 'seconds'}
+    folder = place.output / 'runs' / f'few-{arm}-seed1'
+    last = folder / ('fine_tune' if ARMS[arm].first else '.') / 'summary.csv'
+    with open(last, newline='') as file:
+        assert list(csv.DictReader(file))[-1]['epoch'] == '15'
+    assert len(list((place.output / 'images' / 'few' / 'train' / 'cat').iterdir())) == 3
+    shutil.rmtree(place.data)  # nothing is read again
+    assert run(place, Job('few', arm, 1)) == row == json.loads((folder / 'result.json').read_text())
+
+
+def test_the_interval_is_students():
+    mean, half = interval([1.0, 2.0, 3.0])
+    assert (mean, half) == (2.0, pytest.approx(4.302653 / 3**0.5, rel=1e-5))
+    assert interval([1.0])[0] == 1.0 and np.isnan(interval([1.0])[1])
+
+
+def test_the_table_compares_pairs_of_one_seed(tmp_path):
+    common = {'setting': 'domain-shift', 'validation': 80.0, 'cartoon': 30.0, 'seconds': 1}
+    rows = [
+        {**common, 'arm': 'repaint', 'seed': 0, 'art_painting': 50.0},
+        {**common, 'arm': 'repaint', 'seed': 1, 'art_painting': 48.0},
+        {**common, 'arm': 'plain', 'seed': 0, 'art_painting': 40.0},
+        {**common, 'arm': 'plain', 'seed': 2, 'art_painting': 99.0},
+    ]
+    write_results(rows, tmp_path / 'results.csv')
+    write_table(tmp_path / 'results.csv', tmp_path / 'table.md')
+    text = (tmp_path / 'table.md').read_text()
+    assert '| plain | 0 2 | 80.0 | 69.5 | 30.0 | 49.8 |' in text
+    assert '| repaint | 0 1 | 80.0 (+0.0) | 49.0 (+10.0) | 30.0 (+0.0) | 39.5 (+5.0) |' in text
