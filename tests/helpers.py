@@ -16,7 +16,7 @@ import torch
 import fine_tune
 import train
 from timm_repaint import Repaint
-from timm_repaint.repaint_state import read_header
+from timm_repaint.packed import read_header
 
 REPO = Path(__file__).resolve().parent.parent
 TINY = ('--device', 'cpu', '--model', 'test_resnet', '--img-size', '32', '-b', '8', '-j', '0')

@@ -97,6 +97,20 @@ class GanOptimizer:
         return excused
 
     @property
+    def scaler_numbers(self) -> tuple[float, int]:
+        """Scale and growth counter of the gradient scaler; 0 where there is none. Reading them waits for the device."""
+        if self.scaler is None:
+            return 0.0, 0
+        state = self.scaler.state_dict()
+        return state['scale'], state['_growth_tracker']
+
+    def set_scaler(self, scale: float, growth: int) -> None:
+        """Go on with a gradient scaler as it was; a scale of 0 is none."""
+        self.scaler = torch.amp.GradScaler(self.parameters[0].device.type) if scale > 0 else None
+        if self.scaler is not None:
+            self.scaler.load_state_dict({**self.scaler.state_dict(), 'scale': scale, '_growth_tracker': growth})
+
+    @property
     def tensors(self) -> list[Tensor]:
         """The tensors that the state consists of, in order: step and moments of every parameter."""
         return [self.adam.state[p][key] for p in self.parameters for key in ('step', 'exp_avg', 'exp_avg_sq')]

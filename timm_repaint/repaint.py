@@ -20,15 +20,14 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Unpack
 
 from timm_repaint.batches import check_range, join, other_rows, pick, repainted_rows, split_labels
 from timm_repaint.config import RepaintConfig, RepaintOptions
 from timm_repaint.errors import UsageError
 from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
-from timm_repaint.gan_optimizer import GanOptimizer
-from timm_repaint.guard import Guard
+from timm_repaint.gan_module import GanModule
 from timm_repaint.losses import (
     discriminator_loss,
     feature_matching_loss,
@@ -41,7 +40,6 @@ from timm_repaint.networks import Discriminator, Posterior, discriminator_condit
 from timm_repaint.networks.discriminator import Features, split_logits
 from timm_repaint.painters import create_repainter
 from timm_repaint.precision import at_least_float32
-from timm_repaint.repaint_state import check_settings, pack_state, send_from_first, unpack_state
 from timm_repaint.repainter import Repainter
 from timm_repaint.saved import load_networks
 
@@ -79,7 +77,7 @@ class Painted(NamedTuple):
     autocast: dict[str, Any]
 
 
-class Repaint(nn.Module):
+class Repaint(GanModule):
     """Repaints a share of a batch, and learns to: S, E, G and D in front of any network T.
 
     Outside its own `forward` and `step` its parameters have `requires_grad=False` and no `.grad`: wrappers, optimizers,
@@ -100,35 +98,18 @@ class Repaint(nn.Module):
         UsageError: a ValueError; if the checkpoint cannot be used.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, mean: Sequence[float], std: Sequence[float], **options: Unpack[RepaintOptions]) -> None:
-        super().__init__()
-        self.config = config = RepaintConfig(tuple(mean), tuple(std), **options)
-        self._labeller = Labeller(config.masks, config.num_labels)
-        num_labels = self._labeller.num_labels
-        networks = {**config.networks, 'num_labels': num_labels}
-        self.repainter = load_networks(config.checkpoint, networks) if config.checkpoint else create_repainter(networks)
-        self.discriminator: Discriminator | None = None
-        self.optimizers: dict[str, GanOptimizer] = {}
-        if isinstance(self.repainter, Repainter) and not config.freeze:
+        config = RepaintConfig(tuple(mean), tuple(std), **options)
+        labeller = Labeller(config.masks, config.num_labels)
+        networks = {**config.networks, 'num_labels': labeller.num_labels}
+        repainter = load_networks(config.checkpoint, networks) if config.checkpoint else create_repainter(networks)
+        discriminator = None
+        if isinstance(repainter, Repainter) and not config.freeze:
             layers = 3 if config.img_size is not None and config.img_size < SMALL_IMAGE_PX else 4
-            width = max(self.repainter.config['width'], DISCRIMINATOR_MIN_WIDTH)
-            self.discriminator = Discriminator(num_condition_channels(num_labels), width, layers)
-            self.optimizers = {
-                'generator': GanOptimizer('generator', self.repainter, config.g_lr, config.max_nonfinite),
-                'discriminator': GanOptimizer('discriminator', self.discriminator, config.d_lr, config.max_nonfinite),
-            }
-        advice = "it is not the generator's fault: go on from its last good checkpoint with a lower learning rate"
-        self._task_guard = Guard('task', "task's gradient", advice, config.max_nonfinite)
-        self.requires_grad_(False)
-        self.register_state_dict_post_hook(_make_contiguous)
-        for name in ('mean', 'std'):
-            values = torch.tensor(getattr(config, name), dtype=torch.float32)  # they may be whole numbers
-            self.register_buffer(name, values.view(1, 3, 1, 1), persistent=False)
-        self.updates = 0
-        self.stopped = False
+            width = max(repainter.config['width'], DISCRIMINATOR_MIN_WIDTH)
+            discriminator = Discriminator(num_condition_channels(labeller.num_labels), width, layers)
+        super().__init__(config, repainter, discriminator)
+        self._labeller = labeller
         self._begun = False
         self._painted: Painted | None = None
         self._bad_task: Tensor | None = None  # whether T's gradient was not finite in the update so far
@@ -171,7 +152,7 @@ class Repaint(nn.Module):
         images, labels = split_labels(images, labels)
         if not self._begun:
             check_range(self.to_pm1(images))
-            send_from_first(self)
+            self.send_from_first()
             self._begun = True
         rows = repainted_rows(len(images), self.config.prob, self.config.views)
         image_pm1 = self.to_pm1(images[rows])  # [K, 3, H, W]
@@ -235,7 +216,7 @@ class Repaint(nn.Module):
             discriminator.update()
             if paints:
                 bad_task, self._bad_task = self._bad_task, None
-                self._task_guard.count(generator.update(bad_task))
+                self.task_guard.count(generator.update(bad_task))
         measured = {name: value.detach() for name, value in {**parts, 'd_loss': d_loss}.items() if value is not None}
         return StepMetrics(**measured)
 
@@ -265,12 +246,6 @@ class Repaint(nn.Module):
         split = torch.zeros(count, dtype=torch.bool, device=self._device)
         split[rows] = True
         return split
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Updates that were skipped since a loss was not finite, by whose it was; reading it waits for the device."""
-        guards = [*(optimizer.guard for optimizer in self.optimizers.values()), self._task_guard]
-        return {guard.name: guard.skipped for guard in guards}
 
     # Its parts --------------------------------------------------------------------------------------------------------
 
@@ -384,54 +359,8 @@ class Repaint(nn.Module):
         """Image [B, 3, H, W] in [-1, 1] -> T's normalised image in T's number format."""
         return (((image_pm1.to(self.mean.dtype) + 1) / 2 - self.mean) / self.std).to(dtype)
 
-    # State and company ------------------------------------------------------------------------------------------------
-
-    def get_extra_state(self) -> Tensor:
-        """Adam's moments, counters, scalers and settings as one uint8 tensor of a length that does not change."""
-        return pack_state(self)
-
-    def set_extra_state(self, state: Any) -> None:
-        """Take `get_extra_state` of another one; settings that differ are named in a warning."""
-        unpack_state(self, state)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        check_settings(self, state_dict.get(f'{prefix}_extra_state'))
-        if self.discriminator is None:  # frozen now, and not when it was saved
-            for key in [key for key in state_dict if key.startswith(f'{prefix}discriminator.')]:
-                del state_dict[key]
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> 'Repaint':
-        """Follow `.to(…)`, moments included; half precision is for T, E, G and D stay in float32."""
-
-        def keep_precision(tensor: Tensor) -> Tensor:
-            moved: Tensor = fn(tensor)
-            return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
-
-        super()._apply(keep_precision, recurse)
-        for optimizer in self.optimizers.values():
-            optimizer.follow_parameters()
-        self._task_guard.to(self.mean.device)
-        return self
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile E and G, and D, in place; a `torch.compile` around the whole leaves this module out."""
-        import torch._functorch.config
-
-        torch._functorch.config.donated_buffer = False  # D's graph is used twice, for E+G and for D
-        self.repainter.compile(*args, **kwargs)
-        if self.discriminator is not None:
-            self.discriminator.compile(*args, **kwargs)
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_painted': None}  # copies (weight averages) begin without a batch
-
-
-def _make_contiguous(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Weights that lie in memory with channels last are no tensors for safetensors."""
-    for key in state:
-        if key.startswith(prefix):
-            state[key] = state[key].contiguous()
 
 
 def autocast_state(device_type: str) -> dict[str, Any]:

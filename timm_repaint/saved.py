@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from timm_repaint.config import DEFAULTS
 from timm_repaint.errors import UsageError
+from timm_repaint.packed import read_header
 from timm_repaint.painters import AnyRepainter, create_repainter
-from timm_repaint.repaint_state import read_header
 
 STATE_KEY = '_extra_state'
 FIRST_FORMAT_KEY = 'task_state'  # of version 0.1, which kept E, G and D there
