@@ -17,7 +17,7 @@ from timm_repaint.networks import (
     pool_segments,
     segment_slots,
 )
-from timm_repaint.repainter import Repaint, Repainter, check_inputs
+from timm_repaint.repainter import Repainted, Repainter, check_inputs
 
 # Standard deviation of the shift that all pixels of a segment share, on the scale of [-1, 1].
 PAINTERS = {'mean': 0.0, 'jitter': 0.4, 'shift': 0.4}
@@ -40,7 +40,7 @@ class SegmentPainter(nn.Module):
             self.detail = self.config['detail'] = check_detail(detail)
         self.shift_std = PAINTERS[generator]
 
-    def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repaint:
+    def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repainted:
         """Repaint a batch.
 
         Args:
@@ -58,7 +58,7 @@ class SegmentPainter(nn.Module):
         shifts = draw_normal((len(labels), SEGMENT_SLOTS, 3), labels.device, generator)
         flat_pm1 = paint_segments((colours + self.shift_std * shifts).clamp(-1, 1), slots)
         detail = draw_detail(self.detail, image_pm1, slots, generator)
-        return Repaint(flat_pm1 if detail is None else (flat_pm1 + detail).clamp(-1, 1), None)
+        return Repainted(flat_pm1 if detail is None else (flat_pm1 + detail).clamp(-1, 1), None)
 
 
 AnyRepainter = Repainter | SegmentPainter

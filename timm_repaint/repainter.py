@@ -31,7 +31,7 @@ GLOBAL_DIM = 64
 SEGMENT_DIM = 8
 
 
-class Repaint(NamedTuple):
+class Repainted(NamedTuple):
     """What `Repainter` returns."""
 
     image_pm1: Tensor  # [B, 3, H, W] float32 in [-1, 1]
@@ -110,7 +110,7 @@ class Repainter(nn.Module):
         spec = generator_spec(generator, width)
         self.generator = SpadeGenerator(self.cond_channels, global_dim, spec, with_detail=detail != 'none')
 
-    def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repaint:
+    def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repainted:
         """Repaint a batch.
 
         Args:
@@ -124,7 +124,7 @@ class Repainter(nn.Module):
         """
         check_inputs(image_pm1, labels)
         posterior = self.encoder(image_pm1, segment_slots(labels))
-        return Repaint(self.paint(image_pm1, posterior, labels, generator), posterior)
+        return Repainted(self.paint(image_pm1, posterior, labels, generator), posterior)
 
     def paint(
         self, image_pm1: Tensor, posterior: Posterior, labels: Tensor, generator: torch.Generator | None = None

@@ -1,107 +1,30 @@
-"""Reports on the method: `python -m timm_repaint.report mini`, the evidence bench, and reports on finished runs."""
+"""Reports on finished runs: `timm-repaint report tables|shape-bias|gallery|leak`."""
 
 import argparse
-import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from timm_repaint.errors import run_command
+from timm_repaint.errors import UsageError, run_command
 from timm_repaint.report.commands import add_commands, run_report
-from timm_repaint.report.mini.arms import ARMS
-from timm_repaint.report.mini.bench import Bench, run_bench
 
-INTERRUPTED = 130  # the shell's code for Ctrl-C
+MOVED = 'mini'  # the evidence bench, which was here in version 0.1
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='python -m timm_repaint.report', description='Reports on the method.')
-    commands = parser.add_subparsers(dest='command', required=True)
-    mini = commands.add_parser(
-        'mini',
-        help='the evidence bench: arms x sizes x seeds of small runs, and their table',
-        description='Train each arm on each set of images with each seed, and compare. A second call goes on where '
-        'the first stopped. What follows -- goes to every run: options of train.py.',
-        epilog='arms: ' + '; '.join(f'{arm.name} ({arm.shows})' for arm in ARMS.values()),
-    )
-    add_mini_options(mini)
-    add_commands(commands)
+    parser = argparse.ArgumentParser(prog='timm-repaint report', description='Reports on finished runs.')
+    add_commands(parser.add_subparsers(dest='command', required=True))
     return parser
 
 
-def add_mini_options(parser: argparse.ArgumentParser) -> None:
-    """The options of the evidence bench."""
-    add = parser.add_argument
-    add(
-        'data',
-        nargs='+',
-        metavar='DATA',
-        help='folder with train/ and validation/ (or val/); shapes: built-in set',
-    )
-    add('--output', type=Path, required=True, metavar='DIR', help='where runs, table and plot go')
-    add(
-        '--sizes',
-        type=_positive,
-        nargs='+',
-        default=[1000],
-        metavar='N',
-        help='numbers of training images; the first ones of each class (default: 1000)',
-    )
-    add(
-        '--arms',
-        nargs='+',
-        default=['headline'],
-        metavar='ARM',
-        help='names from below, all, or headline: plain and repaint (default: headline)',
-    )
-    add(
-        '--arm',
-        action='append',
-        default=[],
-        metavar="NAME='OPTIONS'",
-        help='one more arm, of options of train.py in both phases; may come again',
-    )
-    add('--seeds', type=int, nargs='+', default=[0, 1, 2], metavar='N', help='(default: 0 1 2)')
-    add('--jobs', type=_positive, default=2, metavar='N', help='runs at a time, a core each (default: 2)')
-    add(
-        '--dev',
-        action='store_true',
-        help='for choices: train and validate on training images that the reported runs of this size never see',
-    )
-    add('--dry-run', action='store_true', help='print the commands of the runs that are not done, and stop')
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is below 1')
-    return value
-
-
-def parse_args(argv: Sequence[str]) -> tuple[Bench, bool]:
-    """The bench, and whether only its commands are wanted."""
-    own, extra = list(argv), []
-    if '--' in own:
-        cut = own.index('--')
-        own, extra = own[:cut], own[cut + 1 :]
-    args = build_parser().parse_args(own)
-    seeds = list(dict.fromkeys(args.seeds))
-    bench = Bench(args.data, args.output, args.sizes, args.arms, args.arm, seeds, args.dev, args.jobs, extra)
-    return bench, args.dry_run
-
-
 def main() -> int:
-    argv = sys.argv[1:]
-    if argv[:1] != ['mini']:
-        run_report(build_parser().parse_args(argv))
-        return 0
-    bench, dry_run = parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SLURM's way to say that time is over
-    try:
-        return run_bench(bench, dry_run)
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on from here', file=sys.stderr)
-        return INTERRUPTED
+    """Make a report; returns the process's exit status.
+
+    Raises:
+        UsageError: for the bench that is elsewhere now.
+    """
+    if sys.argv[1:2] == [MOVED]:
+        raise UsageError('the evidence bench is in the repository: python -m bench.evidence DATA --output DIR')
+    run_report(build_parser().parse_args())
+    return 0
 
 
 if __name__ == '__main__':

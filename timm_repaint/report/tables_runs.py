@@ -17,8 +17,7 @@ from timm_repaint.errors import UsageError
 from timm_repaint.options import is_repaint_option
 from timm_repaint.options.config import check_config, load_config
 from timm_repaint.options.parser import build_parser
-from timm_repaint.report.mini.plan import FINE_TUNE
-from timm_repaint.report.mini.results import SUMMARY, UnfinishedError, read_last_row
+from timm_repaint.report.summary import FINE_TUNE, SUMMARY, UnfinishedError, read_last_row
 from timm_repaint.report.tables_paper import METRICS, all_entries
 
 RECIPES = Path(__file__).parents[1] / 'recipes' / 'tables'

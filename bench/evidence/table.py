@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from timm_repaint.report.mini.arms import ARMS, CONTROLS, SAMPLES
-from timm_repaint.report.mini.results import Result
-from timm_repaint.report.mini.statistics import Difference, paired_difference, standard_deviation
+from bench.evidence.arms import ARMS, CONTROLS, SAMPLES
+from bench.evidence.results import Result
+from bench.evidence.statistics import Difference, paired_difference, standard_deviation
 
 NONE = '-'
 # Columns of Result and of its measures: name -> heading. Those that no run has are left out.

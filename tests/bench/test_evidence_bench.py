@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from bench.evidence.__main__ import parse_args
+from bench.evidence.arms import ARMS
+from bench.evidence.bench import run_bench
+from bench.evidence.data import RECIPES, Subset
+from bench.evidence.plan import Place, plan_run
+from bench.evidence.runs import Processes, execute_all
 from tests.helpers import REPO, copy_images, mtimes, run_script
 from timm_repaint.errors import UsageError
-from timm_repaint.report.__main__ import parse_args
-from timm_repaint.report.mini.arms import ARMS
-from timm_repaint.report.mini.bench import run_bench
-from timm_repaint.report.mini.data import RECIPES, Subset
-from timm_repaint.report.mini.plan import Place, plan_run
-from timm_repaint.report.mini.results import UnfinishedError
-from timm_repaint.report.mini.runs import Processes, execute_all
+from timm_repaint.report.summary import UnfinishedError
 
 SUBSET = Subset('photos', 100, 10, RECIPES / '32px.yaml')
 SMALL = ('--epochs', 2, '--img-size', 32, '--val-num-samples', 20, '--repaint-width', 4)
@@ -37,7 +37,7 @@ SLEEP = (sys.executable, '-c', 'import time; time.sleep(600)')
 
 
 def command_line(output, *options):
-    return [str(word) for word in ('mini', 'shapes', '--output', output, '--sizes', 40, '--seeds', 0, *options)]
+    return [str(word) for word in ('shapes', '--output', output, '--sizes', 40, '--seeds', 0, *options)]
 
 
 def bench_here(output, *options):
@@ -52,7 +52,7 @@ def bench_here(output, *options):
 def finished(tmp_path_factory):
     """Both headline arms, one seed, 40 images, two epochs: the folder and what the command printed."""
     output = tmp_path_factory.mktemp('bench') / 'out'
-    return output, run_script('-m timm_repaint.report', *command_line(output, '--', *SMALL))
+    return output, run_script('-m bench.evidence', *command_line(output, '--', *SMALL))
 
 
 def test_the_command_ends_with_the_table_and_leaves_it_in_files(finished):
@@ -120,7 +120,7 @@ def test_a_dry_run_prints_the_commands_that_are_left_and_writes_nothing(finished
 def test_photographs_set_aside_for_choices_train_with_stored_masks(shared_data, tmp_path):
     data = copy_images(shared_data / 'cifar10', tmp_path / 'photos', 2, {'train': 140, 'validation': 1})
     options = ('--sizes', 40, '--seeds', 0, '--arms', 'repaint', '--dev', '--output', tmp_path / 'out')
-    run_script('-m timm_repaint.report', 'mini', data, *options, '--', *SMALL[:2], '--repaint-width', 4)
+    run_script('-m bench.evidence', data, *options, '--', *SMALL[:2], '--repaint-width', 4)
     assert len(list((tmp_path / 'out' / 'masks' / 'photos-dev-40').rglob('*.png'))) == 40
     with open(tmp_path / 'out' / 'results.csv', newline='') as file:
         (row,) = csv.DictReader(file)
@@ -129,7 +129,7 @@ def test_photographs_set_aside_for_choices_train_with_stored_masks(shared_data, 
 
 
 def test_stopping_the_bench_ends_its_processes(tmp_path):
-    command = [sys.executable, '-m', 'timm_repaint.report', 'mini', 'shapes', '--output', str(tmp_path)]
+    command = [sys.executable, '-m', 'bench.evidence', 'shapes', '--output', str(tmp_path)]
     process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list(tmp_path.rglob('log.txt')):
         assert process.poll() is None
@@ -211,13 +211,13 @@ def test_after_a_stop_no_process_is_left_and_none_starts(tmp_path):
 
 
 def test_the_command_alone_is_the_headline():
-    parsed, dry_run = parse_args(['mini', 'photos', '--output', 'out'])
+    parsed, dry_run = parse_args(['photos', '--output', 'out'])
     assert (parsed.sizes, parsed.arms, parsed.seeds, parsed.jobs) == ([1000], ['headline'], [0, 1, 2], 2)
     assert (parsed.output, parsed.dev, parsed.extra, dry_run) == (Path('out'), False, [], False)
 
 
 def test_what_follows_two_dashes_is_for_every_run():
-    parsed, _ = parse_args(['mini', 'a', 'b', '--output', 'out', '--seeds', '3', '3', '--', '--lr', '0.1', '--', 'x'])
+    parsed, _ = parse_args(['a', 'b', '--output', 'out', '--seeds', '3', '3', '--', '--lr', '0.1', '--', 'x'])
     assert (parsed.data, parsed.seeds, parsed.extra) == (['a', 'b'], [3], ['--lr', '0.1', '--', 'x'])
 
 
@@ -231,7 +231,7 @@ def test_what_follows_two_dashes_is_for_every_run():
 )
 def test_a_command_line_that_does_not_fit_is_refused(options, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        parse_args(['mini', *options])
+        parse_args([*options])
     assert stop.value.code == 2
     assert capsys.readouterr().err.strip().endswith(message)
 
@@ -239,5 +239,5 @@ def test_a_command_line_that_does_not_fit_is_refused(options, message, capsys):
 def test_data_sets_of_one_name_are_refused(shared_data, tmp_path):
     data = str(shared_data / 'cifar10')
     with pytest.raises(UsageError, match='cifar10-1000 is there twice; give each size once, and data folders of diff'):
-        run_bench(*parse_args(['mini', data, data, '--output', str(tmp_path / 'out')]))
+        run_bench(*parse_args([data, data, '--output', str(tmp_path / 'out')]))
     assert not (tmp_path / 'out').exists()

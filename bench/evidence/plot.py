@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.evidence.results import Result
+from bench.evidence.table import Comparison, compare, group_results
 from timm_repaint.errors import UsageError
-from timm_repaint.report.mini.results import Result
-from timm_repaint.report.mini.table import Comparison, compare, group_results
 
 WIDTH_IN = 9.0
 ROW_HEIGHT_IN = 0.24

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import timm_repaint
+from bench.evidence.arms import ARMS, CHECKPOINT, Arm
+from bench.evidence.data import Subset
 from timm_repaint.errors import UsageError
 from timm_repaint.options import (
     build_config_parser,
@@ -19,12 +21,10 @@ from timm_repaint.options import (
     parse_schedule,
     resolve_repaint_epochs,
 )
-from timm_repaint.report.mini.arms import ARMS, CHECKPOINT, Arm
-from timm_repaint.report.mini.data import Subset
+from timm_repaint.report.summary import FINE_TUNE
 
 SCRIPTS = Path(timm_repaint.__file__).parent.parent
 LAST = 'last.pth.tar'
-FINE_TUNE = 'fine_tune'  # folder of the second phase, as fine_tune.py names it
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 from timm.data import create_dataset
 
+from bench.evidence.data import RECIPES, choose_images, find_recipe, per_class, plan_subset
+from bench.evidence.tree import make_tree
 from timm_repaint.data.shapes import CLASSES, ShapesDataset
 from timm_repaint.errors import UsageError
-from timm_repaint.report.mini.data import RECIPES, choose_images, find_recipe, per_class, plan_subset
-from timm_repaint.report.mini.tree import make_tree
 
 
 def images_of(subset, split):

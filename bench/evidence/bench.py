@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.evidence.arms import select_arms
+from bench.evidence.data import Subset, plan_subset
+from bench.evidence.plan import Place, Run, plan_runs
+from bench.evidence.plot import draw_plot
+from bench.evidence.results import is_finished, read_results, write_csv
+from bench.evidence.runs import LOG, execute_all
+from bench.evidence.table import make_table
+from bench.evidence.tree import make_masks, make_tree
 from timm_repaint.errors import UsageError
 from timm_repaint.progress import progress
-from timm_repaint.report.mini.arms import select_arms
-from timm_repaint.report.mini.data import Subset, plan_subset
-from timm_repaint.report.mini.plan import Place, Run, plan_runs
-from timm_repaint.report.mini.plot import draw_plot
-from timm_repaint.report.mini.results import is_finished, read_results, write_csv
-from timm_repaint.report.mini.runs import LOG, execute_all
-from timm_repaint.report.mini.table import make_table
-from timm_repaint.report.mini.tree import make_masks, make_tree
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.evidence.arms import ARMS, CONTROLS, select_arms
+from bench.evidence.data import RECIPES, Subset
+from bench.evidence.plan import Place, epochs_of_samples, parse_words, plan_run, plan_runs
 from tests.helpers import REPO
 from timm_repaint.errors import UsageError
 from timm_repaint.options import build_config_parser, build_parser, check_options, is_repaint_option, parse_args
-from timm_repaint.report.mini.arms import ARMS, CONTROLS, select_arms
-from timm_repaint.report.mini.data import RECIPES, Subset
-from timm_repaint.report.mini.plan import Place, epochs_of_samples, parse_words, plan_run, plan_runs
 
 FOLDER = Subset('photos', 100, 10, RECIPES / '32px.yaml')
 DRAWN = Subset('shapes', 100, 10, RECIPES / 'shapes.yaml', drawn=True)

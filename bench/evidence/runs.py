@@ -11,8 +11,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import IO
 
-from timm_repaint.report.mini.plan import Run
-from timm_repaint.report.mini.results import RESULT, UnfinishedError, collect, write_result
+from bench.evidence.plan import Run
+from bench.evidence.results import RESULT, collect, write_result
+from timm_repaint.report.summary import UnfinishedError
 
 LOG = 'log.txt'
 

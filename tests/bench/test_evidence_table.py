@@ -8,22 +8,22 @@ import sys
 import pytest
 from PIL import Image
 
-from timm_repaint.errors import UsageError
-from timm_repaint.report.mini.arms import ARMS
-from timm_repaint.report.mini.data import RECIPES, Subset
-from timm_repaint.report.mini.plan import Place, plan_run
-from timm_repaint.report.mini.plot import draw_plot
-from timm_repaint.report.mini.results import (
+from bench.evidence.arms import ARMS
+from bench.evidence.data import RECIPES, Subset
+from bench.evidence.plan import Place, plan_run
+from bench.evidence.plot import draw_plot
+from bench.evidence.results import (
     Result,
-    UnfinishedError,
     collect,
     is_finished,
     read_results,
     write_csv,
     write_result,
 )
-from timm_repaint.report.mini.statistics import paired_difference, standard_deviation
-from timm_repaint.report.mini.table import make_table
+from bench.evidence.statistics import paired_difference, standard_deviation
+from bench.evidence.table import make_table
+from timm_repaint.errors import UsageError
+from timm_repaint.report.summary import UnfinishedError
 
 SUBSET = Subset('photos', 100, 10, RECIPES / '32px.yaml')
 

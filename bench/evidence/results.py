@@ -10,19 +10,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.evidence.arms import ARMS
+from bench.evidence.plan import Run
 from timm_repaint.errors import UsageError
-from timm_repaint.report.mini.arms import ARMS
-from timm_repaint.report.mini.plan import FINE_TUNE, Run
+from timm_repaint.report.summary import FINE_TUNE, read_last_row
 
 RESULT = 'result.json'
-SUMMARY = 'summary.csv'
 CUE_CONFLICT = 'cue_conflict.json'
 # Options that only say where things lie.
 PLACES = ('data', 'data_dir', 'output', 'experiment', 'mask_dir', 'repaint_checkpoint')
-
-
-class UnfinishedError(Exception):
-    """A phase that ended before its last epoch."""
 
 
 @dataclass
@@ -95,25 +91,6 @@ def collect(run: Run, seconds: float) -> Result:
         train_loss=rows[-1]['train_loss'],
         measures=measures,
     )
-
-
-def read_last_row(folder: Path, epochs: int) -> dict[str, float]:
-    """The last row of a phase's summary.csv.
-
-    Raises:
-        UnfinishedError: if it is not that of the last epoch.
-    """
-    try:
-        with open(folder / SUMMARY, newline='') as file:
-            row = {name: float(value) for name, value in list(csv.DictReader(file))[-1].items()}
-        done = row['epoch'] + 1
-    except (OSError, IndexError):
-        raise UnfinishedError(f'{folder / SUMMARY} has no row') from None
-    except (ValueError, TypeError, KeyError):
-        raise UnfinishedError(f'the last row of {folder / SUMMARY} is not whole') from None
-    if done != epochs:
-        raise UnfinishedError(f'{folder} ends after {done:.0f} of {epochs} epochs')
-    return row
 
 
 def plain_options(options: argparse.Namespace) -> dict[str, Any]:

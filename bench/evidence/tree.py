@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
+from bench.evidence.data import Subset
 from timm_repaint.data.shapes import CLASSES, ShapesDataset
 from timm_repaint.errors import UsageError
-from timm_repaint.report.mini.data import Subset
 
 DEV_SHAPES_SEED = 1  # the built-in set's own images have seed 0
 DEV_SHAPES_VALIDATION = 1000  # images

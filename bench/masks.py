@@ -1,4 +1,4 @@
-"""Speed and size of masks: `python benchmarks/masks.py IMAGES` prints a table. IMAGES is an image folder, by classes.
+"""Speed and size of masks: `python bench/masks.py IMAGES` prints a table. IMAGES is an image folder, by classes.
 
 Two ways to do the same work take turns (A B A B …), and the table shows the median of the ratios of neighbours: the
 speed of a shared machine changes slowly, so it falls out of a ratio.

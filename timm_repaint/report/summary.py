@@ -1,0 +1,30 @@
+"""The last row of a run's `summary.csv`."""
+
+import csv
+from pathlib import Path
+
+FINE_TUNE = 'fine_tune'  # folder of the second phase, as fine_tune.py names it
+SUMMARY = 'summary.csv'
+
+
+class UnfinishedError(Exception):
+    """A phase that ended before its last epoch."""
+
+
+def read_last_row(folder: Path, epochs: int) -> dict[str, float]:
+    """The last row of a phase's summary.csv.
+
+    Raises:
+        UnfinishedError: if it is not that of the last epoch.
+    """
+    try:
+        with open(folder / SUMMARY, newline='') as file:
+            row = {name: float(value) for name, value in list(csv.DictReader(file))[-1].items()}
+        done = row['epoch'] + 1
+    except (OSError, IndexError):
+        raise UnfinishedError(f'{folder / SUMMARY} has no row') from None
+    except (ValueError, TypeError, KeyError):
+        raise UnfinishedError(f'the last row of {folder / SUMMARY} is not whole') from None
+    if done != epochs:
+        raise UnfinishedError(f'{folder} ends after {done:.0f} of {epochs} epochs')
+    return row
