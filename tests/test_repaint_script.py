@@ -23,7 +23,7 @@ from tests.helpers import (
 from tests.tiny import adam_steps, snapshot
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.errors import UsageError
-from timm_repaint.report.gallery import CAPTION_PX, GAP_PX, MIN_CELL_PX
+from timm_repaint.monitor.gallery import CAPTION_PX, GAP_PX, MIN_CELL_PX
 
 FINITE_COLUMNS = ('train_loss', 'train_d_loss', 'train_g_gan', 'train_g_feat', 'train_diversity', 'eval_loss')
 

@@ -25,7 +25,7 @@ from tests.tiny import (
 )
 from timm_repaint import repaint as repaint_module
 from timm_repaint.engine.loop import train_one_epoch
-from timm_repaint.guard import NonFiniteLossError
+from timm_repaint.errors import UsageError
 
 CPU = torch.device('cpu')
 
@@ -121,7 +121,7 @@ def test_a_gradient_of_the_task_that_is_not_finite_skips_the_generators_update_a
 
 def test_a_task_that_is_never_finite_is_named_as_the_culprit():
     repaint, model = tiny_repaint(schedule=(1, 1), max_nonfinite=2), tiny_classifier()
-    with pytest.raises(NonFiniteLossError, match="the task's gradient was not finite in 2 updates in a row") as stopped:
+    with pytest.raises(UsageError, match="the task's gradient was not finite in 2 updates in a row") as stopped:
         for _ in range(6):  # E and G's are numbers 2, 4 and 6
             learn_from_a_bad_task(repaint, model)
     assert "it is not the generator's fault" in str(stopped.value) and repaint.updates == 6
@@ -178,7 +178,7 @@ def test_a_run_of_bad_updates_stops_and_the_last_epochs_checkpoint_resumes(tmp_p
     with monkeypatch.context() as broken:
         counter = spoil(broken, 'generator_loss', set(range(2, 100)))
         options = (*REPAINT, '--train-num-samples', 64, '--epochs', 3, '--repaint-epochs', 3)
-        with pytest.raises(NonFiniteLossError, match='the generator loss was not finite in 3 updates in a row'):
+        with pytest.raises(UsageError, match='the generator loss was not finite in 3 updates in a row'):
             train_here(tmp_path, *options, '--repaint-max-nonfinite', 3)
         assert next(counter) == 6
     last = tmp_path / 'run' / 'last.pth.tar'
@@ -211,5 +211,5 @@ def test_after_a_resume_a_row_of_skipped_updates_goes_on():
     resumed.load_state_dict(repaint.state_dict())
     overflow_once(resumed)
     learn(resumed, tiny_classifier(), *tiny_batch())
-    with pytest.raises(NonFiniteLossError, match='in 3 updates in a row'):
+    with pytest.raises(UsageError, match='in 3 updates in a row'):
         learn(resumed, tiny_classifier(), *tiny_batch())

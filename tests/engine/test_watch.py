@@ -25,7 +25,7 @@ from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 from timm_repaint.masks.folder import CachedMasks
 from timm_repaint.masks.label_png import save_labels
 from timm_repaint.masks.manifest import claim_folder, describe
-from timm_repaint.report import alarms
+from timm_repaint.monitor import alarms
 
 LEAKS = ('train_leak_original', 'train_leak_repaint', 'train_leak_swapped')
 

@@ -5,8 +5,8 @@ from PIL import Image
 
 from tests.helpers import REPAINT, SHAPES, column, mtimes, run_script, train_here
 from timm_repaint.errors import UsageError
+from timm_repaint.monitor.gallery import CAPTION_PX, GAP_PX, MIN_CELL_PX
 from timm_repaint.report.finished import load_run, report_gallery, report_leak
-from timm_repaint.report.gallery import CAPTION_PX, GAP_PX, MIN_CELL_PX
 
 
 @pytest.fixture(scope='module')

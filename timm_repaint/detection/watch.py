@@ -1,6 +1,6 @@
 """Galleries with boxes, and the leak probe of a detector."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +13,10 @@ from timm_repaint.data.samples import Samples, to_u8
 from timm_repaint.detection.data import DetectionDataset, objects_tensor, read_images
 from timm_repaint.detection.evaluate import create_bench
 from timm_repaint.detection.transforms import eval_transform
+from timm_repaint.engine.parts import Run
 from timm_repaint.engine.watch import RepaintWatch, eval_model, own_draws, predict
-from timm_repaint.report.gallery import save_gallery
-from timm_repaint.report.probe import Leak, evaluating, probe_leak
-
-if TYPE_CHECKING:
-    from timm_repaint.engine.run import Run
+from timm_repaint.monitor.gallery import save_gallery
+from timm_repaint.monitor.probe import Leak, evaluating, probe_leak
 
 BOX_COLOUR = (255, 40, 40)
 FOUND_IOU = 0.5
@@ -29,11 +27,11 @@ class DetectionWatch(RepaintWatch):
 
     unseen_count = 64
 
-    def validation_images(self, run: 'Run') -> Any:
+    def validation_images(self, run: Run) -> Any:
         images = read_images(run.args, run.args.val_split, run.data_config['input_size'][-1], training=False)
         return DetectionDataset(images, plain_transform(run))
 
-    def pick(self, run: 'Run', dataset: DetectionDataset, masks: Any, count: int) -> Samples:
+    def pick(self, run: Run, dataset: DetectionDataset, masks: Any, count: int) -> Samples:
         """Images spread evenly over the data set, resized as validation sees them, with their masks and objects."""
         fixed = DetectionDataset(dataset.images, plain_transform(run), masks)
         count = min(count, len(fixed))
@@ -46,7 +44,7 @@ class DetectionWatch(RepaintWatch):
             targets.append(objects_tensor(moved))
         return Samples(images_u8, label_maps, targets)
 
-    def find_leak(self, run: 'Run', unseen: Samples) -> Leak:
+    def find_leak(self, run: Run, unseen: Samples) -> Leak:
         """The leak probe: T is right about an object if the surest detection that overlaps it has its class."""
         assert run.repaint is not None
         model, repainter = eval_model(run), run.repaint.repainter
@@ -71,7 +69,7 @@ class DetectionWatch(RepaintWatch):
         save_gallery(path, draw(samples.images_u8), samples.labels, repaints_u8)
 
 
-def plain_transform(run: 'Run') -> Any:
+def plain_transform(run: Run) -> Any:
     """What validation does with images."""
     config = run.data_config
     return eval_transform(config['input_size'][-1], config['mean'], config['interpolation'])

@@ -3,26 +3,21 @@
 import argparse
 import logging
 import shlex
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm import utils
 from timm.data.random_erasing import RandomErasing
-from torch import Tensor
 
 from timm_repaint.baselines.cutout import CutOut
 from timm_repaint.config import DEFAULTS, RepaintConfig
 from timm_repaint.engine.data import Loaders
+from timm_repaint.engine.parts import Erasing, Run
 from timm_repaint.errors import UsageError
 from timm_repaint.options.conflicts import parse_schedule, resolve_repaint_epochs
 from timm_repaint.repaint import Repaint
 
-if TYPE_CHECKING:
-    from timm_repaint.engine.run import Run
-
 _logger = logging.getLogger('timm_repaint')
-Erasing = Callable[[Tensor], Tensor]
 
 
 def build_repaint(
@@ -83,7 +78,7 @@ def build_erasing(args: argparse.Namespace, device: torch.device) -> Erasing | N
     return CutOut(args.cutout, erasing) if args.cutout else erasing
 
 
-def finish_repaint_phase(run: 'Run', completed_epochs: int, fine_tune_command: str) -> None:
+def finish_repaint_phase(run: Run, completed_epochs: int, fine_tune_command: str) -> None:
     """Say how to go on when all of the phase is done: the fine-tune phase on the original images."""
     done = completed_epochs >= resolve_repaint_epochs(run.args)
     if not done or run.output.folder is None or run.stop_epoch >= run.num_epochs:

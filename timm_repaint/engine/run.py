@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,18 +15,19 @@ from torch import nn
 from timm_repaint.baselines.isda import set_isda_epoch
 from timm_repaint.engine.checkpoint import CheckpointParts, resume, resume_repaint
 from timm_repaint.engine.criterion import build_task
+from timm_repaint.engine.cue_conflict import report_cue_conflict
 from timm_repaint.engine.data import Loaders, build_loaders
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
 from timm_repaint.engine.optim import build_optimizer, build_scheduler, forward_schedule, resolve_lr
 from timm_repaint.engine.output import RunOutput, resume_path
+from timm_repaint.engine.parts import Run
 from timm_repaint.engine.preemption import REQUEUE_STATUS, Preempted, stoppable
 from timm_repaint.engine.random_state import seed_epoch, warn_of_inexact_resume
-from timm_repaint.engine.repaint import Erasing, build_erasing, build_repaint, finish_repaint_phase
-from timm_repaint.engine.setup import Precision, build_model, place_model, resolve_data, resolve_precision, setup_device
+from timm_repaint.engine.repaint import build_erasing, build_repaint, finish_repaint_phase
+from timm_repaint.engine.setup import build_model, place_model, resolve_data, resolve_precision, setup_device
 from timm_repaint.engine.watch import RepaintWatch
 from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch
 from timm_repaint.repaint import Repaint
-from timm_repaint.report.cue_conflict import report_cue_conflict
 
 _logger = logging.getLogger('timm_repaint')
 
@@ -57,36 +58,6 @@ class Functions:
     build_task: Callable[..., TrainingTask] = build_task
     watch: Callable[[], RepaintWatch] = RepaintWatch
     fine_tune_command: str = 'python fine_tune.py'
-
-
-@dataclass
-class Run:
-    """Everything that the epochs need, made by the stages in `prepare`."""
-
-    args: argparse.Namespace
-    device: torch.device
-    precision: Precision
-    data_config: dict[str, Any]
-    loaders: Loaders
-    task: TrainingTask
-    optimizer: torch.optim.Optimizer
-    lr_scheduler: Any
-    output: RunOutput
-    start_epoch: int
-    stop_epoch: int
-    num_epochs: int
-    repaint: Repaint | None = None
-    erasing: Erasing | None = None
-    exact_resume: bool = False
-    watch: RepaintWatch = field(default_factory=RepaintWatch)
-
-    @property
-    def metric(self) -> str:
-        return self.args.eval_metric if self.loaders.eval is not None else 'loss'
-
-    @property
-    def decreasing_metric(self) -> bool:
-        return self.metric == 'loss'
 
 
 def run_training(args: argparse.Namespace, args_text: str, functions: Functions, exact_resume: bool = False) -> int:

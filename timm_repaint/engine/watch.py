@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +17,16 @@ from timm_repaint.data.samples import Samples, fixed_samples, to_u8
 from timm_repaint.data.stored import StoredMaskImages
 from timm_repaint.engine.data import build_dataset
 from timm_repaint.engine.masks import with_stored_masks
+from timm_repaint.engine.parts import Run
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.cache import Folders, read_image
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 from timm_repaint.masks.folder import CachedMasks
+from timm_repaint.monitor.alarms import Alarms, find_alarms
+from timm_repaint.monitor.gallery import save_gallery
+from timm_repaint.monitor.probe import Leak, evaluating, measure_repaints, probe_leak, repaint_copies
 from timm_repaint.options.conflicts import resolve_repaint_epochs
 from timm_repaint.repainter import Repainter
-from timm_repaint.report.alarms import Alarms, find_alarms
-from timm_repaint.report.gallery import save_gallery
-from timm_repaint.report.probe import Leak, evaluating, measure_repaints, probe_leak, repaint_copies
-
-if TYPE_CHECKING:
-    from timm_repaint.engine.run import Run
 
 _logger = logging.getLogger('timm_repaint')
 GALLERY_COLUMNS = 8
@@ -68,7 +66,7 @@ class RepaintWatch:
         self.images: FixedImages | None = None
         self.alarms = Alarms()
 
-    def look(self, run: 'Run', epoch: int, discriminator_loss: float) -> dict[str, float]:
+    def look(self, run: Run, epoch: int, discriminator_loss: float) -> dict[str, float]:
         """Measure, warn, and at intervals draw the gallery and run the leak probe.
 
         Args:
@@ -106,13 +104,13 @@ class RepaintWatch:
         leaks = {'leak_original': leak.original, 'leak_repaint': leak.repaint, 'leak_swapped': leak.swapped}
         return {**measures, **leaks, 'skipped_updates': float(sum(run.repaint.skipped.values()))}
 
-    def fixed_images(self, run: 'Run') -> FixedImages:
+    def fixed_images(self, run: Run) -> FixedImages:
         """Load the images that all epochs are measured on."""
         dataset, masks = run.loaders.dataset_train, run.loaders.masks
         gallery, train = (self.pick(run, dataset, masks, count) for count in (GALLERY_COLUMNS, measured_images(run)))
         return FixedImages(gallery, train, self.unseen_images(run))
 
-    def unseen_images(self, run: 'Run') -> Samples | None:
+    def unseen_images(self, run: Run) -> Samples | None:
         """Validation images and their masks: stored ones, or made here by the run's own source.
 
         None without a validation split, for a stream (a second reader here could disturb the loader's), and where masks
@@ -132,17 +130,17 @@ class RepaintWatch:
         _logger.info('No leak probe, the validation images have no masks: %s', reason)
         return None
 
-    def validation_images(self, run: 'Run') -> Any:
+    def validation_images(self, run: Run) -> Any:
         """A data set of validation images."""
         return build_dataset(run.args, run.args.val_split, run.data_config, is_training=False)
 
-    def pick(self, run: 'Run', dataset: Any, masks: Any, count: int) -> Samples:
+    def pick(self, run: Run, dataset: Any, masks: Any, count: int) -> Samples:
         """`count` images of a data set with their label maps, the same at every call."""
         if not isinstance(dataset, StoredMaskImages):
             dataset = with_stored_masks(dataset, masks)
         return fixed_samples(dataset, masks, run.data_config, count)
 
-    def find_leak(self, run: 'Run', unseen: Samples) -> Leak:
+    def find_leak(self, run: Run, unseen: Samples) -> Leak:
         """The leak probe with the run's T in its own number formats."""
         assert run.repaint is not None
         target = torch.tensor(unseen.targets, device=run.device)
@@ -162,19 +160,19 @@ class RepaintWatch:
         save_gallery(path, samples.images_u8, samples.labels, repaints_u8)
 
 
-def own_draws(run: 'Run') -> torch.Generator:
+def own_draws(run: Run) -> torch.Generator:
     """Random numbers that are not training's, the same in every epoch."""
     return torch.Generator(run.device).manual_seed(run.args.seed)
 
 
-def eval_model(run: 'Run') -> nn.Module:
+def eval_model(run: Run) -> nn.Module:
     """T without wrappers: that of several processes would wait for the others."""
     model = run.task.get_eval_model()
     assert model is not None
     return unwrap_model(model)
 
 
-def predict(run: 'Run', model: nn.Module, image_pm1: Tensor) -> Any:
+def predict(run: Run, model: nn.Module, image_pm1: Tensor) -> Any:
     """T's output for images [B, 3, H, W] in [-1, 1], in the run's number formats."""
     assert run.repaint is not None
     image_norm = run.repaint.to_norm(image_pm1, run.precision.model_dtype or torch.float32)
@@ -182,7 +180,7 @@ def predict(run: 'Run', model: nn.Module, image_pm1: Tensor) -> Any:
         return model(image_norm)
 
 
-def measured_images(run: 'Run') -> int:
+def measured_images(run: Run) -> int:
     """How many training images are repainted after each epoch."""
     least, most = MEASURED_IMAGES
     images_per_epoch = run.loaders.batches_per_epoch * run.args.batch_size

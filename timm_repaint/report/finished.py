@@ -11,15 +11,16 @@ from timm_repaint.engine.checkpoint import resume
 from timm_repaint.engine.functions import find_functions, is_detection
 from timm_repaint.engine.optim import build_optimizer, resolve_lr
 from timm_repaint.engine.output import RunOutput
+from timm_repaint.engine.parts import Run
 from timm_repaint.engine.repaint import build_repaint
-from timm_repaint.engine.run import Run, with_values
+from timm_repaint.engine.run import with_values
 from timm_repaint.engine.setup import place_model, resolve_precision, setup_device
 from timm_repaint.engine.watch import own_draws
 from timm_repaint.errors import UsageError
+from timm_repaint.monitor.probe import Leak, evaluating, repaint_copies
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.removed import drop_removed
 from timm_repaint.painters import PAINTERS
-from timm_repaint.report.probe import Leak, evaluating, repaint_copies
 
 
 def load_run(folder: Path, device: str) -> Run:

@@ -4,7 +4,7 @@ import logging
 import math
 
 from timm_repaint.config import RepaintConfig
-from timm_repaint.report.probe import Leak
+from timm_repaint.monitor.probe import Leak
 
 _logger = logging.getLogger('timm_repaint')
 # The least loss of a D that says the same of every image: real and fake term at the best constant logit.

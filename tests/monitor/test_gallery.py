@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from timm_repaint.report.gallery import colorize_labels, save_gallery
+from timm_repaint.monitor.gallery import colorize_labels, save_gallery
 
 
 def plain(colour: tuple[int, int, int], height: int = 32, width: int = 32) -> np.ndarray:

@@ -11,9 +11,9 @@ import torch
 from tests.tiny import MEAN, STD
 from timm_repaint.config import RepaintConfig
 from timm_repaint.losses import GAN_LOSSES
+from timm_repaint.monitor.alarms import UNDECIDED_LOSS, Alarms, find_alarms
+from timm_repaint.monitor.probe import Leak
 from timm_repaint.options import build_parser
-from timm_repaint.report.alarms import UNDECIDED_LOSS, Alarms, find_alarms
-from timm_repaint.report.probe import Leak
 
 NO_LEAK = Leak(50.0, 45.0, 40.0, 6.0)
 UNKNOWN = Leak(*[math.nan] * 4)

@@ -3,16 +3,13 @@
 import json
 import logging
 import os
-from typing import TYPE_CHECKING
 
 import torch
 from timm.data import create_loader
 from torch import Tensor
 
 from timm_repaint.data.shapes import ShapesDataset
-
-if TYPE_CHECKING:
-    from timm_repaint.engine.run import Run
+from timm_repaint.engine.parts import Run
 
 _logger = logging.getLogger('timm_repaint')
 
@@ -30,7 +27,7 @@ def shape_and_texture_accuracy(predictions: Tensor, shapes: Tensor, textures: Te
 
 
 @torch.inference_mode()
-def report_cue_conflict(run: 'Run') -> None:
+def report_cue_conflict(run: Run) -> None:
     """Log both accuracies on the built-in set's split 'cue-conflict' and write them to `cue_conflict.json`."""
     input_size = run.data_config['input_size']
     dataset = ShapesDataset('cue-conflict', run.args.val_num_samples, image_size=max(input_size[-2:]))

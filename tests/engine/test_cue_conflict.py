@@ -7,7 +7,7 @@ from timm.task import ClassificationTask
 from torch import nn
 
 from timm_repaint.data.shapes import ShapesDataset
-from timm_repaint.report.cue_conflict import report_cue_conflict, shape_and_texture_accuracy
+from timm_repaint.engine.cue_conflict import report_cue_conflict, shape_and_texture_accuracy
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 COUNT = 30

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.report.pictures import Shifting, draws, four_stripes, grey, samples_of
+from tests.monitor.pictures import Shifting, draws, four_stripes, grey, samples_of
 from tests.tiny import MEAN, STD
 from timm_repaint.config import RepaintConfig
+from timm_repaint.monitor.alarms import find_alarms
+from timm_repaint.monitor.probe import chance_gain, paired_slots, probe_leak, repaint_swapped, swap_latents
 from timm_repaint.networks import SEGMENT_SLOTS, Posterior, segment_slots
 from timm_repaint.repainter import Repainter
-from timm_repaint.report.alarms import find_alarms
-from timm_repaint.report.probe import chance_gain, paired_slots, probe_leak, repaint_swapped, swap_latents
 
 NUM_CLASSES = 3
 config = partial(RepaintConfig, MEAN, STD)

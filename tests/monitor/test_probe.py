@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.report.pictures import Shifting, draws, four_stripes, grey, samples_of
+from tests.monitor.pictures import Shifting, draws, four_stripes, grey, samples_of
 from tests.tiny import MEAN, STD
 from timm_repaint.config import RepaintConfig
-from timm_repaint.repainter import Repainter
-from timm_repaint.report.alarms import find_alarms
-from timm_repaint.report.probe import (
+from timm_repaint.monitor.alarms import find_alarms
+from timm_repaint.monitor.probe import (
     Leak,
     changed_segments,
     evaluating,
@@ -20,6 +19,7 @@ from timm_repaint.report.probe import (
     mixed_order,
     repaint_copies,
 )
+from timm_repaint.repainter import Repainter
 
 config = partial(RepaintConfig, MEAN, STD)
 
