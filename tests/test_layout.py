@@ -1,0 +1,58 @@
+"""Imports go one way: no two modules need each other, and none needs the package's root."""
+
+import ast
+from pathlib import Path
+
+import timm_repaint
+
+PACKAGE = Path(timm_repaint.__file__).parent
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix('').parts
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+def imports_of(path: Path, modules: set[str]) -> set[str]:
+    """Modules of the package that a file imports, at its top or inside functions, TYPE_CHECKING included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f'{node.module}.{alias.name}' for alias in node.names}
+            found |= {name for name in names if name in modules} or {node.module}
+    return found & modules
+
+
+def graph() -> dict[str, set[str]]:
+    paths = {module_name(path): path for path in PACKAGE.rglob('*.py')}
+    return {name: imports_of(path, set(paths)) - {name} for name, path in paths.items()}
+
+
+def reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
+    seen, todo = set(), list(edges[start])
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo += edges[name]
+    return seen
+
+
+def test_no_module_needs_itself_in_the_end():
+    edges = graph()
+    assert [name for name in edges if name in reachable(name, edges)] == []
+
+
+def test_no_module_imports_the_root():
+    assert [name for name, needed in graph().items() if 'timm_repaint' in needed] == []
+
+
+def test_measuring_knows_no_engine_and_the_engine_no_report():
+    for name, needed in graph().items():
+        parts = [other.split('.')[1] for other in needed]
+        if name.startswith('timm_repaint.monitor'):
+            assert not {'engine', 'report', 'detection'} & set(parts), name
+        if name.startswith('timm_repaint.engine'):
+            assert 'report' not in parts, name
