@@ -80,6 +80,12 @@ def test_boxes_masks_and_labels_beside_the_image_stay_as_they_are():
     assert all(torch.equal(same[key], value) and type(same[key]) is type(value) for key, value in target.items())
 
 
+def test_an_array_beside_a_picture_is_no_image():
+    mask = picture(1)
+    repaint, same = RandomRepaint(p=1)(Image.fromarray(picture()), mask)
+    assert not np.array_equal(np.asarray(repaint), picture()) and np.array_equal(same, picture(1))
+
+
 def test_it_works_in_albumentations():
     albumentations = pytest.importorskip('albumentations')
     pipeline = albumentations.Compose([albumentations.Lambda(image=RandomRepaint(p=1), p=1)])
@@ -110,6 +116,8 @@ def test_an_image_of_another_kind_is_named(image, message):
         ({'painter': 'oil'}, "painter is 'oil'; choose one of mean, jitter, shift"),
         ({'masks': None}, 'must be a source that works on the CPU'),
         ({'detail': 'wool'}, "unknown detail 'wool'"),
+        ({'p': 'x'}, "p is 'x'"),
+        ({'painter': 'mean', 'detail': 'swap'}, 'paints flat segments'),
     ],
 )
 def test_a_wrong_option_is_named(options, message):
@@ -159,6 +167,24 @@ def test_images_whose_normalisation_is_unknown_are_refused_and_mean_and_std_help
         with_masks(transform)(Image.fromarray(picture()))
     joined = with_masks(transform, mean=MEAN, std=STD)(Image.fromarray(picture()))
     assert np.array_equal(joined[3].numpy(), FelzenszwalbMasks()(picture()) % 256)
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_erasing_by_noise_ahead_of_the_masks_passes(seed):
+    torch.manual_seed(seed)
+    transform = transforms.Compose(
+        [
+            transforms.ToTensor(),
+            transforms.Compose([transforms.Normalize(MEAN, STD)]),
+            transforms.RandomErasing(p=1, scale=(0.2, 0.3), value='random'),
+        ]
+    )
+    assert with_masks(transform)(Image.fromarray(picture())).shape == (4, 64, 64)
+
+
+def test_one_of_mean_and_std_alone_is_refused():
+    with pytest.raises(ValueError, match='got one of mean and std; give both'):
+        with_masks(transforms.ToTensor(), mean=MEAN)
 
 
 def test_a_source_for_the_device_is_sent_to_repaint():

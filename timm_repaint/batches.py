@@ -10,6 +10,7 @@ from timm_repaint.errors import UsageError
 IMAGE_CHANNELS = 3
 # Pixels of normalised images, brought back to [0, 1], may lie so far outside: resizing overshoots.
 OVERSHOOT = 0.5
+FEW = 0.05
 Rows = slice | list[int]
 
 
@@ -43,21 +44,47 @@ def other_rows(rows: Rows, batch_size: int) -> Rows:
     return sorted(set(range(batch_size)) - set(rows))
 
 
+def check_target(target: Any, batch_size: int) -> None:
+    """Stop at a target that does not belong to the images.
+
+    Args:
+        target: A tensor, a tuple or dict of such with the batch first, or a list (or tuple of others than tensors) of
+            an entry an image.
+        batch_size: Images.
+
+    Raises:
+        UsageError: if it is of another kind or length.
+    """
+    if isinstance(target, dict) or (isinstance(target, tuple) and not is_list(target)):
+        for value in target.values() if isinstance(target, dict) else target:
+            check_target(value, batch_size)
+    elif not (is_list(target) or isinstance(target, Tensor)):
+        raise UsageError(
+            f'the target is a {type(target).__name__}; it must be a tensor, a tuple or dict of tensors with the batch '
+            'first, or a list of one entry an image'
+        )
+    elif (0 if isinstance(target, Tensor) and not target.ndim else len(target)) != batch_size:
+        shape = tuple(target.shape) if isinstance(target, Tensor) else f'a {type(target).__name__} of {len(target)}'
+        raise UsageError(f'the target has {shape} for {batch_size} images; it must have one entry an image')
+
+
+def is_list(target: Any) -> bool:
+    """Whether a target is one entry an image, of any kind: a list, or a tuple of others than tensors."""
+    return isinstance(target, list) or (
+        isinstance(target, tuple) and not any(isinstance(value, Tensor) for value in target)
+    )
+
+
 def pick(target: Any, rows: Rows) -> Any:
-    """Rows of a target: a tensor, a tuple or dict of tensors with the batch first, or a list of an entry an image."""
+    """Rows of a target that has passed `check_target`."""
     if isinstance(target, Tensor):
         return target[rows]
     if isinstance(target, dict):
         return type(target)((key, pick(value, rows)) for key, value in target.items())
-    if isinstance(target, tuple):
-        parts = [pick(value, rows) for value in target]
-        return type(target)(*parts) if hasattr(target, '_fields') else type(target)(parts)
-    if isinstance(target, list):
-        return target[rows] if isinstance(rows, slice) else [target[row] for row in rows]
-    raise UsageError(
-        f'the target is a {type(target).__name__}; it must be a tensor, a tuple or dict of tensors with the batch '
-        'first, or a list of one entry an image'
-    )
+    if is_list(target):
+        return target[rows] if isinstance(rows, slice) else type(target)(target[row] for row in rows)
+    parts = [pick(value, rows) for value in target]
+    return type(target)(*parts) if hasattr(target, '_fields') else type(target)(parts)
 
 
 def join(first: Any, second: Any) -> Any:
@@ -66,11 +93,10 @@ def join(first: Any, second: Any) -> Any:
         return torch.cat([first, second])
     if isinstance(first, dict):
         return type(first)((key, join(value, second[key])) for key, value in first.items())
-    if isinstance(first, tuple):
-        parts = [join(a, b) for a, b in zip(first, second, strict=True)]
-        return type(first)(*parts) if hasattr(first, '_fields') else type(first)(parts)
-    assert isinstance(first, list)
-    return first + second
+    if is_list(first):
+        return first + second
+    parts = [join(a, b) for a, b in zip(first, second, strict=True)]
+    return type(first)(*parts) if hasattr(first, '_fields') else type(first)(parts)
 
 
 def split_labels(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -92,6 +118,10 @@ def split_labels(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor 
             f'the images are {shape}; repainting needs RGB, [B, 3, H, W], or [B, 4, H, W] with label maps as fourth '
             'channel'
         )
+    if not len(images):
+        raise UsageError('the batch has no images; leave it out')
+    if images.requires_grad:
+        raise UsageError('the images require a gradient; nothing may learn ahead of Repaint: give images.detach()')
     if not images.is_floating_point():
         raise UsageError(f'the images are {images.dtype}; they must be floating point, normalised with mean and std')
     if shape[1] > IMAGE_CHANNELS:
@@ -111,15 +141,41 @@ def split_labels(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor 
 def check_range(image_pm1: Tensor) -> None:
     """Stop at images that cannot have been normalised with the mean and std: the host waits for their extremes.
 
+    Single pixels may lie further out: random erasing fills them with noise.
+
     Args:
         image_pm1: [B, 3, H, W], what mean and std make of the images; in [-1, 1] if they are right.
 
     Raises:
         UsageError: saying what was got and wanted.
     """
-    low, high = (((value + 1) / 2).item() for value in torch.aminmax(image_pm1))
-    if not low >= -OVERSHOOT or not high <= 1 + OVERSHOOT:  # nan too
+    pixels = (image_pm1 + 1) / 2
+    if share_outside(pixels) > FEW:
+        low, high = (value.item() for value in torch.aminmax(pixels))
         raise UsageError(
             f'the images, brought back by mean and std, reach from {low:.3g} to {high:.3g}; they must lie in [0, 1]: '
             'give images that were divided by 255 and normalised with the same mean and std as here'
         )
+
+
+def share_outside(pixels: Tensor) -> float:
+    """Share of values that cannot be those of an image in [0, 1], nan among them; the host waits for it."""
+    return 1 - ((pixels >= -OVERSHOOT) & (pixels <= 1 + OVERSHOOT)).float().mean().item()
+
+
+def check_labels(labels: Tensor, num_labels: int | None) -> None:
+    """Stop at values that cannot be label maps; the host waits for them.
+
+    Args:
+        labels: [B, H, W] as they were given.
+        num_labels: Classes of semantic maps; None: segments.
+
+    Raises:
+        UsageError: if they are no whole numbers, or no pixel has a known class.
+    """
+    if labels.is_floating_point() and not torch.equal(labels, labels.round()):
+        raise UsageError(
+            'the label maps are no whole numbers; give segment or class ids, and mix or resize images behind Repaint'
+        )
+    if num_labels is not None and not bool(((labels >= 0) & (labels < num_labels)).any()):
+        raise UsageError(f'no pixel of the label maps has a class from 0 to {num_labels - 1}; are they of another set?')

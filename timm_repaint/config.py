@@ -139,7 +139,7 @@ class Limit:
 
 _ABOVE_ZERO = Limit(lambda value: 0 < value < math.inf, 'above 0')
 _ZERO_OR_MORE = Limit(lambda value: 0 <= value < math.inf, '0 or more')
-_ONE_OR_MORE = Limit(lambda value: value >= 1 and value == int(value), 'a whole number, 1 or more')
+_ONE_OR_MORE = Limit(lambda value: isinstance(value, int) and value >= 1, 'a whole number, 1 or more')
 NUMBERS: dict[str, Limit] = {
     'prob': Limit(lambda value: 0 < value <= 1, 'above 0 and at most 1; to repaint nothing, do not use it at all'),
     'task_weight': _ZERO_OR_MORE,
@@ -151,7 +151,9 @@ NUMBERS: dict[str, Limit] = {
     'width': _ONE_OR_MORE,
     'temperature': _ZERO_OR_MORE,
     'latent_dim': _ONE_OR_MORE,
-    'num_labels': Limit(lambda value: 1 <= value <= 255 and value == int(value), 'from 1 to 255 (label 255: unknown)'),
+    'num_labels': Limit(
+        lambda value: isinstance(value, int) and 1 <= value <= 255, 'from 1 to 255 (label 255: unknown)'
+    ),
     'img_size': Limit(lambda value: value >= 32, '32 px or more'),
     'views': _ONE_OR_MORE,
     'max_nonfinite': _ONE_OR_MORE,
@@ -177,12 +179,18 @@ def _problems(config: RepaintConfig) -> Iterator[str]:
             yield f'{name} is {value!r}; it must be {limit.wanted}'
     for name in ('mean', 'std'):
         values = getattr(config, name)
-        if len(values) != 3 or not all(math.isfinite(value) for value in values):
+        if len(values) != 3 or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
             yield f'{name} is {values}; it must be three numbers, for red, green and blue in [0, 1]'
     if not all(value > 0 for value in config.std):
         yield f'std is {config.std}; its values must be above 0'
-    if len(config.schedule) != 2 or not all(isinstance(n, int) and n >= 1 for n in config.schedule):
+    pair = isinstance(config.schedule, (tuple, list)) and len(config.schedule) == 2
+    if not pair or not all(isinstance(n, int) and n >= 1 for n in config.schedule):
         yield f'schedule is {config.schedule}; it must be two whole numbers of 1 or more, such as (2, 1)'
+    for name in ('freeze', 'separate_batches'):
+        if not isinstance(getattr(config, name), bool):
+            yield f'{name} is {getattr(config, name)!r}; it must be True or False'
+    if config.views > 1 and config.mix == 'both':
+        yield "views is for mix='replace': repaints on top of their originals would part the views; leave one out"
     yield from _generator_problems(config)
 
 
@@ -191,6 +199,8 @@ def _generator_problems(config: RepaintConfig) -> Iterator[str]:
         yield f'generator {config.generator!r} has no network to load or to freeze; leave out checkpoint and freeze'
     elif config.freeze and not config.checkpoint:
         yield 'freeze needs a checkpoint: a generator that never learned paints noise'
+    if config.generator in PAINTERS and config.separate_batches:
+        yield f'generator {config.generator!r} never learns, so it has no separate_batches; leave that out'
     if config.generator in ('mean', 'jitter') and config.detail == 'swap':
         yield f"generator {config.generator!r} paints flat segments, without detail; use 'shift'"
     own = getattr(config.masks, 'num_labels', config.num_labels)

@@ -86,12 +86,16 @@ class GanModule(nn.Module):
         header, numbers = read_header(state), self._numbers
         for name, (ours, theirs) in _differences(self._header['settings'], header['settings']).items():
             _logger.warning('The state was saved with %s %s; it goes on with %s.', name, theirs, ours)
-        learned = self._tensors if header['learns'] else []
+        learned = self._tensors if header['learns'] and self.optimizers else []  # a frozen one takes the weights alone
         unpack(state, [numbers, *learned], getattr(torch, header['moments']))
         updates, stopped, *scalers = numbers.tolist()
         self.updates, self.stopped = updates, bool(stopped)
+        if stopped:
+            _logger.warning('The state was saved after stop(): from here on images pass unchanged.')
         for optimizer, scale, growth in zip(self.optimizers.values(), scalers[::2], scalers[1::2], strict=False):
             optimizer.set_scaler(scale / SCALE_UNITS, growth)
+        for optimizer in self.optimizers.values():
+            optimizer.drop()
         for guard in self._guards:
             guard.restored()
 
@@ -134,6 +138,8 @@ class GanModule(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if args and args[0].get('assign_to_params_buffers'):
+            raise UsageError('assign=True would part the weights from their optimizers; load without it')
         if f'{prefix}_extra_state' in state_dict:
             self._check_networks(state_dict[f'{prefix}_extra_state'])
         if self.discriminator is None:  # frozen now, and not when it was saved
@@ -143,7 +149,10 @@ class GanModule(nn.Module):
 
     def _check_networks(self, state: Any) -> None:
         """Stop at a state of other networks, before anything is loaded."""
-        differ = _differences(self.repainter.config, read_header(state)['networks'])
+        theirs = read_header(state)
+        differ = _differences(self.repainter.config, theirs['networks'])
+        if self.optimizers and theirs['learns'] and theirs['layers'] != self._header['layers']:
+            differ['layers of D (by img_size)'] = (self._header['layers'], theirs['layers'])
         if differ:
             told = '; '.join(f'{name} is {there}, here {here}' for name, (here, there) in differ.items())
             raise UsageError(f'the generator in the checkpoint is another one: {told}; use its settings')
@@ -157,6 +166,7 @@ class GanModule(nn.Module):
             'settings': json.loads(json.dumps({name: getattr(self.config, name) for name in names})),
             'moments': str(moments).removeprefix('torch.'),
             'learns': bool(self.optimizers),
+            'layers': 0 if self.discriminator is None else self.discriminator.num_layers,
         }
 
     @property

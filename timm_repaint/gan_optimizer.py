@@ -36,9 +36,10 @@ class GanOptimizer:
         advice += ', and go on from the last checkpoint'
         self.guard = Guard(name, f'{name} loss', advice, max_nonfinite)
         self.scaler: torch.amp.GradScaler | None = None  # from the first float16 loss on
-        self._gradients: list[Tensor | None] = [None] * len(self.parameters)  # sums over the update's batches so far
-        self._bad_loss: Tensor | None = None
-        self._batches = 0
+        self._gradients: list[Tensor | None]  # sums over the update's batches so far
+        self._bad_loss: Tensor | None
+        self._batches: int
+        self.drop()
 
     def add(self, loss: Tensor, *, float16: bool = False, retain_graph: bool = False) -> None:
         """Add a batch's gradient to the update; the parameters must require gradients.
@@ -52,12 +53,18 @@ class GanOptimizer:
             self.scaler = torch.amp.GradScaler(loss.device.type)
         scaled = loss if self.scaler is None else self.scaler.scale(loss)
         self._give(self._gradients)
-        scaled.backward(inputs=self.parameters, retain_graph=retain_graph)
-        self._gradients = [parameter.grad for parameter in self.parameters]
-        self._give([None] * len(self.parameters))
+        try:
+            scaled.backward(inputs=self.parameters, retain_graph=retain_graph)
+            self._gradients = [parameter.grad for parameter in self.parameters]
+        finally:  # out of memory, say: the loop may go on
+            self._give([None] * len(self.parameters))
         bad = ~loss.detach().isfinite()  # its gradients may be finite all the same
         self._bad_loss = bad if self._bad_loss is None else self._bad_loss | bad
         self._batches += 1
+
+    def drop(self) -> None:
+        """Forget the gradients of the update so far."""
+        self._gradients, self._bad_loss, self._batches = [None] * len(self.parameters), None, 0
 
     def _give(self, gradients: list[Tensor | None]) -> None:
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
@@ -82,7 +89,7 @@ class GanOptimizer:
         excused = torch.zeros_like(self._bad_loss) if excused is None else excused
         bad_loss, excused = average(gradients, torch.stack([self._bad_loss, excused]), self._batches).unbind()
         overflow = ~torch.stack(torch._foreach_norm(gradients)).isfinite().all()
-        self._gradients, self._bad_loss, self._batches = [None] * len(gradients), None, 0
+        self.drop()
         self._give(list(gradients))
         if self.scaler is not None:
             scale = self.scaler.scale(torch.ones_like(overflow, dtype=torch.float32))

@@ -34,6 +34,9 @@ class LateValue:
             self._arrival.record()
         self._sent = True
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {'_host': None, '_arrival': None, '_sent': False}  # a copy has nothing on its way: events have no copies
+
     def read(self) -> list[int] | None:
         """The latest tensor as a list; None if there is none, or it is still on its way."""
         if not self._sent or self._host is None or (self._arrival is not None and not self._arrival.query()):

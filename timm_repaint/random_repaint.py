@@ -35,8 +35,10 @@ class RandomRepaint(v2.Transform):
 
     def __init__(self, p: float = 0.5, painter: str = 'shift', masks: Any = 'fh', detail: str = 'keep') -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise UsageError(f'p is {p}; it must be from 0 to 1')
+        if not isinstance(p, (int, float)) or not 0 <= p <= 1:
+            raise UsageError(f'p is {p!r}; it must be from 0 to 1')
+        if painter in ('mean', 'jitter') and detail == 'swap':
+            raise UsageError(f"painter {painter!r} paints flat segments, without detail; use 'shift'")
         if painter not in PAINTERS:
             raise UsageError(f'painter is {painter!r}; choose one of {", ".join(PAINTERS)}')
         self.p, self.painter, self.detail = p, painter, detail
@@ -56,6 +58,13 @@ class RandomRepaint(v2.Transform):
         if torch.rand(()) >= self.p:
             return inputs if len(inputs) > 1 else inputs[0]
         return super().forward(*inputs)
+
+    def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
+        """Arrays beside a picture are masks and the like, and no images."""
+        needs: list[bool] = super()._needs_transform_list(flat_inputs)
+        if not any(isinstance(each, (Image.Image, Tensor)) for each in flat_inputs):
+            return needs
+        return [need and not isinstance(each, np.ndarray) for need, each in zip(needs, flat_inputs, strict=True)]
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """One image, [3, H, W] or as above, of the same kind."""

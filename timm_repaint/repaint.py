@@ -14,7 +14,8 @@ E and G need nothing of T but the gradient that its backward pass leaves at the 
 Source: Repaint (BMVC 2021), sections 3.1 and 3.2.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -23,7 +24,16 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from timm_repaint.batches import check_range, join, other_rows, pick, repainted_rows, split_labels
+from timm_repaint.batches import (
+    check_labels,
+    check_range,
+    check_target,
+    join,
+    other_rows,
+    pick,
+    repainted_rows,
+    split_labels,
+)
 from timm_repaint.config import RepaintConfig, RepaintOptions
 from timm_repaint.errors import UsageError
 from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
@@ -43,6 +53,7 @@ from timm_repaint.precision import at_least_float32
 from timm_repaint.repainter import Repainter
 from timm_repaint.saved import load_networks
 
+_logger = logging.getLogger('timm_repaint')
 SMALL_IMAGE_PX = 64  # below, D has a layer less
 WEIGHTS = {'g_feat': 'feat_weight', 'g_kl': 'kl_weight', 'g_segment_kl': 'segment_kl_weight'}
 DISCRIMINATOR_MIN_WIDTH = 16
@@ -99,7 +110,7 @@ class Repaint(GanModule):
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], **options: Unpack[RepaintOptions]) -> None:
-        config = RepaintConfig(tuple(mean), tuple(std), **options)
+        config = RepaintConfig(_three(mean), _three(std), **options)
         labeller = Labeller(config.masks, config.num_labels)
         networks = {**config.networks, 'num_labels': labeller.num_labels}
         repainter = load_networks(config.checkpoint, networks) if config.checkpoint else create_repainter(networks)
@@ -110,7 +121,7 @@ class Repaint(GanModule):
             discriminator = Discriminator(num_condition_channels(labeller.num_labels), width, layers)
         super().__init__(config, repainter, discriminator)
         self._labeller = labeller
-        self._begun = False
+        self._begun = self._asked = self._told_no_grad = False
         self._painted: Painted | None = None
         self._bad_task: Tensor | None = None  # whether T's gradient was not finite in the update so far
         self._repainted: tuple[int, slice | list[int]] = (0, slice(0, 0))
@@ -149,15 +160,18 @@ class Repaint(GanModule):
             images = images[:, :3] if images.shape[1] > 3 else images
             return images if target is None else (images, target)
         self._check_turn(images, target)
+        given = images[:, 3] if labels is None and images.ndim == 4 and images.shape[1] > 3 else labels
         images, labels = split_labels(images, labels)
         if not self._begun:
             check_range(self.to_pm1(images))
+            if given is not None:
+                check_labels(given, self._labeller.num_labels)
             self.send_from_first()
             self._begun = True
         rows = repainted_rows(len(images), self.config.prob, self.config.views)
         image_pm1 = self.to_pm1(images[rows])  # [K, 3, H, W]
         picked = self._labeller(image_pm1) if labels is None else labels[rows]  # [K, H, W]
-        may_learn = torch.is_grad_enabled() and self.discriminator is not None
+        may_learn = self._may_learn()
         paints = may_learn and self._paints_next
         statistics = copy_buffers(self.repainter) if paints else None
         repaint_pm1, posterior = self._paint(image_pm1, picked, paints)
@@ -197,7 +211,9 @@ class Repaint(GanModule):
                 'train(), and repaint(images) outside torch.no_grad()'
             )
         generator, discriminator = self.optimizers['generator'], self.optimizers['discriminator']
-        paints, judges = self._paints_next, self.task_learns
+        if not isinstance(scale, Tensor) and not scale > 0:
+            raise ValueError(f'scale is {scale}; it must be what the loss was multiplied by, above 0')
+        paints, judges = self._paints_next, self._learns_here
         float16 = painted.autocast['enabled'] and painted.autocast['dtype'] == torch.float16
         with torch.enable_grad(), learning(self):
             with torch.autocast(**painted.autocast):
@@ -212,6 +228,7 @@ class Repaint(GanModule):
             if d_loss is not None:
                 discriminator.add(d_loss, float16=float16)
         if update:
+            self._asked = False
             self.updates += 1
             discriminator.update()
             if paints:
@@ -237,7 +254,8 @@ class Repaint(GanModule):
 
         In those the loop leaves T as it is: weights, gradients, running statistics.
         """
-        return not (self.config.separate_batches and self._paints_next and not self.stopped)
+        self._asked = True
+        return self._learns_here
 
     @property
     def split(self) -> Tensor:
@@ -250,10 +268,24 @@ class Repaint(GanModule):
     # Its parts --------------------------------------------------------------------------------------------------------
 
     @property
+    def _learns_here(self) -> bool:
+        return not (self.config.separate_batches and self._paints_next and not self.stopped)
+
+    @property
     def _paints_next(self) -> bool:
         """Whether E and G learn in the coming update."""
         first, last = self.config.schedule
         return self.discriminator is not None and self.updates % (first + last) >= first
+
+    def _may_learn(self) -> bool:
+        if self.discriminator is None or torch.is_grad_enabled():
+            return self.discriminator is not None
+        if not self._told_no_grad:
+            _logger.warning(
+                'repaint(images) in training mode under torch.no_grad(): images are repainted, nobody learns.'
+            )
+        self._told_no_grad = True
+        return False
 
     def _check_turn(self, images: Tensor, target: Any) -> None:
         if images.device != self.mean.device:
@@ -269,6 +301,13 @@ class Repaint(GanModule):
         if target is None and (self.config.mix == 'both' or self.config.separate_batches):
             which = "mix='both'" if self.config.mix == 'both' else 'separate_batches'
             raise UsageError(f'{which} changes the batch, got no target; call images, target = repaint(images, target)')
+        if target is not None:
+            check_target(target, len(images))
+        if not self._learns_here and not self._asked:
+            raise RuntimeError(
+                'with separate_batches the network must not learn from this batch; ask repaint.task_learns ahead of '
+                'each, and where it is False keep weights, gradients and running statistics as they are'
+            )
 
     def _paint(self, image_pm1: Tensor, labels: Tensor, learn: bool) -> tuple[Tensor, Posterior | None]:
         """E and G on [K, 3, H, W] and [K, H, W]; without `learn` nothing of theirs moves, no running statistics."""
@@ -282,7 +321,7 @@ class Repaint(GanModule):
     def _assemble(self, images: Tensor, shown_norm: Tensor, target: Any, rows: Any) -> tuple[Tensor, Any]:
         """The batch for T, and its targets."""
         count, shown = len(images), len(shown_norm)
-        if not self.task_learns:
+        if not self._learns_here:
             batch, target = torch.cat([shown_norm]), pick(target, rows)
         elif self.config.mix == 'both':
             batch, target = torch.cat([shown_norm, images]), join(pick(target, rows), target)
@@ -291,7 +330,7 @@ class Repaint(GanModule):
             batch = torch.cat([shown_norm, images[others]])
             if isinstance(rows, list) and isinstance(others, list):
                 batch = batch[torch.tensor(rows + others).argsort().to(batch.device)]
-        in_place = self.task_learns and self.config.mix == 'replace'
+        in_place = self._learns_here and self.config.mix == 'replace'
         self._note_split(batch, len(batch), rows if in_place else slice(0, shown))
         layout = torch.channels_last if is_channels_last(images) else torch.contiguous_format
         return batch.contiguous(memory_format=layout), target
@@ -345,7 +384,9 @@ class Repaint(GanModule):
                 'torch.no_grad() or on detached images (frozen weights alone let gradients through), or set '
                 'task_weight=0'
             )
-        slope = at_least_float32(shown_norm.grad) * (painted.images_seen / len(shown_norm) / scale)
+        # With a mean over the N images that T saw the gradient is scale / N at each; wanted is 1 / K, K repaints.
+        seen, repaints = painted.images_seen, len(shown_norm)
+        slope = at_least_float32(shown_norm.grad) * (seen / repaints / scale)
         bad = ~slope.isfinite().all()
         self._bad_task = bad if self._bad_task is None else self._bad_task | bad
         repaint_norm = self.to_norm(repaint_pm1, slope.dtype)
@@ -359,8 +400,19 @@ class Repaint(GanModule):
         """Image [B, 3, H, W] in [-1, 1] -> T's normalised image in T's number format."""
         return (((image_pm1.to(self.mean.dtype) + 1) / 2 - self.mean) / self.std).to(dtype)
 
+    def set_extra_state(self, state: Any) -> None:
+        """Take `get_extra_state` of another one, and forget what has begun here."""
+        super().set_extra_state(state)
+        self._painted = self._bad_task = None
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_painted': None}  # copies (weight averages) begin without a batch
+
+
+def _three(values: Any) -> tuple[float, ...]:
+    """Numbers of any kind of sequence as plain ones, for `RepaintConfig` to look at."""
+    plain = values.tolist() if hasattr(values, 'tolist') else values
+    return tuple(plain) if isinstance(plain, Iterable) else (plain,)
 
 
 def autocast_state(device_type: str) -> dict[str, Any]:

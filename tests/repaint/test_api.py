@@ -48,6 +48,11 @@ def test_a_config_makes_the_same_as_its_options():
         ({'masks': 3}, r'masks is a int; it must be a name, a MaskSource or None'),
         ({'num_labels': 300}, r'num_labels is 300; it must be from 1 to 255'),
         ({'task_weight': float('nan')}, r'task_weight is nan; it must be 0 or more'),
+        ({'width': float('inf')}, r'width is inf; it must be a whole number'),
+        ({'schedule': 5}, r'schedule is 5; it must be two whole numbers'),
+        ({'freeze': 'no'}, r"freeze is 'no'; it must be True or False"),
+        ({'views': 2, 'mix': 'both'}, r"views is for mix='replace'"),
+        ({'generator': 'shift', 'separate_batches': True}, r"'shift' never learns, so it has no separate_batches"),
         ({'checkpoint': 'nowhere.pth'}, r'nowhere.pth: No such file'),
     ],
 )
@@ -58,7 +63,13 @@ def test_a_wrong_value_is_named_with_what_is_wanted(options, message):
 
 @pytest.mark.parametrize(
     ('mean', 'std', 'message'),
-    [((0.5,), STD, 'mean is'), (MEAN, (0.2, 0.0, 0.2), 'std is .* must be above 0'), (MEAN, STD[:2], 'std is')],
+    [
+        (0.5, STD, 'mean is'),
+        (('a', 'b', 'c'), STD, 'mean is'),
+        ((0.5,), STD, 'mean is'),
+        (MEAN, (0.2, 0.0, 0.2), 'std is .* must be above 0'),
+        (MEAN, STD[:2], 'std is'),
+    ],
 )
 def test_mean_and_std_are_three_values_that_can_be_undone(mean, std, message):
     with pytest.raises(ValueError, match=message):
@@ -112,7 +123,7 @@ class Pair(NamedTuple):
     second: Tensor
 
 
-@pytest.mark.parametrize('kind', ['tensor', 'tuple', 'named tuple', 'dict', 'ordered dict', 'list'])
+@pytest.mark.parametrize('kind', ['tensor', 'tuple', 'named tuple', 'dict', 'ordered dict', 'list', 'tuple of dicts'])
 def test_targets_of_any_kind_follow_their_images(kind):
     batch, number = tiny_batch(8)[0], torch.arange(8)
     make = {
@@ -122,11 +133,12 @@ def test_targets_of_any_kind_follow_their_images(kind):
         'dict': lambda: {'a': number, 'b': number + 10},
         'ordered dict': lambda: OrderedDict(a=number, b=number + 10),
         'list': lambda: [{'boxes': torch.full((n, 4), float(n))} for n in range(8)],
+        'tuple of dicts': lambda: tuple({'boxes': torch.full((n, 4), float(n))} for n in range(8)),
     }[kind]()
     seen, target = tiny_repaint(mix='both', prob=0.25)(batch, make)
     wanted = [0, 1, *range(8)]
     assert len(seen) == 10 and type(target) is type(make)
-    if kind == 'list':
+    if kind in ('list', 'tuple of dicts'):
         assert [len(entry['boxes']) for entry in target] == wanted
         return
     values = [target] if kind == 'tensor' else list(target.values()) if 'dict' in kind else list(target)
@@ -137,6 +149,66 @@ def test_targets_of_any_kind_follow_their_images(kind):
 def test_a_target_of_another_kind_is_refused():
     with pytest.raises(ValueError, match='the target is a str; it must be a tensor, a tuple or dict'):
         tiny_repaint(mix='both')(tiny_batch()[0], 'cat')
+
+
+@pytest.mark.parametrize(
+    'target',
+    [torch.arange(2), torch.tensor(3), [1, 2, 3], {'a': torch.arange(8), 'b': torch.arange(9)}, (torch.arange(7),)],
+    ids=['short', 'without dimensions', 'list', 'dict', 'tuple'],
+)
+@pytest.mark.parametrize('mix', ['both', 'replace'])
+def test_a_target_of_another_length_is_refused(target, mix):
+    with pytest.raises(ValueError, match='for 8 images; it must have one entry an image'):
+        tiny_repaint(mix=mix)(tiny_batch(8)[0], target)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda maps: maps * 0.5 + 0.3, 'the label maps are no whole numbers'),
+        (lambda maps: maps * float('nan'), 'the label maps are no whole numbers'),
+        (lambda maps: maps * 0 + 77, 'no pixel of the label maps has a class from 0 to 2'),
+    ],
+)
+@pytest.mark.parametrize('beside', [False, True])
+def test_what_cannot_be_label_maps_is_refused(change, message, beside):
+    batch, _ = tiny_batch()
+    maps = change(batch[:, 3])
+    repaint = tiny_repaint(num_labels=3)
+    with pytest.raises(ValueError, match=message):
+        if beside:
+            repaint(batch[:, :3], labels=maps)
+        else:
+            repaint(torch.cat([batch[:, :3], maps[:, None]], dim=1))
+
+
+def test_a_few_pixels_of_erasing_by_noise_pass():
+    batch, _ = tiny_batch(8)
+    batch[0, :3, :8, :8] = 4 * torch.randn(3, 8, 8)
+    tiny_repaint()(batch)
+
+
+def test_images_that_require_a_gradient_are_refused():
+    with pytest.raises(ValueError, match=r'the images require a gradient; .* give images.detach\(\)'):
+        tiny_repaint()(tiny_batch()[0].requires_grad_())
+
+
+@pytest.mark.parametrize('scale', [0, -1.0, float('nan')])
+def test_a_scale_that_no_loss_has_is_refused_at_any_step(scale):
+    repaint = tiny_repaint()
+    repaint(tiny_batch()[0])
+    with pytest.raises(ValueError, match=r'scale is .* above 0'):
+        repaint.step(scale=scale)
+
+
+def test_separate_batches_are_for_loops_that_ask():
+    repaint, model, (batch, target) = tiny_repaint(separate_batches=True), tiny_classifier(), tiny_batch()
+    for _ in range(2):
+        learn(repaint, model, batch, target)
+    with pytest.raises(RuntimeError, match=r'must not learn from this batch; ask repaint\.task_learns'):
+        repaint(batch, target)
+    assert not repaint.task_learns
+    repaint(batch, target)
 
 
 def test_of_two_views_of_each_image_the_first_share_of_each_is_repainted():
@@ -202,7 +274,7 @@ def test_in_evaluation_and_after_stop_images_pass_unchanged(stopped):
     assert repaint(images) is images
 
 
-def test_after_stop_a_step_does_nothing_and_the_state_keeps_it():
+def test_after_stop_a_step_does_nothing_and_the_state_keeps_it(caplog):
     repaint, model = tiny_repaint(), tiny_classifier()
     learn(repaint, model, *tiny_batch())
     repaint.stop()
@@ -210,15 +282,17 @@ def test_after_stop_a_step_does_nothing_and_the_state_keeps_it():
     assert learn(repaint, model, *tiny_batch()).as_dict() == {} and repaint.task_learns
     assert changed(repaint.repainter, before[0]) == changed(repaint.discriminator, before[1]) == set()
     other = tiny_repaint()
-    other.load_state_dict(repaint.state_dict())
-    assert other.stopped and other.updates == 1
+    with caplog.at_level(logging.WARNING, logger='timm_repaint'):
+        other.load_state_dict(repaint.state_dict())
+    assert other.stopped and other.updates == 1 and 'saved after stop()' in caplog.text
 
 
-def test_under_no_grad_images_are_repainted_and_nobody_learns():
+def test_under_no_grad_images_are_repainted_and_nobody_learns(caplog):
     repaint, (batch, _) = paints_next(tiny_repaint()), tiny_batch(8)
-    with torch.no_grad():
+    with torch.no_grad(), caplog.at_level(logging.WARNING, logger='timm_repaint'):
         seen = repaint(batch)
         repaint(batch)  # no step is due
+    assert caplog.text.count('under torch.no_grad(): images are repainted, nobody learns') == 1
     assert (seen - batch[:, :3]).abs().max() > 0.1
     with pytest.raises(RuntimeError, match=r'step\(\) without a batch: .* outside torch.no_grad'):
         repaint.step()
@@ -292,6 +366,12 @@ def test_images_that_are_no_normalised_rgb_batch_are_refused(make, message):
     labels = torch.zeros(len(images), *images.shape[-2:]) if images.ndim == 4 else None
     with pytest.raises(ValueError, match=message):
         tiny_repaint()(images, labels=labels)
+
+
+def test_mean_and_std_may_be_tensors():
+    repaint = Repaint(torch.tensor(MEAN), np.float32(STD), masks=None, width=4)
+    repaint.load_state_dict(repaint.state_dict())
+    assert repaint.config.mean == pytest.approx(MEAN) and type(repaint.config.mean[0]) is float
 
 
 def test_mean_and_std_may_be_whole_numbers():

@@ -137,6 +137,55 @@ def test_a_copy_made_between_forward_and_step_begins_without_a_batch():
     twin(tiny_batch()[0])  # no step is due
 
 
+def test_a_copy_can_be_made_while_a_count_is_on_its_way_from_a_device():
+    repaint = tiny_repaint()
+    learn(repaint, tiny_classifier(), *tiny_batch())
+    for optimizer in repaint.optimizers.values():
+        optimizer.guard._late._arrival = torch.Event('cpu')  # as on a GPU
+    twin = copy.deepcopy(repaint)
+    learn(twin, tiny_classifier(), *tiny_batch())
+
+
+def test_a_step_that_fails_leaves_no_gradient_behind(monkeypatch):
+    repaint, model = tiny_repaint(), tiny_classifier()
+    seen = repaint(tiny_batch()[0])
+    backward = torch.Tensor.backward
+
+    def full(*args, **kwargs):
+        backward(*args, **kwargs)
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as broken, pytest.raises(torch.OutOfMemoryError):
+        broken.setattr(torch.Tensor, 'backward', full)
+        repaint.step()
+    assert all(p.grad is None and not p.requires_grad for p in repaint.parameters()) and len(seen) == 4
+    learn(repaint, model, *tiny_batch())
+
+
+def test_loading_forgets_the_update_that_has_begun():
+    repaint, model = tiny_repaint(), tiny_classifier()
+    state = copy.deepcopy(repaint.state_dict())
+    twin = copy.deepcopy(repaint)
+    learn(repaint, model, *tiny_batch(), update=False)
+    repaint(tiny_batch()[0])
+    repaint.load_state_dict(state)
+    for each in (repaint, twin):
+        torch.manual_seed(4)
+        learn(each, model, *tiny_batch(seed=3))
+    assert changed(repaint, snapshot(twin)) == set()
+
+
+def test_loading_by_assignment_is_refused():
+    repaint = tiny_repaint()
+    with pytest.raises(ValueError, match='assign=True would part the weights from their optimizers'):
+        repaint.load_state_dict(repaint.state_dict(), assign=True)
+
+
+def test_a_state_of_another_discriminator_is_refused_by_name():
+    with pytest.raises(ValueError, match=r'layers of D \(by img_size\) is 3, here 4'):
+        tiny_repaint(img_size=64).load_state_dict(tiny_repaint(img_size=32).state_dict())
+
+
 def test_a_copy_learns_by_itself():
     repaint, model = paints_next(tiny_repaint()), tiny_classifier()
     learn(repaint, model, *tiny_batch())

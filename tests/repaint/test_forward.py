@@ -358,6 +358,7 @@ def test_the_discriminator_is_asked_once_a_batch_about_the_repainted_share_only(
     repaint, model, shapes = tiny_repaint(separate_batches=separate, mix='both'), tiny_classifier(), []
     repaint.discriminator.register_forward_hook(lambda module, inputs, output: shapes.append(len(inputs[0])))
     for seed in range(3):
+        assert repaint.task_learns or separate
         learn(repaint, model, *tiny_batch(8, seed))
     assert shapes == [8, 8, 8]  # 4 originals and 4 repaints together, in E and G's update too
 

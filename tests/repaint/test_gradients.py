@@ -72,6 +72,7 @@ def test_gradients_are_those_of_one_graph(mix, separate, accumulation, loss_scal
     caught = catch_gradients(repaint)
     for number, (images, labels, target, seed) in enumerate(batches):
         torch.manual_seed(seed)
+        assert repaint.task_learns != separate
         seen, own_target = repaint(images, target, labels=labels)
         loss = F.cross_entropy(model(seen), own_target, reduction=reduction) * loss_scale / accumulation
         loss.backward()

@@ -22,7 +22,7 @@ from timm.data.mixup import FastCollateMixup
 from timm.data.scheduled_sampler import ScheduledTransformDataset
 from torchvision.transforms import Normalize, v2
 
-from timm_repaint.batches import IMAGE_CHANNELS, OVERSHOOT
+from timm_repaint.batches import FEW, IMAGE_CHANNELS, share_outside
 from timm_repaint.errors import UsageError
 from timm_repaint.masks import MaskSource
 from timm_repaint.masks.source import find_source
@@ -71,7 +71,7 @@ class WithMask:
         if image.dtype == torch.uint8:
             return image
         pixels = image * self.std + self.mean
-        if not -OVERSHOOT <= pixels.min() <= pixels.max() <= 1 + OVERSHOOT:
+        if share_outside(pixels) > FEW:
             raise UsageError(
                 f'with the mean {self.mean.flatten().tolist()} and std {self.std.flatten().tolist()} pixels reach from '
                 f'{pixels.min():.3g} to {pixels.max():.3g}; they must be in [0, 1]: give with_masks the mean and std '
@@ -102,10 +102,19 @@ def with_masks(
     source = find_source(masks)
     if source is None or source.on_device:
         raise UsageError(f'masks is {masks!r}, which does not work in workers; give it to Repaint(masks=…) instead')
+    if (mean is None) != (std is None):
+        raise UsageError('with_masks got one of mean and std; give both, or none')
     if mean is None or std is None:
-        steps = [step for step in getattr(transform, 'transforms', []) if isinstance(step, (Normalize, v2.Normalize))]
+        steps = _normalizations(transform)
         mean, std = (steps[-1].mean, steps[-1].std) if steps else ((0.0,) * 3, (1.0,) * 3)
     return WithMask(transform, source, mean, std)
+
+
+def _normalizations(transform: Any) -> list[Any]:
+    """All `Normalize` in a transform, those in transforms within it too, in their order."""
+    if isinstance(transform, (Normalize, v2.Normalize)):
+        return [transform]
+    return [found for part in getattr(transform, 'transforms', []) for found in _normalizations(part)]
 
 
 def check_rgb(image: torch.Tensor) -> torch.Tensor:

@@ -60,6 +60,7 @@ class Discriminator(nn.Module):
             raise ValueError(f'got num_layers {num_layers}, num_scales {num_scales}; want at least 2 and 1')
         self.narrow, cond_channels = narrow_condition(cond_channels, max(16, width), SpectralConv2d)
         self.scales = nn.ModuleList(PatchDiscriminator(3 + cond_channels, width, num_layers) for _ in range(num_scales))
+        self.num_layers = num_layers
         # The smallest scale keeps logits of 2x2.
         self.min_size_px = 2 ** (num_layers - 1 + num_scales)
         self.to(memory_format=torch.channels_last)
