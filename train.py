@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
 """Train an image classifier as timm's script does; with `--repaint`, co-train a generator ahead of the classifier.
 
-The names in this module are those of timm's script, for wrappers that use them. The stages of a run are in
-`timm_repaint/engine/run.py`, the repaint method in `timm_repaint/repaint.py`.
+The names in this module are those of timm's script, for wrappers that use or replace them. The program is in
+`timm_repaint/classification.py`, the stages of a run in `timm_repaint/engine/run.py`, the method in
+`timm_repaint/repaint.py`. Where the package is installed, `timm-repaint train` is the same.
 """
 
 import argparse
 
-from timm import utils
 from timm.models import create_model
 
+from timm_repaint.classification import train_classifier
 from timm_repaint.engine.loop import train_one_epoch, validate
-from timm_repaint.engine.run import Functions, run_training
+from timm_repaint.engine.run import Functions
 from timm_repaint.errors import run_command
-from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
+from timm_repaint.options import build_config_parser, build_parser, parse_args
 
 config_parser = build_config_parser()
 parser = build_parser()
@@ -26,10 +27,7 @@ def _parse_args() -> tuple[argparse.Namespace, str]:
 
 def main() -> int:
     """Train; returns the process's exit status."""
-    utils.setup_default_logging()
-    args, args_text = _parse_args()
-    check_options(parser, args)
-    return run_training(args, args_text, Functions(create_model, train_one_epoch, validate))
+    return train_classifier(parser, _parse_args, Functions(create_model, train_one_epoch, validate))
 
 
 if __name__ == '__main__':

@@ -12,7 +12,6 @@ import torch
 import yaml
 
 import fine_tune
-import train
 from tests.helpers import (
     REPAINT,
     column,
@@ -24,6 +23,7 @@ from tests.helpers import (
     same_tensors,
     train_here,
 )
+from timm_repaint import classification
 from timm_repaint.engine.run import run_training
 
 
@@ -55,7 +55,7 @@ def test_the_folder_alone_is_enough_and_the_schedule_goes_on(run, tmp_path):
 
 
 def test_it_is_as_much_a_plain_run_that_resumed_there_with_its_random_numbers(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, 'run_training', partial(run_training, exact_resume=True))
+    monkeypatch.setattr(classification, 'run_training', partial(run_training, exact_resume=True))
     plain = train_here(tmp_path, *REPAINT[1:], '--epochs', 4, '--resume', plain_checkpoint(run, tmp_path))
     assert read_summary(fine_tune_here(run)) == read_summary(plain)
 

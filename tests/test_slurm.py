@@ -105,13 +105,13 @@ class Cluster:
         (self.programs / name).write_text(text)
         (self.programs / name).chmod(stat.S_IRWXU)
 
-    def call(self, *words: object, **env: object) -> list[dict]:
-        """Call a program with the scripts' variables; what became of its jobs."""
+    def call(self, *words: object, cwd: Path = REPO, **env: object) -> list[dict]:
+        """Call a program with the scripts' variables in a folder; what became of its jobs."""
         settings = {'CLUSTER': self.folder, 'NTASKS': 1, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': 1, **env}
         environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
         environment['PATH'] = f'{self.programs}:{environment["PATH"]}'
         command = list(map(str, words))
-        done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in (self.folder / 'jobs').read_text().splitlines()]
 

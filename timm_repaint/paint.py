@@ -1,4 +1,4 @@
-"""Repaint a folder of images with a trained run: `python -m timm_repaint.paint RUN IMAGES OUT --copies 3`.
+"""Repaint a folder of images with a trained run: `timm-repaint paint RUN IMAGES OUT --copies 3`.
 
 OUT mirrors IMAGES: `cat/7.jpg` becomes `cat/7-1.png`, `cat/7-2.png`, … of the image's own size. Labels stay true:
 shapes stay where they are. A second call goes on where the first one stopped.
@@ -33,7 +33,7 @@ UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='python -m timm_repaint.paint', description='Repaint a folder of images.')
+    parser = argparse.ArgumentParser(prog='timm-repaint paint', description='Repaint a folder of images.')
     parser.add_argument('run', metavar='RUN', help='folder of a train.py --repaint run, or a checkpoint in it')
     parser.add_argument('images', metavar='IMAGES', help='folder of images, with folders inside as deep as you like')
     parser.add_argument('out', metavar='OUT', help='where the repaints go')

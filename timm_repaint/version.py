@@ -1,3 +1,3 @@
-"""The version, which setup.cfg reads without importing the package."""
+"""The version, which pyproject.toml reads without importing the package."""
 
 __version__ = '0.2.0.dev0'

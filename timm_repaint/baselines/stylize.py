@@ -1,4 +1,4 @@
-"""Stylized images for Shape-ResNet: `python -m timm_repaint.baselines.stylize IMAGES STYLES OUT`.
+"""Stylized images for Shape-ResNet: `timm-repaint stylize IMAGES STYLES OUT`.
 
 OUT mirrors IMAGES: `cat/7.jpg` becomes `cat/7.jpg.stylized.jpg`, in the style of one of the pictures in STYLES. Which
 one hangs on the image's name alone, so shards and a second call, which goes on where the first stopped, agree.
@@ -30,7 +30,7 @@ SMALLEST_PX = 16  # below, maps of an eighth are too small to reflect their bord
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog='python -m timm_repaint.baselines.stylize',
+        prog='timm-repaint stylize',
         description='Paint each image in the style of a picture, chosen by the name of the image (AdaIN).',
     )
     add = parser.add_argument

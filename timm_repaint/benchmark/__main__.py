@@ -1,4 +1,4 @@
-"""Cost of the repaint phase: `python -m timm_repaint.benchmark --models resnet50 --output DIR`. START HERE.
+"""Cost of the repaint phase: `timm-repaint benchmark --models resnet50 --output DIR`. START HERE.
 
 A case is a model at a size. For each, plain training and the repaint phase are built by the engine's own stages
 (`arms.py`) and take turns in one process (`measure.py`); `stopwatch.py` says what the time went into, `count.py` how
@@ -38,7 +38,7 @@ PAPER_MODELS = (
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='python -m timm_repaint.benchmark',
+        prog='timm-repaint benchmark',
         description='Time, memory and size of the repaint phase against plain training. What follows -- are options of '
         'train.py for both, as in: -- --repaint-prob 0.25 --device cpu',
         epilog='variants: ' + '; '.join(f'{name}: {" ".join(own)}' for name, own in VARIANTS.items() if own),

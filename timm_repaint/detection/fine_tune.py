@@ -9,12 +9,13 @@ from timm_repaint.detection.installed import require_packages
 from timm_repaint.detection.options import build_parser, check_detection
 from timm_repaint.engine.fine_tune import parse_args
 from timm_repaint.engine.run import run_training
-from timm_repaint.errors import run_command
+from timm_repaint.errors import exits_on_mistakes, run_command
 from timm_repaint.options import check_options
 
 TRAIN_COMMAND = ('python', '-m', 'timm_repaint.detection.train')
 
 
+@exits_on_mistakes
 def main() -> int:
     """Fine-tune; returns the process's exit status."""
     utils.setup_default_logging()

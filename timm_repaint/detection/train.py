@@ -10,10 +10,11 @@ from timm import utils
 from timm_repaint.detection.installed import require_packages
 from timm_repaint.detection.options import build_parser, check_detection
 from timm_repaint.engine.run import run_training
-from timm_repaint.errors import run_command
+from timm_repaint.errors import exits_on_mistakes, run_command
 from timm_repaint.options import build_config_parser, check_options, parse_args
 
 
+@exits_on_mistakes
 def main() -> int:
     """Train; returns the process's exit status."""
     utils.setup_default_logging()

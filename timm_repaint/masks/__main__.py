@@ -1,4 +1,4 @@
-"""Make masks once and keep them: `python -m timm_repaint.masks IMAGES OUT --mask fh`, then `--check`.
+"""Make masks once and keep them: `timm-repaint masks IMAGES OUT --mask fh`, then `--check`.
 
 OUT mirrors IMAGES: `train/cat/7.jpg` has its mask in `train/cat/7.png`. A second call goes on where the first stopped.
 """
@@ -22,7 +22,7 @@ INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog='python -m timm_repaint.masks', description='Make the masks of a folder of images, or check them.'
+        prog='timm-repaint masks', description='Make the masks of a folder of images, or check them.'
     )
     add = parser.add_argument
     add('images', metavar='IMAGES', help='folder of images, with folders inside as deep as you like')

@@ -14,6 +14,7 @@ from timm.utils import ParseKwargs
 
 from timm_repaint.errors import UsageError
 from timm_repaint.options.removed import drop_removed
+from timm_repaint.recipes import find_recipe
 
 _logger = logging.getLogger('timm_repaint')
 
@@ -26,7 +27,7 @@ _TYPE_NAMES: dict[Any, str] = {int: 'an integer', float: 'a number', str: 'a tex
 def parse_args(
     parser: argparse.ArgumentParser, config_parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, str]:
-    """Reads the command line over the YAML file that it names, if any.
+    """Reads the command line over the YAML file, or the recipe of the package, that it names, if any.
 
     Args:
         parser: parser of all options; left as it is.
@@ -41,11 +42,21 @@ def parse_args(
     """
     config_args, remaining = config_parser.parse_known_args(argv)
     if config_args.config:
-        defaults = check_config(parser, load_config(parser, config_args.config), config_args.config)
-        parser = copy.deepcopy(parser)  # the caller may parse again without this file
-        parser.set_defaults(**defaults)
+        parser = with_file(parser, config_args.config)
     args = parser.parse_args(remaining)
     return args, yaml.safe_dump(args.__dict__, default_flow_style=False)
+
+
+def with_file(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    """A copy of the parser whose defaults are those of a YAML file, or of a recipe by its name."""
+    try:
+        path = find_recipe(name)
+    except UsageError as error:
+        parser.error(f'argument -c/--config: {error}')
+    defaults = check_config(parser, load_config(parser, path), path)
+    parser = copy.deepcopy(parser)  # the caller may parse again without this file
+    parser.set_defaults(**defaults)
+    return parser
 
 
 def load_config(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:

@@ -36,13 +36,21 @@ requeue() {
     scontrol requeue "$job" || echo "error: job $job was stopped and cannot be requeued; submit it again to go on" >&2
 }
 
-# script NAME: the array `script` is what python starts: NAME.py, or the detector's with DETECTION=1.
+# script NAME: the array `script` is what python starts: NAME.py of a checkout, the installed program where there is none,
+# or the detector's with DETECTION=1.
+# shellcheck disable=SC2329 # some scripts have no use for it
 script() {
-    script=("$1.py")
-    [[ -z ${DETECTION:-} ]] || script=(-m "timm_repaint.detection.$1")
+    if [[ -n ${DETECTION:-} ]]; then
+        script=(-m "timm_repaint.detection.$1")
+    elif [[ -d timm_repaint && -e $1.py ]]; then
+        script=("$1.py")
+    else
+        script=(-m timm_repaint.cli "${1//_/-}")
+    fi
 }
 
 # train ARGUMENT...: the training with the job script's variables, from the last checkpoint if there is one.
+# shellcheck disable=SC2329 # some scripts have no use for it
 train() {
     local words options=(--output "$OUTPUT" --experiment "$NAME" --seed "$SEED" --resume auto)
     [[ -z $RECIPE ]] || options+=(-c "$RECIPE")

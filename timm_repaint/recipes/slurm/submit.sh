@@ -8,9 +8,12 @@ NODES=${NODES:-1}    # of the training and the fine-tuning
 SHARDS=${SHARDS:-16} # jobs that make masks
 export SHARDS DATA="${DATA:-/data/imagenet}" MASKS="${MASKS:?the folder for the masks, outside of DATA}"
 
-cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
-export REPO=$PWD
-scripts=timm_repaint/recipes/slurm
+scripts=$(dirname "${BASH_SOURCE[0]}")
+if [[ -e $scripts/../../../train.py && -d $scripts/../../../timm_repaint ]]; then
+    cd "$scripts/../../.." # a checkout: its jobs run there
+    export REPO=$PWD
+    scripts=timm_repaint/recipes/slurm
+fi
 
 # after JOB ...: submit a job that starts when JOB has succeeded, and is dropped if it failed; prints its number.
 after() {

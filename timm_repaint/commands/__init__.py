@@ -1,0 +1,1 @@
+"""The small programs of `timm-repaint`: what it knows about itself, and what it writes out."""

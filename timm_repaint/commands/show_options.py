@@ -1,0 +1,94 @@
+"""`timm-repaint options`: repaint's options with their defaults and the paper's values, and what a recipe makes of any.
+
+timm-repaint options                          # the list
+timm-repaint options -c paper                 # beside it what a recipe says
+timm-repaint options -c paper --get mask      # one value, for shell scripts; nothing where it is unset
+timm-repaint options -c paper --where         # the recipe's file
+"""
+
+import argparse
+from typing import Any
+
+import yaml
+
+from timm_repaint.detection.options import build_parser as build_detection_parser
+from timm_repaint.errors import UsageError
+from timm_repaint.options import build_parser
+from timm_repaint.options.config import load_config, with_file
+from timm_repaint.recipes import find_recipe
+
+DETECTION_ONLY = ('pretrained_backbone', 'scale_jitter')
+PAPER = 'Paper: '  # ahead of the paper's value, at the end of an option's help
+
+
+def main() -> int:
+    """Print what is asked for; returns the process's exit status."""
+    parser = argparse.ArgumentParser(
+        prog='timm-repaint options',
+        description="Repaint's options, each with its default and the paper's value; or one value of a recipe.",
+    )
+    add = parser.add_argument
+    add('-c', '--config', default='', metavar='FILE', help='YAML file, or a recipe of the package by name')
+    add('--get', metavar='NAME', help='print the value of this option, of Repaint or of timm, and nothing else')
+    add('--where', action='store_true', help='print the path of the file that -c means, and nothing else')
+    args = parser.parse_args()
+    if args.where and not args.config:
+        parser.error('--where needs -c NAME')
+    if args.where:
+        print(find_recipe(args.config))
+        return 0
+    resolved = resolve(args.config)
+    print(show(value_of(resolved, args.get)) if args.get else table(resolved, bool(args.config)))
+    return 0
+
+
+def resolve(config: str) -> argparse.ArgumentParser:
+    """The training's parser with a recipe's values as defaults; the detector's, if the recipe is one of a detector."""
+    parser = build_parser()
+    if not config:
+        return parser
+    if is_detector(load_config(parser, find_recipe(config))):
+        parser = build_detection_parser()
+    return with_file(parser, config)
+
+
+def is_detector(values: dict[str, Any]) -> bool:
+    """Whether a file has options that only a detector has, or names an EfficientDet."""
+    names = {str(name).lstrip('-').replace('-', '_') for name in values}
+    return not names.isdisjoint(DETECTION_ONLY) or 'efficientdet' in str(values.get('model'))
+
+
+def value_of(parser: argparse.ArgumentParser, name: str) -> Any:
+    """The default of an option, by its flag or name with dashes or underscores.
+
+    Raises:
+        UsageError: if there is no such option.
+    """
+    values = vars(parser.parse_args([]))
+    dest = name.lstrip('-').replace('-', '_')
+    if dest not in values:
+        raise UsageError(f'no option is called {name}; timm-repaint train --help lists them')
+    return values[dest]
+
+
+def show(value: Any) -> str:
+    """A value as a shell script wants it: true, false, nothing for an unset one, a list with spaces between."""
+    if value is None:
+        return ''
+    if isinstance(value, (list, tuple)):
+        return ' '.join(map(show, value))
+    if isinstance(value, (bool, dict)):
+        return str(yaml.safe_dump(value, default_flow_style=True)).removesuffix('...\n').strip()
+    return str(value)
+
+
+def table(parser: argparse.ArgumentParser, has_recipe: bool) -> str:
+    """A line an option: default, the recipe's value, the paper's."""
+    groups = [group for group in build_parser()._action_groups if str(group.title).startswith('Repaint')]
+    rows = [('option', 'default', *(['recipe'] if has_recipe else []), 'paper')]
+    for action in (action for group in groups for action in group._group_actions):
+        default, recipe = show(action.default), show(value_of(parser, action.dest))
+        paper = (action.help or '').rpartition(PAPER)[2] if PAPER in (action.help or '') else ''
+        rows.append((action.option_strings[0], default, *([recipe] if has_recipe else []), paper))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join('  '.join(map(str.ljust, row, widths)).rstrip() for row in rows)
