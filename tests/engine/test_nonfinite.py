@@ -44,6 +44,7 @@ def test_after_an_overflow_in_the_generator_no_nan_stays_in_its_running_statisti
     repaint = paints_next(tiny_repaint(separate_batches=separate))
     before = {name: snapshot(part) for name, part in parts(repaint).items()}
     overflow_once(repaint)
+    assert repaint.task_learns != separate
     metrics = learn(repaint, tiny_classifier(), *tiny_batch())
     assert metrics.g_gan != metrics.g_gan
     assert repaint.skipped == {'generator': 1, 'discriminator': int(not separate), 'task': 0}
