@@ -127,7 +127,7 @@ def test_the_loops_that_are_shown_train(name, tmp_path):
     exec(block, names)
     assert names['repaint'].updates == (12 if name == 'README.md' else 4)
     assert names['repaint'].stopped == (name == 'README.md')
-    assert any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert all(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 
 
 class LaterLoader:
