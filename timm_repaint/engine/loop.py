@@ -87,7 +87,8 @@ def train_one_epoch(
             with amp_autocast():
                 result = task(inputs, target)
             scale = batch_loss_scale(loader, num_samples, naflex_mode, args) * rank_scale(num_samples, args, device)
-            scaled_by = amp_scale(loss_scaler, device) / micro.accum_steps  # ahead of the step, which may change it
+            # Ahead of the step, which may change it.
+            scaled_by = 1.0 if repaint is None else amp_scale(loss_scaler, device) / micro.accum_steps
             loss = result['loss'] * (scale / micro.accum_steps)
             backward(loss, task, optimizer, args, loss_scaler, micro.need_update, learns)
         if learns:
