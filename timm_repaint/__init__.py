@@ -11,7 +11,7 @@ from timm_repaint.version import __version__ as __version__
 if TYPE_CHECKING:
     from timm_repaint.config import RepaintConfig
     from timm_repaint.data.masked import with_masks
-    from timm_repaint.masks import MaskSource
+    from timm_repaint.masks.choice import MaskSource
     from timm_repaint.masks.deeplab import DeepLabV2Masks, DeepLabV3Masks
     from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
     from timm_repaint.random_repaint import RandomRepaint
@@ -23,7 +23,7 @@ else:
         'DeepLabV2Masks': 'masks.deeplab',
         'DeepLabV3Masks': 'masks.deeplab',
         'FelzenszwalbMasks': 'masks.felzenszwalb',
-        'MaskSource': 'masks',
+        'MaskSource': 'masks.choice',
         'RandomRepaint': 'random_repaint',
         'Repaint': 'repaint',
         'RepaintConfig': 'config',

@@ -1,7 +1,7 @@
-"""RepaintConfig: what `Repaint` is made of, each value with its default, its meaning and its limits."""
+"""RepaintConfig: what `Repaint` is made of, each value once: default, meaning, limits, and what the paper has."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,14 @@ from typing_extensions import TypedDict
 from timm_repaint.errors import UsageError
 from timm_repaint.losses import GAN_LOSSES
 from timm_repaint.networks import DETAILS, GENERATORS, LATENTS
+from timm_repaint.option import ABOVE_ZERO, ONE_OR_MORE, ZERO_OR_MORE, Limit, describe, option, problems
 from timm_repaint.painters import PAINTERS
 
 if TYPE_CHECKING:
-    from timm_repaint.masks import MaskSource
+    from timm_repaint.masks.choice import MaskSource
 
-MIXES = ('replace', 'both')
+# Titles of the groups in the help of the command line.
+WHEN, NETWORKS, LOSSES = 'Repaint', 'Repaint: networks', 'Repaint: losses and learning rates'
 
 
 class RepaintOptions(TypedDict, total=False):
@@ -47,39 +49,10 @@ class RepaintOptions(TypedDict, total=False):
     max_nonfinite: int
 
 
+@describe
 @dataclass(frozen=True)
 class RepaintConfig:
-    """Everything that `Repaint` is made of.
-
-    Attributes:
-        mean: Mean of the network's images a channel, for pixels in [0, 1].
-        std: Standard deviation of the network's images a channel, for pixels in [0, 1].
-        masks: Where label maps come from if they do not come with the images: 'fh' (Felzenszwalb-Huttenlocher, cut on
-            the CPU in forward: for trying out), 'deeplabv3', a mask source, or None.
-        num_labels: Number of classes of semantic label maps (255 = unknown); None: segments, whose ids mean nothing.
-        generator: 'light', or 'spade', the full-size one; without a network: 'mean', 'jitter', 'shift'.
-        width: Channels of the light networks at half size.
-        latent: A latent a 'segment', or one 'global' latent an image.
-        latent_dim: Size of the latent; None: 8 a segment, 64 an image.
-        detail: The image's own texture is kept ('keep'), swapped with another place's ('swap'), or left out ('none').
-        temperature: Factor of the latents' standard deviation; 0: the encoder's mean.
-        img_size: Smallest side of the images in pixels. D has 3 layers below 64 px, else, and with None, 4.
-        checkpoint: File with a trained E and G to start from: of `train.py --repaint`, or with a `Repaint`'s state.
-        freeze: E and G stay as they are in the checkpoint, and there is no D.
-        prob: Share of the images that is repainted, the first ones of the batch; above 0, at most 1.
-        mix: Repaints 'replace' their originals, or come on top of them ('both').
-        views: Views of each image that a batch holds, one block behind the other; each block's first share is
-            repainted.
-        schedule: (A, B): of A + B updates, E and G learn in the last B (Repaint section 3.2: 2:1).
-        separate_batches: T and D do not learn in E and G's updates, as in the paper.
-        gan_loss: 'hinge', 'original' or 'lsgan'.
-        task_weight: Weight of the task's loss for E and G; 0 is the paper's "w/o task-loss".
-        feat_weight: Weight of feature matching.
-        kl_weight: Weight of the global latent's KL divergence, per image.
-        segment_kl_weight: Weight of the segments' latents' KL divergence: low is faithful, high is diverse.
-        g_lr: Adam's learning rate of E and G.
-        d_lr: Adam's learning rate of D.
-        max_nonfinite: After so many updates in a row with a loss that is not finite, training stops.
+    """Everything that `Repaint` is made of; its networks see pixels in [0, 1], normalised with `mean` and `std`.
 
     Raises:
         UsageError: a ValueError; if a value is out of its limits.
@@ -87,30 +60,176 @@ class RepaintConfig:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    masks: 'str | MaskSource | None' = 'fh'
-    num_labels: int | None = None
-    generator: str = 'light'
-    width: int = 16
-    latent: str = 'segment'
-    latent_dim: int | None = None
-    detail: str = 'keep'
-    temperature: float = 1.0
-    img_size: int | None = None
-    checkpoint: str | None = None
-    freeze: bool = False
-    prob: float = 0.5
-    mix: str = 'replace'
-    views: int = 1
-    schedule: tuple[int, int] = (2, 1)
-    separate_batches: bool = False
-    gan_loss: str = 'hinge'
-    task_weight: float = 1.0
-    feat_weight: float = 10.0
-    kl_weight: float = 0.05
-    segment_kl_weight: float = 1.0
-    g_lr: float = 1e-3
-    d_lr: float = 2e-3
-    max_nonfinite: int = 20
+    masks: 'str | MaskSource | None' = option(
+        'fh',
+        "where label maps come from if they do not come with the images: 'fh' (Felzenszwalb-Huttenlocher, cut on the "
+        "CPU in forward: for trying out), 'deeplabv3', a mask source, or None",
+    )
+    num_labels: int | None = option(
+        None,
+        'number of classes of semantic label maps (255 = unknown); None: segments, whose ids mean nothing',
+        limit=Limit(lambda value: isinstance(value, int) and 1 <= value <= 255, 'from 1 to 255 (label 255: unknown)'),
+    )
+    img_size: int | None = option(
+        None,
+        'smallest side of the images in pixels; D has 3 layers below 64 px, else, and with None, 4',
+        limit=Limit(lambda value: value >= 32, '32 px or more'),
+    )
+    views: int = option(
+        1,
+        "views of each image that a batch holds, one block behind the other; each block's first share is repainted",
+        limit=ONE_OR_MORE,
+    )
+    schedule: tuple[int, int] = option(
+        (2, 1),
+        'A:B, the last B of A + B batches train encoder and generator',
+        paper='2:1 (section 3.2)',
+        group=WHEN,
+        metavar='A:B',
+        cli_default='2:1',
+    )
+    separate_batches: bool = option(
+        False,
+        'batches that train encoder and generator do not train task and discriminator as well',
+        paper='used',
+        group=WHEN,
+    )
+    prob: float = option(
+        0.5,
+        'share of a batch that is repainted, its first images',
+        paper='1',
+        group=WHEN,
+        metavar='P',
+        limit=Limit(lambda value: 0 < value <= 1, 'above 0 and at most 1; to repaint nothing, do not use it at all'),
+    )
+    mix: str = option(
+        'replace',
+        "repaints stand in for their originals, or come on top ('both')",
+        paper='replace',
+        group=WHEN,
+        choices=('replace', 'both'),
+    )
+    freeze: bool = option(False, 'do not train the generator; needs a checkpoint', paper='not used', group=WHEN)
+    checkpoint: str | None = option(
+        None,
+        "start encoder and generator from the checkpoint of a run, or the file of a Repaint's state, with its latent, "
+        'width, generator and detail',
+        paper='from scratch',
+        group=WHEN,
+        metavar='FILE',
+        cli_default='',
+    )
+    generator: str = option(
+        'light',
+        'light: our own; spade: the full-size one; without a network, at no cost: mean: each segment in its mean '
+        'colour, jitter: that with a random shift, shift: the image with it',
+        paper='a light one; SPADE in Table 3',
+        group=NETWORKS,
+        choices=(*GENERATORS, *PAINTERS),
+    )
+    width: int = option(
+        16,
+        'channels of the light networks at half size',
+        paper='not said; SPADE: 64',
+        group=NETWORKS,
+        metavar='N',
+        limit=ONE_OR_MORE,
+    )
+    latent: str = option(
+        'segment',
+        'a random code for each segment, or one (global) for the image',
+        paper='follows SPADE, which has one for the image',
+        group=NETWORKS,
+        choices=LATENTS,
+    )
+    latent_dim: int | None = option(
+        None,
+        "length of the code; unset: 8 for a segment's, 64 for the image's",
+        paper='not said; SPADE: 256',
+        group=NETWORKS,
+        metavar='N',
+        limit=ONE_OR_MORE,
+    )
+    detail: str = option(
+        'keep',
+        "keep: the image's own texture and shading, in new colours and strength; swap: each segment gets those of "
+        'a random place in the batch, for classifiers that go by texture; none: segments are painted from their '
+        'codes alone',
+        paper='none',
+        group=NETWORKS,
+        choices=DETAILS,
+    )
+    temperature: float = option(
+        1.0,
+        "factor of the codes' standard deviation; 0: always the encoder's mean",
+        paper='1',
+        group=NETWORKS,
+        metavar='X',
+        limit=ZERO_OR_MORE,
+    )
+    task_weight: float = option(
+        1.0,
+        "weight of the task's loss for the generator",
+        paper="1; 0 is its row 'w/o task-loss'",
+        group=LOSSES,
+        metavar='X',
+        limit=ZERO_OR_MORE,
+    )
+    gan_loss: str = option(
+        'hinge',
+        "the GAN's loss",
+        paper="prints 'original', and builds on SPADE's code, which uses hinge",
+        group=LOSSES,
+        choices=tuple(GAN_LOSSES),
+    )
+    feat_weight: float = option(
+        10.0,
+        'weight of feature matching',
+        paper="follows pix2pixHD's, 10",
+        group=LOSSES,
+        metavar='X',
+        limit=ZERO_OR_MORE,
+    )
+    kl_weight: float = option(
+        0.05,
+        "weight of the KL divergence of the image's code, per image",
+        paper="follows SPADE's, 0.05",
+        group=LOSSES,
+        metavar='X',
+        limit=ZERO_OR_MORE,
+    )
+    segment_kl_weight: float = option(
+        1.0,
+        "the same for the segments' codes; low: faithful, high: diverse",
+        paper='no such codes',
+        group=LOSSES,
+        metavar='X',
+        limit=ZERO_OR_MORE,
+    )
+    g_lr: float = option(
+        1e-3,
+        'learning rate of encoder and generator, Adam',
+        paper='1e-4',
+        group=LOSSES,
+        metavar='LR',
+        limit=Limit(ABOVE_ZERO.holds, 'above 0; to keep the generator as it is, freeze it'),
+    )
+    d_lr: float = option(
+        2e-3,
+        'learning rate of the discriminator, Adam',
+        paper='4e-4',
+        group=LOSSES,
+        metavar='LR',
+        limit=Limit(ABOVE_ZERO.holds, 'above 0; to keep the discriminator as it is, freeze the generator'),
+    )
+    max_nonfinite: int = option(
+        20,
+        'stop after N generator or discriminator updates in a row were skipped because their loss was not finite',
+        paper='not said',
+        group=LOSSES,
+        metavar='N',
+        limit=ONE_OR_MORE,
+    )
 
     def __post_init__(self) -> None:
         for problem in _problems(self):
@@ -129,54 +248,9 @@ class RepaintConfig:
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RepaintConfig)}
 
 
-@dataclass(frozen=True)
-class Limit:
-    """The range of a number: a test, and the range in words."""
-
-    holds: Callable[[float], bool]
-    wanted: str
-
-
-_ABOVE_ZERO = Limit(lambda value: 0 < value < math.inf, 'above 0')
-_ZERO_OR_MORE = Limit(lambda value: 0 <= value < math.inf, '0 or more')
-_ONE_OR_MORE = Limit(lambda value: isinstance(value, int) and value >= 1, 'a whole number, 1 or more')
-NUMBERS: dict[str, Limit] = {
-    'prob': Limit(lambda value: 0 < value <= 1, 'above 0 and at most 1; to repaint nothing, do not use it at all'),
-    'task_weight': _ZERO_OR_MORE,
-    'feat_weight': _ZERO_OR_MORE,
-    'kl_weight': _ZERO_OR_MORE,
-    'segment_kl_weight': _ZERO_OR_MORE,
-    'g_lr': Limit(_ABOVE_ZERO.holds, 'above 0; to keep the generator as it is, freeze it'),
-    'd_lr': Limit(_ABOVE_ZERO.holds, 'above 0; to keep the discriminator as it is, freeze the generator'),
-    'width': _ONE_OR_MORE,
-    'temperature': _ZERO_OR_MORE,
-    'latent_dim': _ONE_OR_MORE,
-    'num_labels': Limit(
-        lambda value: isinstance(value, int) and 1 <= value <= 255, 'from 1 to 255 (label 255: unknown)'
-    ),
-    'img_size': Limit(lambda value: value >= 32, '32 px or more'),
-    'views': _ONE_OR_MORE,
-    'max_nonfinite': _ONE_OR_MORE,
-}
-CHOICES: dict[str, tuple[str, ...]] = {
-    'generator': (*GENERATORS, *PAINTERS),
-    'latent': LATENTS,
-    'detail': DETAILS,
-    'mix': MIXES,
-    'gan_loss': tuple(GAN_LOSSES),
-}
-
-
 def _problems(config: RepaintConfig) -> Iterator[str]:
-    for name, choices in CHOICES.items():
-        if getattr(config, name) not in choices:
-            yield f'{name} is {getattr(config, name)!r}; choose one of {", ".join(choices)}'
-    for name, limit in NUMBERS.items():
-        value = getattr(config, name)
-        if value is None and DEFAULTS[name] is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not limit.holds(value):
-            yield f'{name} is {value!r}; it must be {limit.wanted}'
+    for name, problem in problems(RepaintConfig, vars(config)):
+        yield f'{name} {problem}'
     for name in ('mean', 'std'):
         values = getattr(config, name)
         if len(values) != 3 or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
@@ -186,9 +260,6 @@ def _problems(config: RepaintConfig) -> Iterator[str]:
     pair = isinstance(config.schedule, (tuple, list)) and len(config.schedule) == 2
     if not pair or not all(isinstance(n, int) and n >= 1 for n in config.schedule):
         yield f'schedule is {config.schedule}; it must be two whole numbers of 1 or more, such as (2, 1)'
-    for name in ('freeze', 'separate_batches'):
-        if not isinstance(getattr(config, name), bool):
-            yield f'{name} is {getattr(config, name)!r}; it must be True or False'
     if config.views > 1 and config.mix == 'both':
         yield "views is for mix='replace': repaints on top of their originals would part the views; leave one out"
     yield from _generator_problems(config)

@@ -20,7 +20,7 @@ from timm.data.readers.img_extensions import get_img_extensions
 
 from timm_repaint.data.samples import to_pm1, to_u8
 from timm_repaint.errors import UsageError, run_command
-from timm_repaint.masks import create_mask_source
+from timm_repaint.masks.choice import MaskOptions, create_mask_source
 from timm_repaint.options import build_parser
 from timm_repaint.options.removed import drop_removed
 from timm_repaint.painters import AnyRepainter
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     checkpoint = checkpoint_path(args.run)
     repainter = load_repainter(str(checkpoint)).to(args.device).eval()
-    masks: Any = create_mask_source(run_options(checkpoint))
+    masks: Any = create_mask_source(MaskOptions.of(run_options(checkpoint)))
     if masks.on_device:
         masks.to(args.device)
     images, root, out = find_images(Path(args.images)), Path(args.images), Path(args.out)

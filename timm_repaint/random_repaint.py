@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from timm_repaint.data.samples import to_pm1, to_u8
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.source import find_source
+from timm_repaint.masks.choice import find_source
 from timm_repaint.painters import PAINTERS, SegmentPainter
 
 

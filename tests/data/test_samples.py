@@ -12,7 +12,7 @@ from timm_repaint.data.named import NamedImages
 from timm_repaint.data.samples import fixed_samples, to_pm1, to_u8
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.engine.data import build_dataset
-from timm_repaint.masks import create_mask_source
+from timm_repaint.masks.choice import MaskOptions, create_mask_source
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 from timm_repaint.options import build_parser
 
@@ -127,8 +127,8 @@ def test_photographs_fit_the_input_size_and_have_the_mask_of_what_is_shown(share
     config = {**DATA_CONFIG, 'input_size': (3, 64, 64)}
     dataset = build_dataset(args, 'train', config, is_training=True)
     assert isinstance(dataset, NamedImages)
-    samples = fixed_samples(dataset, create_mask_source(args), config, 4)
-    masks = create_mask_source(args)
+    samples = fixed_samples(dataset, create_mask_source(MaskOptions.of(args)), config, 4)
+    masks = create_mask_source(MaskOptions.of(args))
     for image_u8, labels in zip(samples.images_u8, samples.labels, strict=True):
         assert image_u8.shape == (64, 64, 3) and image_u8.dtype == np.uint8 and image_u8.std() > 10
         assert np.array_equal(masks(image_u8), labels)

@@ -6,6 +6,7 @@ from timm_repaint.detection import installed
 from timm_repaint.detection.options import DEFAULTS, REFUSED, build_parser, check_detection, find_problems
 from timm_repaint.errors import UsageError
 from timm_repaint.options import check_options
+from timm_repaint.options.roles import Role
 
 COCO = ('--data-dir', 'coco')
 
@@ -49,7 +50,7 @@ def test_what_has_no_meaning_is_refused_with_the_reason(argv, message, capsys):
 
 def test_every_refused_option_is_one_and_the_help_leaves_it_out():
     parser, shown = build_parser(), build_parser().format_help()
-    for dest in [dest for dests in REFUSED.values() for dest in dests]:
+    for dest in sorted(set().union(*(role.names for role in (*REFUSED, Role.FURTHER)))):
         assert hasattr(parser.parse_args([]), dest), dest
         assert f'--{dest.replace("_", "-")} ' not in shown, dest
     assert '--scale-jitter' in shown and '--repaint-prob' in shown

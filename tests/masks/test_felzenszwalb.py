@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from timm_repaint.errors import UsageError
-from timm_repaint.masks import MASK_SOURCES, create_mask_source
+from timm_repaint.masks.choice import MASK_SOURCES, MaskOptions, create_mask_source
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks, has_opencv
 
 needs_opencv = pytest.mark.skipif(not has_opencv(), reason="OpenCV with ximgproc is missing: pip install '.[fast]'")
@@ -125,7 +125,7 @@ def test_a_pickled_source_gives_the_same_masks():
 
 def test_the_table_builds_fh_from_its_options():
     args = argparse.Namespace(mask='fh', fh_scale=12.5, fh_sigma=0.2, fh_min_size=6)
-    source = create_mask_source(args)
+    source = create_mask_source(MaskOptions.of(args))
     assert isinstance(source, FelzenszwalbMasks)
     assert (source.scale, source.sigma, source.min_size) == (12.5, 0.2, 6)
     assert (source.kind, source.num_labels) == ('segment', None)
@@ -133,7 +133,7 @@ def test_the_table_builds_fh_from_its_options():
 
 def test_an_unknown_source_name_lists_the_choices():
     with pytest.raises(ValueError, match=rf"mask source 'sam' is unknown; choose one of: {', '.join(MASK_SOURCES)}"):
-        create_mask_source(argparse.Namespace(mask='sam'))
+        create_mask_source(MaskOptions(mask='sam'))
 
 
 @needs_opencv

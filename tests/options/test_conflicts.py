@@ -133,7 +133,7 @@ def test_repaint_options_without_repaint_are_named_in_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         check('--repaint-prob', '1', '--repaint-width', '8', '--fh-scale', '20', '--lr', '0.1')
     assert [record.getMessage() for record in caplog.records] == [
-        'without --repaint these options do nothing: --repaint-prob, --fh-scale, --repaint-width'
+        'without --repaint these options do nothing: --fh-scale, --repaint-prob, --repaint-width'
     ]
 
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from timm.utils import ParseKwargs
 
-from timm_repaint.masks import MASK_SOURCES
+from timm_repaint.masks.choice import MASK_SOURCES
 from timm_repaint.options import build_config_parser, build_parser, parse_args
 
 LATER_OPTIONS_OF_TIMM = {'stop_epoch', 'save_epochs'}

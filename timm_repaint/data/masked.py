@@ -24,8 +24,7 @@ from torchvision.transforms import Normalize, v2
 
 from timm_repaint.batches import FEW, IMAGE_CHANNELS, share_outside
 from timm_repaint.errors import UsageError
-from timm_repaint.masks import MaskSource
-from timm_repaint.masks.source import find_source
+from timm_repaint.masks.choice import MaskSource, find_source
 
 
 class WithMask:

@@ -28,7 +28,7 @@ from timm_repaint.engine.data import Loaders, loader_kwargs
 from timm_repaint.engine.masks import build_masks
 from timm_repaint.engine.preemption import keep_workers
 from timm_repaint.errors import UsageError
-from timm_repaint.masks import MaskSource
+from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import FolderMasks, StoredMasks
 
 NO_CLASS = -1

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from timm_repaint.detection.shapes import SHAPES
 from timm_repaint.options import build_parser as build_classification_parser
+from timm_repaint.options.roles import Role, unlike_defaults
 
 DEFAULTS = {
     'model': 'tf_efficientdet_d0',
@@ -16,35 +17,13 @@ DEFAULTS = {
 EVAL_METRICS = ('map', 'ap50', 'loss')
 
 # Options of train.py that a detector does not take, and why.
-WHOLE_IMAGE = 'boxes have no place in it'
-MIXES = 'it mixes images or hides parts of them, and their boxes would have to be mixed too'
-OWN_MODEL = "it shapes a classifier; give effdet's own settings with --model-kwargs"
-OWN_LOSS = 'it belongs to the loss of a classifier'
-ONE_READER = "images and boxes are read in COCO's layout alone"
-REFUSED: dict[str, tuple[str, ...]] = {
-    WHOLE_IMAGE: (
-        *('crop_pct', 'train_crop_mode', 'scale', 'ratio', 'train_interpolation', 'color_jitter_prob'),
-        *('grayscale_prob', 'gaussian_blur_prob', 'aa', 'aug_repeats', 'aug_splits', 'tta', 'epoch_repeats'),
-        *('naflex_loader', 'train_img_sizes', 'train_batch_sizes', 'train_batches_per_epoch', 'cue_conflict'),
-    ),
-    MIXES: ('mixup', 'cutmix', 'cutmix_minmax', 'reprob', 'resplit', 'cutout'),
-    OWN_MODEL: (
-        *('pretrained_path', 'gp', 'head_init_scale', 'head_init_bias', 'in_chans', 'input_size'),
-        *('drop', 'drop_connect', 'drop_path', 'drop_block', 'bn_eps', 'split_bn'),
-        *('torchscript', 'grad_checkpointing'),
-    ),
-    OWN_LOSS: ('smoothing', 'jsd_loss', 'bce_loss', 'isda', 'kd_model_name'),
-    ONE_READER: (
-        *('class_map', 'input_img_mode', 'input_key', 'target_key', 'dataset_download', 'dataset_trust_remote_code'),
-        'no_prefetcher',
-    ),
+REFUSED = {
+    Role.WHOLE_IMAGE: 'boxes have no place in it',
+    Role.MIXING: 'it mixes images or hides parts of them, and their boxes would have to be mixed too',
+    Role.CLASSIFIER: "it shapes a classifier; give effdet's own settings with --model-kwargs",
+    Role.CLASSIFIER_LOSS: 'it belongs to the loss of a classifier',
+    Role.READER: "images and boxes are read in COCO's layout alone",
 }
-# What only changes how one of these works.
-FURTHER = (
-    *('mixup_prob', 'mixup_switch_prob', 'mixup_mode', 'mixup_off_epoch', 'remode', 'recount'),
-    *('bce_sum', 'bce_target_thresh', 'bce_pos_weight', 'variable_batch_loss_scale'),
-)
-FURTHER_PREFIXES = ('naflex_', 'kd_', 'train_size_')
 
 
 def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
@@ -70,9 +49,9 @@ def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
         metavar=('LOW', 'HIGH'),
         help='size of training images: factors on the size at which they fit the square',
     )
-    refused = {dest for dests in REFUSED.values() for dest in dests}
+    hidden = frozenset[str]().union(*(role.names for role in (*REFUSED, Role.FURTHER)))
     for action in parser._actions:  # argparse has no public list of them
-        if action.dest in refused or action.dest in FURTHER or action.dest.startswith(FURTHER_PREFIXES):
+        if action.dest in hidden:
             action.help = argparse.SUPPRESS
     return parser
 
@@ -85,10 +64,9 @@ def check_detection(parser: argparse.ArgumentParser, args: argparse.Namespace) -
 
 def find_problems(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Iterator[str]:
     """A sentence for each problem."""
-    for reason, dests in REFUSED.items():
-        for dest in dests:
-            if getattr(args, dest) != parser.get_default(dest):
-                yield f'--{dest.replace("_", "-")} does not go with detection: {reason}; leave it out'
+    for role, reason in REFUSED.items():
+        for flag in unlike_defaults(parser, args, role.names):
+            yield f'{flag} does not go with detection: {reason}; leave it out'
     if args.dataset not in ('', SHAPES):
         yield f'--dataset is {args.dataset!r}; a detector reads a folder in COCO\'s layout, or "shapes"'
     if args.dataset == SHAPES and args.train_fraction < 1:

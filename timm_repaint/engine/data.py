@@ -29,7 +29,7 @@ from timm_repaint.engine.criterion import mixup_active
 from timm_repaint.engine.masks import build_masks, with_stored_masks
 from timm_repaint.engine.preemption import keep_workers
 from timm_repaint.errors import UsageError
-from timm_repaint.masks import MaskSource
+from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import StoredMasks
 
 

@@ -11,9 +11,10 @@ import yaml
 from timm.utils import load_checkpoint_metadata
 
 from timm_repaint.engine.functions import is_detection
-from timm_repaint.options import build_config_parser, is_repaint_option, resolve_repaint_epochs
+from timm_repaint.options import build_config_parser, resolve_repaint_epochs
 from timm_repaint.options import parse_args as parse_options
 from timm_repaint.options.removed import drop_removed
+from timm_repaint.options.roles import REPAINT_OPTIONS, Role
 from timm_repaint.saved import unreadable
 
 _logger = logging.getLogger('timm_repaint')
@@ -21,33 +22,6 @@ FOLDER = 'fine_tune'
 CHECKPOINT = 'last.pth.tar'
 CLASSIFICATION_COMMAND = 'python fine_tune.py'
 DETECTION_COMMAND = 'python -m timm_repaint.detection.fine_tune'
-# What belongs to the repaint phase alone. T goes on with its optimizer's state and its place in the schedule.
-FINE_TUNE_OPTIONS = {
-    'repaint': False,
-    'resume': '',
-    'start_epoch': None,
-    'stop_epoch': None,
-    'initial_checkpoint': '',
-    'pretrained': False,
-    'pretrained_backbone': False,  # detection
-    'config': '',
-}
-# The optimizer's saved state holds these values too: it would overrule what the command line says.
-OPTIMIZER_OPTIONS = (
-    'opt',
-    'opt_eps',
-    'opt_betas',
-    'opt_kwargs',
-    'momentum',
-    'weight_decay',
-    'layer_decay',
-    'layer_decay_min_scale',
-    'layer_decay_no_opt_scale',
-    'lr',
-    'lr_base',
-    'lr_base_size',
-    'lr_base_scale',
-)
 
 
 def parse_args(
@@ -64,9 +38,9 @@ def parse_args(
     """
     run_dir = parser.parse_args(argv).run_dir
     run_options = read_options(run_dir, parser)
-    kept = {name: value for name, value in run_options.items() if not is_repaint_option(name)}
-    own = {name: value for name, value in FINE_TUNE_OPTIONS.items() if name in run_options}
-    parser.set_defaults(**{**kept, **own, 'output': run_dir, 'experiment': FOLDER})
+    own = REPAINT_OPTIONS | Role.START.names  # T goes on with its optimizer's state and its place in the schedule
+    kept = {name: value for name, value in run_options.items() if name not in own}
+    parser.set_defaults(**{**kept, 'output': run_dir, 'experiment': FOLDER})
     args, _ = parse_options(parser, build_config_parser(), argv)
     own_checkpoint = os.path.join(run_dir, FOLDER, CHECKPOINT)
     if not args.resume or (args.resume == 'auto' and not os.path.isfile(own_checkpoint)):
@@ -79,7 +53,7 @@ def parse_args(
 
 def optimizer_differs(args: argparse.Namespace, run_options: dict[str, Any]) -> bool:
     """Whether an option of the optimizer is another one than in the run; then the optimizer starts afresh."""
-    changed = [name for name in OPTIMIZER_OPTIONS if getattr(args, name) != run_options.get(name)]
+    changed = [name for name in sorted(Role.OPTIMIZER.names) if getattr(args, name) != run_options.get(name)]
     if changed:
         _logger.info('The optimizer starts afresh, with another %s than the repaint phase.', ', '.join(changed))
     return bool(changed)

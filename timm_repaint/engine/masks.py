@@ -9,7 +9,7 @@ from timm import utils
 
 from timm_repaint.data.stored import StoredMaskImages, has_files
 from timm_repaint.errors import UsageError
-from timm_repaint.masks import MaskSource, create_mask_source
+from timm_repaint.masks.choice import MaskOptions, MaskSource, create_mask_source
 from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA
 from timm_repaint.masks.folder import CachedMasks, FolderMasks, OutlineMasks, StoredMasks, mask_name
 from timm_repaint.masks.manifest import sha256
@@ -29,12 +29,12 @@ def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMa
         if args.mask == 'folder':
             raise UsageError('--mask folder needs --mask-dir, the folder of PNG label maps')
         _say(args, f'Masks of {args.mask} are made on the fly.')
-        return create_mask_source(args)
+        return create_mask_source(MaskOptions.of(args))
     if not has_files(dataset):
         if args.mask == 'folder':
             raise UsageError('--mask folder needs images that are files in folders')
         _say(args, 'The images are no files of their own: masks are made on the fly, --mask-dir is not used.')
-        return create_mask_source(args)
+        return create_mask_source(MaskOptions.of(args))
     image_root = find_image_root(args, dataset)
     if args.mask == 'folder':
         return FolderMasks(args.mask_dir, image_root, args.mask_classes)

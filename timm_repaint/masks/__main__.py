@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from timm_repaint.errors import UsageError, run_command
-from timm_repaint.masks import MaskSource, create_mask_source
 from timm_repaint.masks.cache import DEFAULT_SIZE_PX, Folders, Outcome, check_cache, list_images, make_masks
+from timm_repaint.masks.choice import MASKS, MaskOptions, MaskSource, create_mask_source
 from timm_repaint.masks.manifest import claim_folder, describe
-from timm_repaint.options.repaint import add_mask_options
+from timm_repaint.option import add_options
 
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
@@ -27,7 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add('images', metavar='IMAGES', help='folder of images, with folders inside as deep as you like')
     add('out', metavar='OUT', help='where the masks go, in a tree like that of IMAGES')
-    add_mask_options(parser)
+    add_options(parser, MaskOptions, groups=(MASKS,))
     add('--size', type=_at_least_one, default=DEFAULT_SIZE_PX, metavar='PX', help='longest shorter side of a mask')
     add('--workers', type=int, default=_num_cpus(), metavar='N', help='processes (default: all CPUs: %(default)s)')
     add('--shard', type=_shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
@@ -63,7 +63,7 @@ def _num_cpus() -> int:
 def build_source(args: argparse.Namespace) -> MaskSource:
     """The mask source of the options, on the device if it is a network."""
     try:
-        source: Any = create_mask_source(args)
+        source: Any = create_mask_source(MaskOptions.of(args))
     except ValueError as error:
         raise UsageError(str(error)) from error
     return source.to(args.device) if source.on_device else source

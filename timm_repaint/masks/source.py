@@ -9,31 +9,10 @@ import torch
 from torch import Tensor
 
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.deeplab import DeepLabV3Masks
-from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
+from timm_repaint.masks.choice import find_source
 
 _logger = logging.getLogger('timm_repaint')
-# Sources that need no settings, by name.
-NAMED_SOURCES = {'fh': FelzenszwalbMasks, 'deeplabv3': DeepLabV3Masks}
 WARN_AFTER_BATCHES = 20
-
-
-def find_source(masks: Any) -> Any:
-    """The mask source of a name, or the source itself.
-
-    Raises:
-        UsageError: if there is no such name, or the object is no mask source.
-    """
-    if isinstance(masks, str):
-        if masks not in NAMED_SOURCES:
-            raise UsageError(
-                f'masks is {masks!r}; choose one of {", ".join(NAMED_SOURCES)}, give a mask source such as '
-                'DeepLabV2Masks(FILE), or None where label maps come with the images'
-            )
-        return NAMED_SOURCES[masks]()
-    if masks is not None and not (callable(masks) and hasattr(masks, 'kind') and hasattr(masks, 'num_labels')):
-        raise UsageError(f'masks is a {type(masks).__name__}; it must be a name, a MaskSource or None')
-    return masks
 
 
 class Labeller:

@@ -3,12 +3,12 @@
 from timm_repaint.options.config import parse_args
 from timm_repaint.options.conflicts import (
     check_options,
-    is_repaint_option,
     parse_schedule,
     resolve_repaint_epochs,
     resolve_stop_epoch,
 )
 from timm_repaint.options.parser import build_config_parser, build_parser
+from timm_repaint.options.roles import is_repaint_option
 
 __all__ = [
     'build_config_parser',

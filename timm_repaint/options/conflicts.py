@@ -5,31 +5,23 @@
 
 import argparse
 import logging
-import math
 import os
 import re
 from collections.abc import Callable, Iterator
 
 from timm.optim import get_optimizer_info
 
-from timm_repaint.config import NUMBERS, Limit
 from timm_repaint.errors import UsageError
+from timm_repaint.option import options_of, problems
 from timm_repaint.options.baselines import check_baselines
+from timm_repaint.options.repaint import CONFIGS
+from timm_repaint.options.roles import REPAINT_OPTIONS, unlike_defaults
 from timm_repaint.painters import PAINTERS
 
 _logger = logging.getLogger('timm_repaint')
 
 MIN_IMAGE_PX = 32  # the generator starts from a map of 1/32 of the image's side
 MIXUP_MODES = ('batch', 'pair', 'elem')
-
-
-# Ranges of options that do not belong to `RepaintConfig`.
-OTHER_LIMITS = {
-    'repaint_gallery_interval': Limit(lambda value: 0 <= value < math.inf, '0 or more'),
-    'fh_scale': Limit(lambda value: 0 < value < math.inf, 'above 0'),
-    'fh_sigma': Limit(lambda value: 0 <= value < math.inf, '0 or more'),
-    'fh_min_size': Limit(lambda value: value >= 1, '1 or more'),
-}
 
 
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -96,20 +88,9 @@ def resolve_stop_epoch(stop_epoch: int | None, num_epochs: int) -> int:
 
 
 def _warn_unused(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    unused = [
-        _flag(dest) for dest in vars(args) if is_repaint_option(dest) and vars(args)[dest] != parser.get_default(dest)
-    ]
+    unused = unlike_defaults(parser, args, REPAINT_OPTIONS)
     if unused:
         _logger.warning('without --repaint these options do nothing: %s', ', '.join(unused))
-
-
-def is_repaint_option(dest: str) -> bool:
-    """Whether an option does something only with `--repaint`."""
-    return dest == 'mask' or dest.startswith(('repaint_', 'fh_', 'mask_'))
-
-
-def _flag(dest: str) -> str:
-    return '--' + dest.replace('_', '-')
 
 
 def _check_evaluation(args: argparse.Namespace) -> Iterator[str]:
@@ -118,11 +99,11 @@ def _check_evaluation(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _check_limits(args: argparse.Namespace) -> Iterator[str]:
-    limits = {f'repaint_{name}': limit for name, limit in NUMBERS.items()} | OTHER_LIMITS
-    for dest, limit in limits.items():
-        value = getattr(args, dest, None)
-        if value is not None and not limit.holds(value):
-            yield f'{_flag(dest)} is {value}, but must be {limit.wanted}'
+    for config_class, prefix in CONFIGS:
+        shown = [name for name, one in options_of(config_class).items() if one.group and name != 'schedule']
+        values = {name: getattr(args, f'{prefix}{name}') for name in shown}
+        for name, problem in problems(config_class, values):
+            yield '--' + f'{prefix}{name}'.replace('_', '-') + f' {problem}'
 
 
 def _check_phases(args: argparse.Namespace) -> Iterator[str]:

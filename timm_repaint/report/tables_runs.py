@@ -12,11 +12,10 @@ from typing import Any
 import yaml
 
 from timm_repaint.detection.options import build_parser as build_detection_parser
-from timm_repaint.engine.fine_tune import FINE_TUNE_OPTIONS
 from timm_repaint.errors import UsageError
-from timm_repaint.options import is_repaint_option
 from timm_repaint.options.config import check_config, load_config
 from timm_repaint.options.parser import build_parser
+from timm_repaint.options.roles import REPAINT_OPTIONS, Role
 from timm_repaint.report.summary import FINE_TUNE, SUMMARY, UnfinishedError, read_last_row
 from timm_repaint.report.tables_paper import METRICS, all_entries
 
@@ -25,19 +24,9 @@ DETECTION = RECIPES / 'detection'  # the recipes of timm_repaint.detection.train
 ARGS = 'args.yaml'
 SEED_ENDING = re.compile(r'-seed[0-9]+$')  # of the names of runs that differ in nothing else
 # What a run may choose: where and how fast it computes, what it reads and writes under which name, what it prints.
-FREE = {
-    *('device', 'device_modules', 'workers', 'pin_mem', 'no_prefetcher', 'use_multi_epochs_loader', 'worker_seeding'),
-    *('amp', 'amp_dtype', 'model_dtype', 'channels_last', 'torchcompile', 'torchcompile_mode', 'torchscript'),
-    *('fast_norm', 'fuser', 'grad_checkpointing', 'no_ddp_bb', 'synchronize_step', 'local_rank', 'dist_bn'),
-    *('data', 'data_dir', 'dataset', 'dataset_download', 'class_map', 'train_split', 'val_split', 'num_classes'),
-    *('input_key', 'target_key', 'input_img_mode', 'dataset_trust_remote_code', 'validation_batch_size'),
-    *('mask_dir', 'mask_checkpoint', 'fh_backend', 'output', 'experiment', 'seed', 'resume'),
-    *('val_interval', 'log_interval', 'recovery_interval', 'checkpoint_hist', 'save_images', 'save_epochs'),
-    *('log_tensorboard', 'log_wandb', 'wandb_project', 'wandb_tags', 'wandb_resume_id', 'eval_metric'),
-    *('repaint_gallery_interval', 'repaint_max_nonfinite', 'cue_conflict', 'model_ema_force_cpu'),
-}
+FREE = Role.MACHINE.names | Role.DATA.names | Role.OUTPUT.names
 # What a smaller trial of a recipe may change, with a remark; any other option makes it another run.
-SCALE = ('epochs', 'repaint_epochs', 'stop_epoch', 'warmup_epochs', 'batch_size', 'img_size')
+SCALE = Role.SCALE.names
 # Recipes that go on from the checkpoint of another one's run.
 FIRST_PHASES = {'resnet50-shape-resnet': 'resnet50-shape-resnet-stylized'}
 
@@ -160,7 +149,7 @@ def find_differences(options: dict[str, Any], recipe: dict[str, Any], name: str)
 
 def is_repaint_phases(key: str) -> bool:
     """Whether an option is of the repaint phase alone."""
-    return is_repaint_option(key) or key in FINE_TUNE_OPTIONS or key == 'no_resume_opt'
+    return key in REPAINT_OPTIONS | Role.START.names or key == 'no_resume_opt'
 
 
 def _goes_on(folder: Path) -> bool:
