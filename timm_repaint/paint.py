@@ -9,20 +9,20 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image, ImageOps
 from timm.data.readers.img_extensions import get_img_extensions
 
 from timm_repaint.data.samples import to_pm1, to_u8
 from timm_repaint.errors import UsageError, run_command
+from timm_repaint.files import write_whole
 from timm_repaint.masks.choice import MaskOptions, create_mask_source
-from timm_repaint.options import build_parser
-from timm_repaint.options.removed import drop_removed
+from timm_repaint.options.run_file import read_args
 from timm_repaint.painters import AnyRepainter
 from timm_repaint.progress import progress
 from timm_repaint.repainter import MIN_SIZE_PX
@@ -78,12 +78,8 @@ def run_options(checkpoint: Path) -> argparse.Namespace:
     Raises:
         UsageError: if there is no `args.yaml`.
     """
-    options, path = build_parser().parse_args([]), checkpoint.parent / 'args.yaml'
-    if not path.is_file():
-        raise UsageError(f'{path} does not exist: it says how the masks of {checkpoint.name} were made; copy it there')
-    with open(path) as file:
-        vars(options).update(drop_removed(yaml.safe_load(file), path))
-    return options
+    advice = f'it says how the masks of {checkpoint.name} were made; copy it there'
+    return argparse.Namespace(**read_args(checkpoint.parent, advice))
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -121,14 +117,6 @@ def repaint_image(
         yield to_u8(repainter(image_pm1, label_tensor, generator).image_pm1[0])
 
 
-def save_whole(image: Image.Image, path: Path) -> None:
-    """Write beside and move into place: a killed run leaves no half file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.part')
-    image.save(part, format='PNG')
-    os.replace(part, path)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Repaint all images; returns 1 if some could not be read (they are named), else 0."""
     args = parse_args(argv)
@@ -157,7 +145,8 @@ def main(argv: list[str] | None = None) -> int:
             targets, repaint_image(repainter, image_u8, masks(image_u8), args.copies, generator), strict=True
         ):
             picture = Image.fromarray(repaint)
-            save_whole(picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC), target)
+            whole = picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
+            write_whole(target, partial(whole.save, format='PNG'))
     if not images:
         print(f'no images in {root}', file=sys.stderr)
     for line in unreadable:

@@ -39,9 +39,7 @@ def test_an_image_of_too_many_segments_is_listed_like_an_unreadable_one(tmp_path
 
 @pytest.mark.parametrize('text', ['0/4', '5/4', '-1/4', '1/0'])
 def test_a_shard_outside_1_to_n_is_refused(tmp_path, capsys, text):
-    assert f'shard {text.split("/")[0]} of {text.split("/")[1]} does not exist' in fails(
-        capsys, tmp_path, tmp_path / 'masks', f'--shard={text}'
-    )
+    assert f'shard {text} does not exist' in fails(capsys, tmp_path, tmp_path / 'masks', f'--shard={text}')
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from timm_repaint.errors import UsageError
 from timm_repaint.monitor.gallery import colorize_labels, save_gallery
 
 
@@ -90,7 +91,7 @@ def test_a_gallery_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path):
 def test_a_failed_write_keeps_the_old_gallery(tmp_path):
     path = tmp_path / 'gallery.png'
     path.mkdir()  # a folder in the way: the move fails after the file was written
-    with pytest.raises(OSError):
+    with pytest.raises(UsageError, match='Is a directory'):
         save_gallery(path, [plain((7, 8, 9))], [np.zeros((32, 32), int)], [])
     assert [file.name for file in tmp_path.iterdir()] == ['gallery.png']
 

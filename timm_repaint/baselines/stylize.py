@@ -8,8 +8,8 @@ Source: Geirhos et al., "ImageNet-trained CNNs are biased towards texture", ICLR
 import argparse
 import hashlib
 import os
-import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,10 +19,11 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from timm_repaint.baselines.adain import AdaIN, load_adain
+from timm_repaint.commandline import at_least, goes_on, shard
 from timm_repaint.errors import UsageError, run_command
+from timm_repaint.files import write_whole
 from timm_repaint.progress import progress
 
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 ENDING = '.stylized.jpg'
 JPEG_QUALITY = 95
 SMALLEST_PX = 16  # below, maps of an eighth are too small to reflect their borders
@@ -39,25 +40,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('out', type=Path, metavar='OUT', help='where the stylized images go, in a tree like that of IMAGES')
     add('--vgg', default='vgg_normalised.pth', metavar='FILE', help='weights of VGG-19 (default: %(default)s)')
     add('--decoder', default='decoder.pth', metavar='FILE', help='weights of the decoder (default: %(default)s)')
-    add('--size', type=_size, default=224, metavar='PX', help='shorter side of both pictures (default: %(default)s)')
+    add(
+        '--size',
+        type=at_least(SMALLEST_PX),
+        default=224,
+        metavar='PX',
+        help='shorter side of both (default: %(default)s)',
+    )
     add('--with-originals', action='store_true', help='link each image beside its stylized one, to train on both')
-    add('--shard', type=_shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
+    add('--shard', type=shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='(default: %(default)s)')
     return parser.parse_args(argv)
-
-
-def _size(text: str) -> int:
-    value = int(text)
-    if value < SMALLEST_PX:
-        raise argparse.ArgumentTypeError(f'{text} is below {SMALLEST_PX}')
-    return value
-
-
-def _shard(text: str) -> tuple[int, int]:
-    index, slash, count = text.partition('/')
-    if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise argparse.ArgumentTypeError(f'{text!r} is not I/N with I from 1 to N, such as 3/16')
-    return int(index), int(count)
 
 
 def list_images(folder: Path, what: str) -> list[str]:
@@ -92,14 +85,9 @@ def read_image(path: Path, size_px: int) -> Tensor:
 
 
 def write_jpeg(picture: Tensor, path: Path) -> None:
-    """Write [1, 3, H, W] in [0, 1] beside its place and move it there, so that a file that is there is whole."""
-    beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        image = v2.functional.to_pil_image((picture[0] * 255).round().byte().cpu())
-        image.save(beside, format='JPEG', quality=JPEG_QUALITY)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Write [1, 3, H, W] in [0, 1]; a file that is there is whole."""
+    image = v2.functional.to_pil_image((picture[0] * 255).round().byte().cpu())
+    write_whole(path, partial(image.save, format='JPEG', quality=JPEG_QUALITY))
 
 
 @torch.inference_mode()
@@ -125,20 +113,16 @@ def stylize(args: argparse.Namespace, networks: AdaIN, names: list[str], styles:
     return made, failed
 
 
+@goes_on
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SLURM's way to say that time is over
     if args.out.resolve().is_relative_to(args.images.resolve()):
         raise UsageError(f'{args.out} lies inside the images {args.images}; choose a folder outside')
     index, count = args.shard
     names = list_images(args.images, 'image')[index - 1 :: count]
     styles = list_images(args.styles, 'style')
     networks = load_adain(args.vgg, args.decoder).to(args.device)
-    try:
-        made, failed = stylize(args, networks, names, styles)
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on from here', file=sys.stderr)
-        return INTERRUPTED
+    made, failed = stylize(args, networks, names, styles)
     for problem in failed:
         print(f'unreadable: {problem}', file=sys.stderr)
     print(f'{made} images made, {len(names) - made - len(failed)} were there, {len(failed)} failed')

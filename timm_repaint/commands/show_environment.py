@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
+from timm_repaint.commandline import num_cpus
 from timm_repaint.version import __version__
 
 PACKAGES = {
@@ -58,8 +59,3 @@ def gpu_facts() -> Iterator[tuple[str, str]]:
     yield 'CUDA', f'{torch.version.cuda or "not in this torch"}'
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     yield 'GPUs', ', '.join(torch.cuda.get_device_name(index) for index in range(count)) or 'none'
-
-
-def num_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -15,9 +15,9 @@ from timm_repaint.detection.options import build_parser as build_detection_parse
 from timm_repaint.errors import UsageError
 from timm_repaint.options import build_parser
 from timm_repaint.options.config import load_config, with_file
+from timm_repaint.options.run_file import is_detection
 from timm_repaint.recipes import find_recipe
 
-DETECTION_ONLY = ('pretrained_backbone', 'scale_jitter')
 PAPER = 'Paper: '  # ahead of the paper's value, at the end of an option's help
 
 
@@ -47,15 +47,9 @@ def resolve(config: str) -> argparse.ArgumentParser:
     parser = build_parser()
     if not config:
         return parser
-    if is_detector(load_config(parser, find_recipe(config))):
+    if is_detection(load_config(parser, find_recipe(config))):
         parser = build_detection_parser()
     return with_file(parser, config)
-
-
-def is_detector(values: dict[str, Any]) -> bool:
-    """Whether a file has options that only a detector has, or names an EfficientDet."""
-    names = {str(name).lstrip('-').replace('-', '_') for name in values}
-    return not names.isdisjoint(DETECTION_ONLY) or 'efficientdet' in str(values.get('model'))
 
 
 def value_of(parser: argparse.ArgumentParser, name: str) -> Any:

@@ -49,6 +49,7 @@ def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
         metavar=('LOW', 'HIGH'),
         help='size of training images: factors on the size at which they fit the square',
     )
+    add('--task', default='detection', choices=['detection'], help=argparse.SUPPRESS)  # for args.yaml
     hidden = frozenset[str]().union(*(role.names for role in (*REFUSED, Role.FURTHER)))
     for action in parser._actions:  # argparse has no public list of them
         if action.dest in hidden:

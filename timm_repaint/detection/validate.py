@@ -8,14 +8,13 @@ size or batch can be asked for: `--val-split cue-conflict`. Prints loss, mAP@0.5
 import argparse
 import os
 
-import yaml
 from timm import utils
 
 from timm_repaint.detection.installed import require_packages
 from timm_repaint.detection.options import build_parser, check_detection
-from timm_repaint.engine.functions import is_detection
 from timm_repaint.engine.setup import place_model, resolve_precision, setup_device
 from timm_repaint.errors import UsageError, run_command
+from timm_repaint.options.run_file import is_detection, read_args
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,14 +25,9 @@ def parse_args() -> argparse.Namespace:
     """
     parser = build_parser(run_dir=True)
     run_dir = parser.parse_args().run_dir
-    path, checkpoint = os.path.join(run_dir, 'args.yaml'), os.path.join(run_dir, 'last.pth.tar')
-    if not os.path.isfile(path):
-        raise UsageError(
-            f'{path} does not exist: RUN_DIR is the output folder of a run of timm_repaint.detection.train'
-        )
-    with open(path) as file:
-        options = yaml.safe_load(file)
-    if not isinstance(options, dict) or not is_detection(argparse.Namespace(**options)):
+    options = read_args(run_dir, 'RUN_DIR is the output folder of a run of timm_repaint.detection.train')
+    checkpoint = os.path.join(run_dir, 'last.pth.tar')
+    if not is_detection(options):
         raise UsageError(f'{run_dir} is no run of timm_repaint.detection.train')
     parser.set_defaults(
         **{**options, 'initial_checkpoint': checkpoint, 'pretrained': False, 'pretrained_backbone': False}

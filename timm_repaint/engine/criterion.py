@@ -16,11 +16,7 @@ from torch import nn
 
 from timm_repaint.baselines.isda import IsdaTask
 from timm_repaint.errors import UsageError
-
-
-def mixup_active(args: argparse.Namespace) -> bool:
-    """Whether MixUp or CutMix make the targets soft."""
-    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
+from timm_repaint.options.augmentation import mixup_active
 
 
 def loss_kwargs(args: argparse.Namespace) -> dict[str, Any]:

@@ -25,12 +25,12 @@ from timm_repaint.data.masked import add_masks, extend_normalization
 from timm_repaint.data.named import NamedImages
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.data.stored import follow_schedule
-from timm_repaint.engine.criterion import mixup_active
 from timm_repaint.engine.masks import build_masks, with_stored_masks
 from timm_repaint.engine.preemption import keep_workers
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import StoredMasks
+from timm_repaint.options.augmentation import mixup_active
 
 
 @dataclass

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from timm.utils import load_checkpoint_metadata
 
-from timm_repaint.engine.functions import is_detection
+from timm_repaint.errors import UsageError
 from timm_repaint.options import build_config_parser, resolve_repaint_epochs
 from timm_repaint.options import parse_args as parse_options
-from timm_repaint.options.removed import drop_removed
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
+from timm_repaint.options.run_file import ARGS, is_detection, read_repaint_args
 from timm_repaint.saved import unreadable
 
 _logger = logging.getLogger('timm_repaint')
@@ -61,16 +61,12 @@ def optimizer_differs(args: argparse.Namespace, run_options: dict[str, Any]) -> 
 
 def read_options(run_dir: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
     """The options of a repaint run from its `args.yaml`."""
-    path = os.path.join(run_dir, 'args.yaml')
-    if not os.path.isfile(path):
-        parser.error(f'{path} does not exist: RUN_DIR is the output folder of a run with --repaint')
-    with open(path) as file:
-        options = yaml.safe_load(file)
-    if not isinstance(options, dict) or not options.get('repaint'):
-        parser.error(f'{run_dir} is a run without --repaint: there is no repaint phase to fine-tune after')
-    options = drop_removed(options, path)
-    detection = is_detection(argparse.Namespace(**options))
-    if detection != is_detection(parser.parse_args([run_dir])):
+    try:
+        options = read_repaint_args(run_dir, 'RUN_DIR is the output folder of a run with --repaint')
+    except UsageError as error:
+        parser.error(str(error))
+    detection = is_detection(options)
+    if detection != is_detection(vars(parser.parse_args([run_dir]))):
         other = DETECTION_COMMAND if detection else CLASSIFICATION_COMMAND
         parser.error(f'{run_dir} is a run of the other training script; fine-tune it with: {other} {run_dir}')
     return options
@@ -96,7 +92,7 @@ def check_phase(
         parser.error(f'nothing is left to fine-tune: all {done} epochs were repaint epochs; give more --epochs')
     if done < wanted:
         output, experiment = os.path.split(os.path.dirname(os.path.abspath(checkpoint)))
-        options = os.path.join(output, experiment, 'args.yaml')
+        options = os.path.join(output, experiment, ARGS)
         command = [*train_command, '-c', options, '--output', output, '--experiment', experiment]
         command += ['--resume', 'auto', *(['--stop-epoch', str(wanted)] if run_args.stop_epoch else [])]
         parser.error(

@@ -185,7 +185,8 @@ def backward(
     Where the task does not learn, only its input gets a gradient.
     """
     if not learns:
-        (loss * amp_scale(loss_scaler, loss.device)).backward()
+        if loss.requires_grad:  # not with a task weight of 0
+            (loss * amp_scale(loss_scaler, loss.device)).backward()
         return
     create_graph = getattr(optimizer, 'is_second_order', False)
     clip_parameters = task.get_clip_parameters(exclude_head='agc' in args.clip_mode)

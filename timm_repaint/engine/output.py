@@ -15,7 +15,7 @@ from timm.models import safe_model_name
 
 from timm_repaint.engine.checkpoint import CheckpointParts, SafeSaver
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.label_png import write_whole
+from timm_repaint.files import write_text
 
 _logger = logging.getLogger('timm_repaint')
 DEFAULT_OUTPUT = './output/train'
@@ -88,7 +88,7 @@ class RunOutput:
             max_history=self.args.checkpoint_hist,
             task=parts,
         )
-        write_whole(os.path.join(self.folder, 'args.yaml'), lambda file: file.write(args_text.encode()))
+        write_text(os.path.join(self.folder, 'args.yaml'), args_text)
         if self.args.log_wandb:
             self._start_wandb()
         if self.args.log_tensorboard:

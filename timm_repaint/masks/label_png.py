@@ -1,18 +1,15 @@
 """Label maps as PNG files: 8 or 16 bits a pixel, written whole or not at all."""
 
 import io
-import os
 import struct
-import uuid
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from timm_repaint.errors import UsageError
+from timm_repaint.files import write_whole
 
 MAX_BYTE = 255
 COMPRESS_LEVEL = 6  # 9 takes five times as long for files 4 % smaller
@@ -44,33 +41,6 @@ def save_labels(path: str | Path, labels: np.ndarray) -> None:
     else:
         picture = Image.fromarray(labels.astype(np.uint16))
     write_whole(path, lambda file: picture.save(file, 'PNG', compress_level=COMPRESS_LEVEL))
-
-
-def write_whole(
-    path: str | Path, write: Callable[[BinaryIO], object], place: Callable[[Path, Path], None] = os.replace
-) -> None:
-    """Writes a file beside its place and then moves it there, so that nobody ever finds half of it.
-
-    Args:
-        path: file to write; its folder is made.
-        write: writes the content to an open file.
-        place: moves or links the finished file to its place.
-
-    Raises:
-        UsageError: if the file cannot be written.
-    """
-    path = Path(path)
-    part = path.with_name(f'.{uuid.uuid4().hex}.part')  # not named after a process: other hosts write here too
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(part, 'wb') as file:
-                write(file)
-            place(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f'cannot write {path}: {error.strerror or error}') from error
 
 
 def load_labels(path: str | Path) -> np.ndarray:

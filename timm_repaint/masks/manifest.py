@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.label_png import write_whole
+from timm_repaint.files import write_text
 from timm_repaint.version import __version__
 
 MANIFEST_NAME = 'manifest.json'
@@ -117,7 +117,7 @@ def claim_folder(mask_dir: str | Path, manifest: Manifest) -> None:
         if _holds_files(path.parent) and not path.exists():  # again: another process may have begun in between
             raise UsageError(f'{mask_dir} holds files, but no {MANIFEST_NAME}; give an empty or a new folder')
         text = json.dumps(asdict(manifest), indent=2) + '\n'
-        write_whole(path, lambda file: file.write(text.encode()), place=_link)
+        write_text(path, text, place=_link)
     differences = read_manifest(mask_dir).differences(manifest)
     if differences:
         raise UsageError(f'{path} is of other masks: {"; ".join(differences)}; use the same options, or another folder')

@@ -1,12 +1,13 @@
 """Galleries: originals, their masks and their repaints side by side in one PNG."""
 
-import os
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from timm_repaint.files import write_whole
 
 MIN_CELL_PX = 96
 CAPTION_PX = 72
@@ -55,7 +56,7 @@ def colorize_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def save_gallery(
-    path: str | os.PathLike, originals_u8: Images, labels: Images, repaints_u8: Sequence[Images] | np.ndarray
+    path: str | Path, originals_u8: Images, labels: Images, repaints_u8: Sequence[Images] | np.ndarray
 ) -> None:
     """Writes a PNG with a column an image and the rows original, mask, repaint 1, repaint 2, ...
 
@@ -79,7 +80,7 @@ def save_gallery(
     for caption, row in rows.items():
         if len(row) != num_images:
             raise ValueError(f'gallery row {caption!r} has {len(row)} images, there are {num_images} originals')
-    _write_png(Path(path), _draw_rows(rows))
+    write_whole(path, partial(_draw_rows(rows).save, format='PNG'))
 
 
 def _draw_rows(rows: dict[str, list[np.ndarray]]) -> Image.Image:
@@ -106,13 +107,3 @@ def _enlarge(image_u8: np.ndarray) -> Image.Image:
     picture = Image.fromarray(np.asarray(image_u8))
     factor = max(1, -(-MIN_CELL_PX // min(picture.size)))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-
-
-def _write_png(path: Path, sheet: Image.Image) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        sheet.save(beside, format='PNG')
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

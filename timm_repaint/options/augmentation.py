@@ -84,3 +84,8 @@ def add_regularisation_options(parser: argparse.ArgumentParser) -> None:
     add('--model-ema-force-cpu', action='store_true', help='keep it in main memory, without validation')
     add('--model-ema-decay', type=float, default=0.9998, metavar='X', help='share of the average kept at an update')
     add('--model-ema-warmup', action='store_true', help='let that share rise from a low one')
+
+
+def mixup_active(args: argparse.Namespace) -> bool:
+    """Whether MixUp or CutMix make the targets soft."""
+    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None

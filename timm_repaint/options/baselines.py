@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
-from timm_repaint.engine.criterion import mixup_active
+from timm_repaint.options.augmentation import mixup_active
 
 
 def add_baseline_options(parser: argparse.ArgumentParser) -> None:

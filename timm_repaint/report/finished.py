@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from timm_repaint.engine.checkpoint import resume
-from timm_repaint.engine.functions import find_functions, is_detection
 from timm_repaint.engine.optim import build_optimizer, resolve_lr
 from timm_repaint.engine.output import RunOutput
 from timm_repaint.engine.parts import Run
@@ -19,8 +17,9 @@ from timm_repaint.engine.watch import own_draws
 from timm_repaint.errors import UsageError
 from timm_repaint.monitor.probe import Leak, evaluating, repaint_copies
 from timm_repaint.options.parser import build_parser
-from timm_repaint.options.removed import drop_removed
+from timm_repaint.options.run_file import is_detection, read_repaint_args
 from timm_repaint.painters import PAINTERS
+from timm_repaint.tasks import find_functions
 
 
 def load_run(folder: Path, device: str) -> Run:
@@ -30,7 +29,7 @@ def load_run(folder: Path, device: str) -> Run:
         UsageError: if the folder holds no repaint run with a checkpoint.
     """
     checkpoint = folder / 'last.pth.tar'
-    saved = read_args(folder)
+    saved = argparse.Namespace(**{**vars(build_parser().parse_args([])), **read_repaint_args(folder)})
     functions = find_functions(saved)
     no_others: dict[str, Any] = {
         'initial_checkpoint': '',
@@ -60,21 +59,6 @@ def load_run(folder: Path, device: str) -> Run:
     return run
 
 
-def read_args(folder: Path) -> argparse.Namespace:
-    """The options of a repaint run.
-
-    Raises:
-        UsageError: if there are none, or `--repaint` is not among them.
-    """
-    path = folder / 'args.yaml'
-    if not path.is_file():
-        raise UsageError(f'{path} does not exist: RUN is the output folder of a train.py --repaint run')
-    options = yaml.safe_load(path.read_text())
-    if not isinstance(options, dict) or not options.get('repaint'):
-        raise UsageError(f'{folder} is a run without --repaint; name the folder of the repaint phase')
-    return argparse.Namespace(**{**vars(build_parser().parse_args([])), **drop_removed(options, path)})
-
-
 def report_gallery(folder: Path, output: Path, device: str, images: int, copies: int) -> None:
     """Draw training images of a run with their masks and repaints to the PNG `output`.
 
@@ -102,7 +86,7 @@ def report_leak(folder: Path, device: str) -> Leak:
     if unseen is None:
         raise UsageError(f'{folder}: no validation images with masks; the probe needs images that T never saw')
     leak = run.watch.find_leak(run, unseen)
-    right = 'objects found on' if is_detection(run.args) else 'top-1 on'
+    right = 'objects found on' if is_detection(vars(run.args)) else 'top-1 on'
     print(f'{right} {len(unseen.targets)} validation images: {leak.original:.1f} %')
     print(f'on their repaints: {leak.repaint:.1f} % (chance explains a gain of {leak.chance:.1f} points)')
     print(f'on repaints with the latents of other images: {leak.swapped:.1f} %')

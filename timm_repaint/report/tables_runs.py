@@ -9,19 +9,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from timm_repaint.detection.options import build_parser as build_detection_parser
 from timm_repaint.errors import UsageError
 from timm_repaint.options.config import check_config, load_config
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
+from timm_repaint.options.run_file import ARGS, read_args
 from timm_repaint.report.summary import FINE_TUNE, SUMMARY, UnfinishedError, read_last_row
 from timm_repaint.report.tables_paper import METRICS, all_entries
 
 RECIPES = Path(__file__).parents[1] / 'recipes' / 'tables'
 DETECTION = RECIPES / 'detection'  # the recipes of timm_repaint.detection.train
-ARGS = 'args.yaml'
 SEED_ENDING = re.compile(r'-seed[0-9]+$')  # of the names of runs that differ in nothing else
 # What a run may choose: where and how fast it computes, what it reads and writes under which name, what it prints.
 FREE = Role.MACHINE.names | Role.DATA.names | Role.OUTPUT.names
@@ -176,16 +174,10 @@ def _read_metrics(folder: Path, epochs: int, recipe: str) -> dict[str, float]:
 
 
 def _read_options(folder: Path) -> dict[str, Any]:
-    path = folder / ARGS
     try:
-        options = yaml.safe_load(path.read_text())
-    except OSError:
-        raise UnfitRunError(f'it is not finished: there is no {path}') from None
-    except yaml.YAMLError as error:
-        raise UnfitRunError(f'{path} is not YAML: {error}') from None
-    if not isinstance(options, dict):
-        raise UnfitRunError(f'{path} does not hold the options of a run')
-    return options
+        return read_args(folder, 'it is not finished')
+    except UsageError as error:
+        raise UnfitRunError(str(error)) from None
 
 
 @cache

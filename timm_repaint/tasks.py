@@ -1,4 +1,4 @@
-"""Which script's stages a run's options are for: train.py's, or the detection script's."""
+"""The kinds of tasks: which stages a run's options are for."""
 
 import argparse
 
@@ -7,11 +7,7 @@ from timm.models import create_model
 from timm_repaint.detection.installed import require_packages
 from timm_repaint.engine.loop import train_one_epoch, validate
 from timm_repaint.engine.run import Functions
-
-
-def is_detection(args: argparse.Namespace) -> bool:
-    """Whether these are options of the detection script, which alone has `--scale-jitter`."""
-    return hasattr(args, 'scale_jitter')
+from timm_repaint.options.run_file import is_detection
 
 
 def find_functions(args: argparse.Namespace) -> Functions:
@@ -20,7 +16,7 @@ def find_functions(args: argparse.Namespace) -> Functions:
     Raises:
         UsageError: if that is the detection script, and its packages are not installed.
     """
-    if not is_detection(args):
+    if not is_detection(vars(args)):
         return Functions(create_model, train_one_epoch, validate)
     require_packages()
     from timm_repaint.detection.functions import FUNCTIONS

@@ -1,0 +1,41 @@
+"""Files that are whole at any moment."""
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from timm_repaint.errors import UsageError
+
+
+def write_whole(
+    path: str | Path, write: Callable[[BinaryIO], object], place: Callable[[Path, Path], None] = os.replace
+) -> None:
+    """Write a file beside its place and then move it there, so that nobody ever finds half of it.
+
+    Args:
+        path: File to write; its folder is made.
+        write: Writes the content to an open file.
+        place: Moves or links the finished file to its place.
+
+    Raises:
+        UsageError: if the file cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(f'.{uuid.uuid4().hex}.part')  # not named after a process: other hosts write here too
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(part, 'wb') as file:
+                write(file)
+            place(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f'cannot write {path}: {error.strerror or error}') from error
+
+
+def write_text(path: str | Path, text: str, place: Callable[[Path, Path], None] = os.replace) -> None:
+    """The same for a text in UTF-8."""
+    write_whole(path, lambda file: file.write(text.encode()), place)

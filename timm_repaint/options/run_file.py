@@ -1,0 +1,55 @@
+"""`args.yaml`: the options of a run, in its folder."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from timm_repaint.errors import UsageError
+from timm_repaint.options.removed import drop_removed
+
+ARGS = 'args.yaml'
+RUN = 'RUN is the output folder of a train.py --repaint run'
+
+
+def read_args(folder: str | os.PathLike[str], advice: str = RUN) -> dict[str, Any]:
+    """The options of a run, without those that went away.
+
+    Args:
+        folder: The run's.
+        advice: What to say where there is no such file.
+
+    Raises:
+        UsageError: if the file is not there, or does not hold the options of a run of this version.
+    """
+    path = os.path.join(folder, ARGS)
+    try:
+        with open(path, encoding='utf-8') as file:
+            options = yaml.safe_load(file)
+    except FileNotFoundError:
+        raise UsageError(f'{path} does not exist: {advice}') from None
+    except OSError as error:
+        raise UsageError(f'cannot read {path}: {error.strerror}') from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f'{path} is not YAML: {error}') from error
+    if not isinstance(options, dict):
+        raise UsageError(f'{path} does not hold the options of a run')
+    return drop_removed(options, path)
+
+
+def read_repaint_args(folder: str | os.PathLike[str], advice: str = RUN) -> dict[str, Any]:
+    """The same of a run with repaints.
+
+    Raises:
+        UsageError: also if it is one without.
+    """
+    options = read_args(folder, advice)
+    if not options.get('repaint'):
+        raise UsageError(f'{folder} is a run without --repaint: name the folder of a repaint phase')
+    return options
+
+
+def is_detection(options: Mapping[str, Any]) -> bool:
+    """Whether these are options of a detector: by `task`, or in runs of version 0.1 by an option of its own."""
+    return options.get('task') == 'detection' or 'scale_jitter' in options
