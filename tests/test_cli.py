@@ -158,6 +158,7 @@ def test_a_file_of_that_name_comes_first_and_paths_stay_paths(tmp_path, monkeypa
         ('demi', 'demo, gentle, paper, shape, and those in mini/, tables/, tables/detection/'),
         ('tables/resnet51', 'tables/resnet50-repaint, '),
         ('other/demo', 'demo, gentle, paper, shape, and those in '),
+        ('base/repaint', 'demo, gentle, paper, shape, and those in '),
     ],
 )
 def test_an_unknown_recipe_is_told_in_one_line_with_those_that_are_there(name, wanted, capsys):
@@ -165,7 +166,7 @@ def test_an_unknown_recipe_is_told_in_one_line_with_those_that_are_there(name, w
     line = capsys.readouterr().err.splitlines()[-1]
     start = 'timm-repaint train: error: argument -c/--config'
     assert line.startswith(f'{start}: there is no file {name}, and no recipe; the recipes are ')
-    assert wanted in line and 'slurm' not in line
+    assert wanted in line and 'slurm' not in line and 'base/,' not in line
 
 
 # Options, environment, job scripts -----------------------------------------------------------------------------------
@@ -207,6 +208,13 @@ def test_a_value_of_ones_own_file_and_the_file_of_a_recipe(tmp_path, capsys):
     assert run_cli('options', '-c', tmp_path / 'mine.yaml', '--get', 'opt_kwargs') == 0
     assert run_cli('options', '-c', 'demo', '--where') == 0
     assert capsys.readouterr().out.splitlines() == ['0.25', '{a: 1}', str(FOLDER / 'demo.yaml')]
+
+
+def test_several_values_are_printed_a_line_each_and_an_unset_one_is_empty(tmp_path, capsys):
+    (tmp_path / 'mine.yaml').write_text(yaml.safe_dump({'opt_kwargs': {f'a_long_name_{i}': i for i in range(9)}}))
+    assert run_cli('options', '-c', tmp_path / 'mine.yaml', '--get', 'opt-kwargs', 'lr', 'mask') == 0
+    mapping, *others = capsys.readouterr().out.splitlines()
+    assert len(yaml.safe_load(mapping)) == 9 and others == ['', 'fh']
 
 
 def test_a_wrong_name_of_an_option_or_recipe_is_told_in_one_line():

@@ -76,10 +76,13 @@ elif sys.argv[1] == 'requeue':
 else:
     sys.exit(f'scontrol: {sys.argv[1:]}')
 """
-# In the place of Python: writes down its call and ends with the next of the codes, the last one for good.
+# In the place of Python: writes down its call and ends with the next of the codes, the last one for good. What a recipe
+# says is answered by Python itself.
 PYTHON = """
 import json, os, sys
 
+if sys.argv[1:4] == ['-m', 'timm_repaint.cli', 'options']:
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 path = os.path.join(os.environ['CLUSTER'], 'calls')
 names = ('MASTER_ADDR', 'MASTER_PORT', 'RANK', 'WORLD_SIZE')
 print(json.dumps([sys.argv[1:], {name: os.environ.get(name) for name in names}]), file=open(path, 'a'))

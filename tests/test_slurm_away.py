@@ -73,14 +73,7 @@ def test_the_three_jobs_follow_each_other(cluster):
 
 
 def test_a_row_takes_a_recipe_by_its_name(cluster):
-    cluster.add_program(
-        'python-of-recipes',
-        f"""#!/usr/bin/env bash
-    [[ $3 == options ]] && exec '{sys.executable}' "$@"
-    exec stand-in-python "$@"
-    """,
-    )
-    settings = {'PYTHON': 'python-of-recipes', 'CODES': 0, 'OUTPUT': '/my runs', 'DEEPLAB': '/deep lab.pth'}
+    settings = {'PYTHON': 'stand-in-python', 'CODES': 0, 'OUTPUT': '/my runs', 'DEEPLAB': '/deep lab.pth'}
     (row,) = cluster.submit('row.sbatch', 'tables/resnet50-repaint', '--amp', **settings)
     assert row['code'] == 0, row['output']
     first, second = (words for words, _ in cluster.calls())

@@ -8,9 +8,19 @@ import yaml
 from tests.helpers import column, load_checkpoint
 from tests.test_slurm import TINY, Cluster, value_of
 from timm_repaint.report.tables import ROW_SCRIPT, command
-from timm_repaint.report.tables_runs import FIRST_PHASES, RECIPES, load_recipes, recipe_path
+from timm_repaint.report.tables_runs import DETECTION, FIRST_PHASES, RECIPES, load_recipes, recipe_path
 
 ROWS = sorted(set(load_recipes()) - set(FIRST_PHASES.values()))
+DETECTORS = {name for name in ROWS if recipe_path(name).parent == DETECTION}
+
+
+def kind_of(name: str) -> tuple[bool, bool, str, bool]:
+    """All that the script asks of a recipe."""
+    options = load_recipes()[name]
+    return name in DETECTORS, options['repaint'], options['mask'], name in FIRST_PHASES
+
+
+ONE_OF_EACH_KIND = sorted({kind_of(name): name for name in ROWS}.values())
 ROW = ROW_SCRIPT.rpartition('/')[2]
 
 
@@ -27,9 +37,9 @@ def calls_of(cluster, recipe, *words, **settings):
     return [words for words, _ in cluster.calls()]
 
 
-@pytest.mark.parametrize('recipe', ROWS)
-def test_each_recipe_runs_its_phases(cluster, recipe):
-    options, detection = load_recipes()[recipe], recipe.startswith('efficientdet')
+@pytest.mark.parametrize('recipe', ONE_OF_EACH_KIND)
+def test_each_kind_of_recipe_runs_its_phases(cluster, recipe):
+    options, detection = load_recipes()[recipe], recipe in DETECTORS
     calls = calls_of(cluster, recipe, '--amp')
     last = calls[0] if options['repaint'] else calls[-1]
     start = ['-m', 'timm_repaint.detection.train', '/data/coco']
@@ -85,6 +95,13 @@ def test_masks_that_are_there_are_used_and_those_of_coco_are_its_own(cluster, tm
 def test_what_a_row_lacks_is_told_before_it_starts(cluster, recipe, settings, message):
     (row,) = cluster.sbatch(ROW, recipe_path(recipe), PYTHON='stand-in-python', CODES=0, **settings)
     assert row['code'] != 0 and message in row['output']
+    assert cluster.calls() == []
+
+
+def test_a_recipe_that_stands_on_no_file_ends_the_row_before_it_starts(cluster, tmp_path):
+    (tmp_path / 'mine.yaml').write_text('base: lost.yaml\n')
+    (row,) = cluster.sbatch(ROW, tmp_path / 'mine.yaml', PYTHON='stand-in-python', CODES=0)
+    assert row['code'] != 0 and f'cannot read {tmp_path}/lost.yaml (base of ' in row['output']
     assert cluster.calls() == []
 
 

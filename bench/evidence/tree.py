@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 from bench.evidence.data import Subset
 from timm_repaint.data.shapes import CLASSES, ShapesDataset
 from timm_repaint.errors import UsageError
+from timm_repaint.options import build_parser
+from timm_repaint.options.config import load_config
 
 DEV_SHAPES_SEED = 1  # the built-in set's own images have seed 0
 DEV_SHAPES_VALIDATION = 1000  # images
@@ -46,7 +46,7 @@ def _links_in(tree: Path) -> list[str]:
 
 def write_shapes(subset: Subset, folder: Path) -> None:
     """The built-in set's images for choices as files: training images, and cue conflicts in the validation split."""
-    image_size = yaml.safe_load(subset.recipe.read_text())['img_size']
+    image_size = load_config(build_parser(), str(subset.recipe))['img_size']
     sources = {'train': ('train', subset.size), 'validation': ('cue-conflict', DEV_SHAPES_VALIDATION)}
     for split, (source, count) in sources.items():
         dataset = ShapesDataset(source, count, image_size, DEV_SHAPES_SEED)

@@ -3,6 +3,7 @@
 timm-repaint options                          # the list
 timm-repaint options -c paper                 # beside it what a recipe says
 timm-repaint options -c paper --get mask      # one value, for shell scripts; nothing where it is unset
+timm-repaint options -c paper --get mask lr   # or several, a line each
 timm-repaint options -c paper --where         # the recipe's file
 """
 
@@ -29,7 +30,8 @@ def main() -> int:
     )
     add = parser.add_argument
     add('-c', '--config', default='', metavar='FILE', help='YAML file, or a recipe of the package by name')
-    add('--get', metavar='NAME', help='print the value of this option, of Repaint or of timm, and nothing else')
+    text = 'print the value of this option, of Repaint or of timm, and nothing else; of several, a line each'
+    add('--get', nargs='+', default=[], metavar='NAME', help=text)
     add('--where', action='store_true', help='print the path of the file that -c means, and nothing else')
     args = parser.parse_args()
     if args.where and not args.config:
@@ -38,7 +40,8 @@ def main() -> int:
         print(find_recipe(args.config))
         return 0
     resolved = resolve(args.config)
-    print(show(value_of(resolved, args.get)) if args.get else table(resolved, bool(args.config)))
+    values = [show(value_of(resolved, name)) for name in args.get]
+    print('\n'.join(values) if args.get else table(resolved, bool(args.config)))
     return 0
 
 
@@ -72,7 +75,7 @@ def show(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ' '.join(map(show, value))
     if isinstance(value, (bool, dict)):
-        return str(yaml.safe_dump(value, default_flow_style=True)).removesuffix('...\n').strip()
+        return str(yaml.safe_dump(value, default_flow_style=True, width=float('inf'))).removesuffix('...\n').strip()
     return str(value)
 
 

@@ -1,6 +1,7 @@
 """YAML files of options: `-c FILE` gives defaults, checked as if they stood on the command line.
 
 A saved `args.yaml` is such a file, so a run can be repeated with `train.py -c output/train/<experiment>/args.yaml`.
+A file may stand on others: see bases.py.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import yaml
 from timm.utils import ParseKwargs
 
 from timm_repaint.errors import UsageError
+from timm_repaint.options.bases import describe, read_files
 from timm_repaint.options.removed import drop_removed
 from timm_repaint.recipes import find_recipe
 
@@ -59,17 +61,21 @@ def with_file(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentPa
     return parser
 
 
-def load_config(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:
-    """Reads a YAML mapping of options; anything else stops with `parser.error` and the path."""
+def load_config(parser: argparse.ArgumentParser, path: str) -> dict[Any, Any]:
+    """Reads a YAML mapping of options over those of its bases; anything else stops with `parser.error` and the path."""
+    names = {name: action.dest for name, action in _actions_by_name(parser).items()}
+
+    def dest(key: Any) -> str:
+        return names.get(_name(key), _name(key))
+
     try:
-        with open(path, encoding='utf-8') as file:
-            config = yaml.safe_load(file)
-    except OSError as error:
-        parser.error(f'argument -c/--config: cannot read {path}: {error.strerror}')
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        parser.error(f'argument -c/--config: {path} is not YAML: {error}')
-    if not isinstance(config, dict):
-        parser.error(f'argument -c/--config: {path} must hold lines of "option: value", but is {_describe(config)}')
+        files = [drop_removed(own, file) for file, own in read_files(path)]
+    except UsageError as error:
+        parser.error(f'argument -c/--config: {error}')
+    config: dict[Any, Any] = {}
+    for own in files:
+        overridden = set(map(dest, own))  # also by another name of the same option
+        config = {key: value for key, value in config.items() if dest(key) not in overridden} | own
     return config
 
 
@@ -82,7 +88,7 @@ def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: 
 
     Args:
         parser: parser of all options.
-        config: the mapping as read.
+        config: the mapping as `load_config` gives it.
         path: its file, for messages.
 
     Returns:
@@ -91,29 +97,37 @@ def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: 
     actions = _actions_by_name(parser)
     defaults: dict[str, Any] = {}
     unknown = []
-    try:
-        config = drop_removed(config, path)
-    except UsageError as error:
-        parser.error(f'argument -c/--config: {error}')
     for key, value in config.items():
-        name = str(key).lstrip('-').replace('-', '_')
+        name = _name(key)
         if name == 'config':
             continue
         if name not in actions:
-            unknown.append(str(key))
+            unknown.append(key)
             continue
         action = actions[name]
         if action.dest in defaults:
-            parser.error(f'{argparse.ArgumentError(action, f"{path} sets it twice")}')
+            parser.error(f'{argparse.ArgumentError(action, f"{_origins(path)[key]} sets it twice")}')
         try:
             defaults[action.dest] = _convert(action, value)
         except ValueError as error:
-            parser.error(f'{argparse.ArgumentError(action, f"{error} (in {path})")}')
+            parser.error(f'{argparse.ArgumentError(action, f"{error} (in {_origins(path)[key]})")}')
     if unknown and defaults.get('repaint'):  # a file of ours: a wrong name would cost a whole training
-        parser.error(f'argument -c/--config: {path} names {", ".join(unknown)}, but no option is called so')
+        file = (origins := _origins(path))[unknown[0]]
+        names = ', '.join(str(key) for key in unknown if origins[key] == file)
+        parser.error(f'argument -c/--config: {file} names {names}, but no option is called so')
     if unknown:
-        _logger.warning('%s: unknown options are ignored: %s', path, ', '.join(unknown))
+        _logger.warning('%s: unknown options are ignored: %s', path, ', '.join(map(str, unknown)))
     return defaults
+
+
+def _origins(path: str) -> dict[Any, str]:
+    """Which of a file and its bases each value comes from, for messages."""
+    return {key: file for file, own in read_files(path) for key in own}
+
+
+def _name(key: Any) -> str:
+    """A key as dests are written."""
+    return str(key).lstrip('-').replace('-', '_')
 
 
 def _actions_by_name(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
@@ -123,7 +137,7 @@ def _actions_by_name(parser: argparse.ArgumentParser) -> dict[str, argparse.Acti
         if action.default is argparse.SUPPRESS:  # --help, --config
             continue
         for name in (action.dest, *action.option_strings):
-            actions[name.lstrip('-').replace('-', '_')] = action
+            actions[_name(name)] = action
     return actions
 
 
@@ -133,11 +147,11 @@ def _convert(action: argparse.Action, value: Any) -> Any:
         return None if action.dest in _NULL_IS_A_VALUE else copy.deepcopy(action.default)
     if isinstance(action, ParseKwargs):
         if not isinstance(value, dict):
-            raise ValueError(f'wants a mapping of names to values, not {_describe(value)}')
+            raise ValueError(f'wants a mapping of names to values, not {describe(value)}')
         return value
     if action.nargs == 0:
         if not isinstance(value, bool):
-            raise ValueError(f'wants true or false, not {_describe(value)}')
+            raise ValueError(f'wants true or false, not {describe(value)}')
         return value
     if action.nargs in ('+', '*') or isinstance(action.nargs, int):
         return _convert_list(action, value)
@@ -149,7 +163,7 @@ def _convert(action: argparse.Action, value: Any) -> Any:
 def _convert_list(action: argparse.Action, value: Any) -> list[Any]:
     items = list(value) if isinstance(value, (list, tuple)) else [value]
     if isinstance(action.nargs, int) and len(items) != action.nargs:
-        raise ValueError(f'wants {action.nargs} values, not {_describe(value)}')
+        raise ValueError(f'wants {action.nargs} values, not {describe(value)}')
     if not items and action.nargs == '+' and action.default != []:
         raise ValueError('wants at least one value, not an empty list')
     return [_convert_scalar(action, item) for item in items]
@@ -164,18 +178,7 @@ def _convert_scalar(action: argparse.Action, value: Any) -> Any:
     except (TypeError, ValueError):
         fits = False
     if not fits:
-        raise ValueError(f'wants {_TYPE_NAMES[wanted]}, not {_describe(value)}')
+        raise ValueError(f'wants {_TYPE_NAMES[wanted]}, not {describe(value)}')
     if action.choices is not None and converted not in action.choices:
         raise ValueError(f'{converted!r} is no choice; choose from {", ".join(map(repr, action.choices))}')
     return converted
-
-
-def _describe(value: Any) -> str:
-    """Names a YAML value as its author sees it: true, [1, 2], 'text', an empty file."""
-    if value is None:
-        return 'empty'
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return f'a mapping ({", ".join(map(str, value)) or "empty"})'
-    return repr(value)

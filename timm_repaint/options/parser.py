@@ -82,6 +82,6 @@ def _add_config_option(parser: argparse.ArgumentParser, default: str) -> None:
         type=str,
         default=default,
         metavar='FILE',
-        help='YAML file of option: value lines, or a recipe of the package by name, such as demo or paper; what the '
-        'command line says comes first',
+        help='YAML file of option: value lines, or a recipe of the package by name, such as demo or paper; its line '
+        '"base: FILE" puts it over another file; what the command line says comes first',
     )

@@ -1,4 +1,7 @@
-"""The recipes that come with the package, by name: `demo`, `tables/resnet50-repaint`."""
+"""The recipes that come with the package, by name: `demo`, `tables/resnet50-repaint`.
+
+What several of them have in common stands in `base/`, which is no recipe: theirs name it in a line `base`.
+"""
 
 from importlib.resources import files
 from pathlib import Path
@@ -6,13 +9,15 @@ from pathlib import Path
 from timm_repaint.errors import UsageError
 
 FOLDER = Path(str(files(__name__)))
+BASES = FOLDER / 'base'
 ENDING = '.yaml'
 
 
 def recipe_names() -> list[str]:
     """All recipes, those of the top folder first."""
-    paths = (path.relative_to(FOLDER).with_suffix('') for path in FOLDER.rglob(f'*{ENDING}'))
-    return [path.as_posix() for path in sorted(paths, key=lambda path: (len(path.parts), path))]
+    files = (path for path in FOLDER.rglob(f'*{ENDING}') if not path.is_relative_to(BASES))
+    names = (path.relative_to(FOLDER).with_suffix('') for path in files)
+    return [name.as_posix() for name in sorted(names, key=lambda name: (len(name.parts), name))]
 
 
 def find_recipe(name: str) -> str:
@@ -27,9 +32,8 @@ def find_recipe(name: str) -> str:
     is_path = path.suffix in (ENDING, '.yml') or path.is_absolute() or name.startswith('.') or '..' in path.parts
     if not name or is_path or path.is_file():
         return name
-    recipe = FOLDER / f'{name}{ENDING}'
-    if recipe.is_file():
-        return str(recipe)
+    if path.as_posix() in recipe_names():
+        return str(FOLDER / f'{path}{ENDING}')
     raise UsageError(f'there is no file {name}, and no recipe; the recipes are {_beside(name)}')
 
 

@@ -1,0 +1,71 @@
+"""YAML files that stand on others: what a file says, and what the files say that its line `base` names.
+
+base: ../base.yaml            # a path from the folder of this file; or a list: [first.yaml, second.yaml]
+lr: 0.1                       # comes before the base's
+"""
+
+import os
+from typing import Any
+
+import yaml
+
+from timm_repaint.errors import UsageError
+
+BASE = 'base'
+
+Options = dict[Any, Any]
+
+
+def read_files(path: str, above: tuple[str, ...] = ()) -> list[tuple[str, Options]]:
+    """What a file and its bases say, each itself, without `base`: what comes later counts.
+
+    Args:
+        path: The file.
+        above: The files that led here, each standing on the next.
+
+    Returns:
+        Each file with its options: the bases in their order, each behind its own ones, and last the file.
+
+    Raises:
+        UsageError: if one cannot be read, is no mapping, or stands on itself.
+    """
+    if os.path.realpath(path) in map(os.path.realpath, above):
+        circle = ' > '.join([*above, path])
+        raise UsageError(f'{path} is a base of itself ({circle}); take the line "{BASE}" out of one of them')
+    own = _read_mapping(path, f' (base of {above[-1]})' if above else '')
+    files: list[tuple[str, Options]] = []
+    for base in _names(own.pop(BASE, []), path):
+        files += read_files(os.path.normpath(os.path.join(os.path.dirname(path), base)), (*above, path))
+    return [*files, (path, own)]
+
+
+def _read_mapping(path: str, role: str) -> Options:
+    try:
+        with open(path, encoding='utf-8') as file:
+            options = yaml.safe_load(file)
+    except OSError as error:
+        advice = f'; the path of a {BASE} counts from the folder of the file that names it' if role else ''
+        raise UsageError(f'cannot read {path}{role}: {error.strerror}{advice}') from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f'{path}{role} is not YAML: {error}') from None
+    if not isinstance(options, dict):
+        raise UsageError(f'{path}{role} must hold lines of "option: value", but is {describe(options)}')
+    return options
+
+
+def _names(value: Any, path: str) -> list[str]:
+    names = value if isinstance(value, list) else [value]
+    if not all(isinstance(name, str) and name for name in names):
+        raise UsageError(f'{BASE} wants the path of a YAML file, or a list of such, not {describe(value)} (in {path})')
+    return names
+
+
+def describe(value: Any) -> str:
+    """Names a YAML value as its author sees it: true, [1, 2], 'text', an empty file."""
+    if value is None:
+        return 'empty'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return f'a mapping ({", ".join(map(str, value)) or "empty"})'
+    return repr(value)
