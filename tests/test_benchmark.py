@@ -229,7 +229,7 @@ def test_the_command_writes_json_tables_and_plot_for_two_models(tmp_path):
     [
         (('--models', 'resnet5000'), "timm has no model 'resnet5000'"),
         (('--models', 'test_resnet', '--data', 'missing'), 'data folder missing does not exist'),
-        (('--models', 'test_resnet', '--', '--repaint-prob', '2'), '--repaint-prob is 2.0, but must be above 0'),
+        (('--models', 'test_resnet', '--', '--repaint-prob', '2'), '--repaint-prob is 2.0; it must be above 0'),
     ],
 )
 def test_mistakes_are_told_before_any_work(options, message, tmp_path):
