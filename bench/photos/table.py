@@ -9,6 +9,8 @@ from pathlib import Path
 
 from scipy.stats import t as student
 
+from timm_repaint.markdown import markdown_table
+
 TESTS = ('validation', 'art_painting', 'cartoon')
 OTHER_DOMAINS = ('art_painting', 'cartoon')
 BASELINE = 'plain'
@@ -51,20 +53,14 @@ def cell(scores: dict[int, dict[str, float]], plain: dict[int, dict[str, float]]
 def write_table(results: Path, target: Path) -> None:
     """Markdown: a table a setting, a row an arm."""
     scores = read_scores(results)
-    lines = []
+    parts = []
     for setting in dict.fromkeys(setting for setting, _ in scores):
         plain = scores.get((setting, BASELINE), {})
         tests = [test for test in (*TESTS, 'other domains') if any(test in v for v in plain.values())] or list(TESTS)
-        lines += [
-            f'## {setting}',
-            '',
-            f'| arm | seeds | {" | ".join(tests)} |',
-            '| --- | --- |' + ' ---: |' * len(tests),
-        ]
+        rows = []
         for (name, arm), by_seed in scores.items():
             if name == setting:
-                seeds = ' '.join(map(str, sorted(by_seed)))
                 cells = [cell(plain if arm == BASELINE else by_seed, plain, test) for test in tests]
-                lines.append(f'| {arm} | {seeds} | {" | ".join(cells)} |')
-        lines.append('')
-    target.write_text('\n'.join(lines))
+                rows.append([arm, ' '.join(map(str, sorted(by_seed))), *cells])
+        parts += [f'## {setting}', markdown_table(('arm', 'seeds', *tests), rows)]
+    target.write_text('\n\n'.join(parts) + '\n')

@@ -15,6 +15,7 @@ from bench.photos.__main__ import write_results
 from bench.photos.arms import ARMS, Setting
 from bench.photos.runs import Job, Place, masks_of, phases, run
 from bench.photos.table import interval, write_table
+from tests.helpers import without_padding
 
 
 @pytest.fixture
@@ -74,6 +75,6 @@ def test_the_table_compares_pairs_of_one_seed(tmp_path):
     ]
     write_results(rows, tmp_path / 'results.csv')
     write_table(tmp_path / 'results.csv', tmp_path / 'table.md')
-    text = (tmp_path / 'table.md').read_text()
+    text = without_padding((tmp_path / 'table.md').read_text())
     assert '| plain | 0 2 | 80.0 | 69.5 | 30.0 | 49.8 |' in text
     assert '| repaint | 0 1 | 80.0 (+0.0) | 49.0 (+10.0) | 30.0 (+0.0) | 39.5 (+5.0) |' in text
