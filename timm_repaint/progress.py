@@ -27,7 +27,7 @@ def progress(
             print(tqdm.format_meter(done, count, elapsed_s, prefix=label, ascii=True), file=stream, flush=True)
         return tenth
 
-    for done, item in enumerate(items):
-        shown = show(done)
+    shown = show(0)
+    for done, item in enumerate(items, start=1):
         yield item
-    show(count)
+        shown = show(done)
