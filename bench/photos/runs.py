@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.photos.arms import ARMS, CLEAN_END_EPOCHS, COMMON, EPOCHS, SETTINGS, Arm
+from timm_repaint.files import write_text
 
 REPO = Path(__file__).resolve().parent.parent.parent
 
@@ -83,16 +84,8 @@ def phases(place: Place, job: Job, folder: Path) -> list[list[str]]:
         'train.py', str(images), '--val-split', '', '--num-classes', str(classes), '--seed', str(job.seed),
         *COMMON.split(), '--pretrained', '--pretrained-path', str(place.weights), *shlex.split(arm.both),
     ]  # fmt: skip
-    first = [
-        *base,
-        '--output',
-        str(folder.parent),
-        '--experiment',
-        folder.name,
-        '--resume',
-        'auto',
-        *shlex.split(arm.first),
-    ]
+    place_of_run = ('--output', str(folder.parent), '--experiment', folder.name, '--resume', 'auto')
+    first = [*base, *place_of_run, *shlex.split(arm.first)]
     if not arm.first:
         return [first]
     if arm.repaints:
@@ -126,12 +119,8 @@ def run(place: Place, job: Job) -> dict[str, object]:
         environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
         told = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=True).stdout
         row = {'setting': job.setting, 'arm': job.arm, 'seed': job.seed, **json.loads(told), 'seconds': round(seconds)}
-        part = result.with_suffix('.part')
-        part.write_text(json.dumps(row))
-        os.replace(part, result)
+        write_text(result, json.dumps(row))
         for checkpoint in folder.rglob('*.pth.tar'):  # tens of MB each
             checkpoint.unlink()
-        for extra in folder.glob('tensorboard'):
-            shutil.rmtree(extra)
-    row = json.loads(result.read_text())
-    return dict(row)
+        shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
+    return json.loads(result.read_text())
