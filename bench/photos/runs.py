@@ -64,16 +64,26 @@ def masks_of(place: Place, name: str) -> Path:
     return target
 
 
-def call(command: list[str], log: Path) -> None:
-    """Run Python with one thread; its output goes to a file, whose end is shown if it fails."""
+def call(command: list[str], log: Path, output: int | None = None) -> str:
+    """Run Python with one thread; its output goes to a file, whose end is shown if it fails.
+
+    Args:
+        command: Python's arguments.
+        log: The file.
+        output: `subprocess.PIPE` returns what it prints instead.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPO)}
     with open(log, 'a') as file:
         done = subprocess.run(
-            [sys.executable, *command], cwd=REPO, env=environment, stdout=file, stderr=file, check=False
+            [sys.executable, *command], cwd=REPO, env=environment, stdout=output or file, stderr=file, text=True
         )
     if done.returncode:
         raise RuntimeError(f'{shlex.join(command)} ended with {done.returncode}; {log}:\n{log.read_text()[-2000:]}')
+    return done.stdout or ''
 
 
 def phases(place: Place, job: Job, folder: Path) -> list[list[str]]:
@@ -108,16 +118,15 @@ def run(place: Place, job: Job) -> dict[str, object]:
     folder = place.output / 'runs' / f'{job.setting}-{job.arm}-seed{job.seed}'
     result = folder / 'result.json'
     if not result.is_file():
-        start = time.time()
+        start, log = time.time(), folder.with_suffix('.log')
         for command in phases(place, job, folder):
-            call(command, folder.with_suffix('.log'))
+            call(command, log)
         seconds = time.time() - start
         data, splits = place.data / SETTINGS[job.setting].folder, SETTINGS[job.setting].splits
         checkpoint = final_checkpoint(ARMS[job.arm], folder)
         tests = [str((data / split).resolve()) for split in splits]
-        command = [sys.executable, '-m', 'bench.photos.evaluate', str(checkpoint), COMMON.split()[1], *tests]
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-        told = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=True).stdout
+        command = ['-m', 'bench.photos.evaluate', str(checkpoint), COMMON.split()[1], *tests]
+        told = call(command, log, subprocess.PIPE)
         row = {'setting': job.setting, 'arm': job.arm, 'seed': job.seed, **json.loads(told), 'seconds': round(seconds)}
         write_text(result, json.dumps(row))
         for checkpoint in folder.rglob('*.pth.tar'):  # tens of MB each
