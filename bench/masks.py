@@ -9,7 +9,7 @@ import os
 import random
 import statistics
 import tempfile
-import time
+import timeit
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,16 +31,10 @@ BATCH_SIZE = 8
 IMAGE_SIZE_PX = 224
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def speed_ratio(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[float, float, float]:
     """Median speed of `first` as a multiple of `second`'s, and each one's median seconds."""
     first(), second()  # files into the cache of the file system
-    times = [(seconds(first), seconds(second)) for _ in range(rounds)]
+    times = [tuple(timeit.timeit(work, number=1) for work in (first, second)) for _ in range(rounds)]
     medians = [statistics.median(column) for column in zip(*times, strict=True)]
     return statistics.median(slow / fast for fast, slow in times), medians[0], medians[1]
 

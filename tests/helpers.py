@@ -4,6 +4,7 @@ import argparse
 import csv
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -109,3 +110,8 @@ def copy_images(source: Path, target: Path, classes: int, per_class: dict[str, i
             for image in sorted(class_dir.iterdir())[:count]:
                 shutil.copyfile(image, target / split / class_dir.name / image.name)
     return target
+
+
+def without_padding(table: str) -> str:
+    """A Markdown table whose cells have one space on each side."""
+    return re.sub(' +', ' ', table)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.helpers import run_script
+from tests.helpers import run_script, without_padding
 from tests.tiny import adam_steps
 from timm_repaint.benchmark.__main__ import build_parser
 from timm_repaint.benchmark.arms import Batches, Seconds, build_arm
@@ -173,23 +173,24 @@ def figures(model='a', size=224, batch=8, ratio=1.2, added=(0.2, 100.0), variant
 
 
 def test_the_table_of_costs_ends_with_the_mean_over_models():
-    lines = cost_table([figures(), figures('b', ratio=1.6)]).splitlines()
+    lines = without_padding(cost_table([figures(), figures('b', ratio=1.6)])).splitlines()
     assert lines[2] == (
         '| a | 224 | 8 | default | 1.000 | 1.200 | 1.20 (1.10-1.30) | 1.18 | 1.15 | 1000 | 1100 | 1.10 |'
     )
-    assert lines[4] == '| mean | 224 | 8 | default |  |  | 1.40 | 1.38 | 1.30 |  |  | 1.10 |'
+    assert lines[4] == '| mean | 224 | 8 | default | | | 1.40 | 1.38 | 1.30 | | | 1.10 |'
 
 
 def test_other_devices_have_no_time_of_the_processor():
     case = figures()
     del case['processor_ratio'], case['processor_s_a_step']
-    assert '1.20 (1.10-1.30) |  | 1.15' in cost_table([case, case])
-    assert growth_table([case]).splitlines()[2] == '| a | 224 | 8 | 0.200 | 0.498 |  | 1.281 | 100 | 249 |'
+    assert '1.20 (1.10-1.30) | | 1.15' in without_padding(cost_table([case, case]))
+    row = without_padding(growth_table([case])).splitlines()[2]
+    assert row == '| a | 224 | 8 | 0.200 | 0.498 | | 1.281 | 100 | 249 |'
 
 
 def test_growth_is_shown_a_million_pixels_and_sorted_by_size():
     table = growth_table([figures(size=200, batch=8), figures(size=100, batch=8, added=(0.04, 30.0))])
-    assert table.splitlines()[2:] == [
+    assert without_padding(table).splitlines()[2:] == [
         '| a | 100 | 8 | 0.040 | 0.500 | 0.500 | 5.571 | 30 | 375 |',
         '| a | 200 | 8 | 0.200 | 0.625 | 0.625 | 1.607 | 100 | 312 |',
     ]

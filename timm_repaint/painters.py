@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from timm_repaint.networks import (
+    DETAILS,
     SEGMENT_SLOTS,
-    check_detail,
+    check_choice,
     draw_detail,
     draw_normal,
     paint_segments,
@@ -37,7 +38,7 @@ class SegmentPainter(nn.Module):
         self.config: dict[str, Any] = {'generator': generator, 'num_labels': num_labels}
         self.detail = 'none'
         if generator == 'shift':
-            self.detail = self.config['detail'] = check_detail(detail)
+            self.detail = self.config['detail'] = check_choice('detail', detail, DETAILS)
         self.shift_std = PAINTERS[generator]
 
     def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repainted:

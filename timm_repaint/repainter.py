@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from timm_repaint.networks import (
+    DETAILS,
     Encoder,
     Posterior,
     SpadeGenerator,
     boundary_map,
-    check_detail,
-    check_latent,
+    check_choice,
     discriminator_condition,
     draw_detail,
     draw_normal,
@@ -82,7 +82,6 @@ class Repainter(nn.Module):
         detail: str = 'keep',
     ):
         super().__init__()
-        check_latent(latent)
         if latent_dim is None:
             latent_dim = SEGMENT_DIM if latent == 'segment' else GLOBAL_DIM
         for name, value in {'latent_dim': latent_dim, 'width': width, 'num_labels': num_labels}.items():
@@ -98,7 +97,7 @@ class Repainter(nn.Module):
             'detail': detail,
         }
         self.temperature = temperature
-        self.detail = check_detail(detail)
+        self.detail = check_choice('detail', detail, DETAILS)
         self.num_labels = num_labels
         per_segment = latent == 'segment'
         global_dim = GLOBAL_DIM if per_segment else latent_dim

@@ -1,16 +1,14 @@
 """The evidence bench: `python -m bench.evidence DATA --output DIR` trains arms x sizes x seeds; their table."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.evidence.arms import ARMS
 from bench.evidence.bench import Bench, run_bench
+from timm_repaint.commandline import at_least, goes_on
 from timm_repaint.errors import run_command
-
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,12 +18,6 @@ def build_parser() -> argparse.ArgumentParser:
         'the first stopped. What follows -- goes to every run: options of train.py.',
         epilog='arms: ' + '; '.join(f'{arm.name} ({arm.shows})' for arm in ARMS.values()),
     )
-    add_options(parser)
-    return parser
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of the evidence bench."""
     add = parser.add_argument
     add(
         'data',
@@ -36,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add('--output', type=Path, required=True, metavar='DIR', help='where runs, table and plot go')
     add(
         '--sizes',
-        type=_positive,
+        type=at_least(1),
         nargs='+',
         default=[1000],
         metavar='N',
@@ -57,42 +49,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help='one more arm, of options of train.py in both phases; may come again',
     )
     add('--seeds', type=int, nargs='+', default=[0, 1, 2], metavar='N', help='(default: 0 1 2)')
-    add('--jobs', type=_positive, default=2, metavar='N', help='runs at a time, a core each (default: 2)')
+    add('--jobs', type=at_least(1), default=2, metavar='N', help='runs at a time, a core each (default: 2)')
     add(
         '--dev',
         action='store_true',
         help='for choices: train and validate on training images that the reported runs of this size never see',
     )
     add('--dry-run', action='store_true', help='print the commands of the runs that are not done, and stop')
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is below 1')
-    return value
+    return parser
 
 
 def parse_args(argv: Sequence[str]) -> tuple[Bench, bool]:
     """The bench, and whether only its commands are wanted."""
-    own, extra = list(argv), []
-    if '--' in own:
-        cut = own.index('--')
-        own, extra = own[:cut], own[cut + 1 :]
-    args = build_parser().parse_args(own)
+    cut = argv.index('--') if '--' in argv else len(argv)
+    args, extra = build_parser().parse_args(argv[:cut]), argv[cut + 1 :]
     seeds = list(dict.fromkeys(args.seeds))
     bench = Bench(args.data, args.output, args.sizes, args.arms, args.arm, seeds, args.dev, args.jobs, extra)
     return bench, args.dry_run
 
 
+@goes_on
 def main() -> int:
-    bench, dry_run = parse_args(sys.argv[1:])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SLURM's way to say that time is over
-    try:
-        return run_bench(bench, dry_run)
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command goes on from here', file=sys.stderr)
-        return INTERRUPTED
+    return run_bench(*parse_args(sys.argv[1:]))
 
 
 if __name__ == '__main__':

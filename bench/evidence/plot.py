@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.evidence.results import Result
 from bench.evidence.table import Comparison, compare, group_results
-from timm_repaint.errors import UsageError
+from timm_repaint.figure import new_figure
 
 WIDTH_IN = 9.0
 ROW_HEIGHT_IN = 0.24
@@ -23,17 +23,13 @@ def draw_plot(results: Sequence[Result], path: Path) -> bool:
     Raises:
         UsageError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError(f"{path.name} needs matplotlib: pip install '.[report]'") from error
     comparisons = [c for c in compare(group_results(results)) if c.column == 'top1']
     if not comparisons:
         return False
     keys = dict.fromkeys((c.data, c.size) for c in comparisons)
     sets = [[c for c in comparisons if (c.data, c.size) == key] for key in keys]
     heights = [ROW_HEIGHT_IN * len(rows) + PANEL_MARGIN_IN for rows in sets]
-    figure = Figure(figsize=(WIDTH_IN, sum(heights) + PANEL_MARGIN_IN), layout='constrained')
+    figure = new_figure(path, WIDTH_IN, sum(heights) + PANEL_MARGIN_IN)
     panels = figure.subplots(len(sets), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for panel, rows in zip(panels, sets, strict=True):
         _draw_panel(panel, rows)

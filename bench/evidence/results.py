@@ -4,7 +4,6 @@ import argparse
 import csv
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from bench.evidence.arms import ARMS
 from bench.evidence.plan import Run
 from timm_repaint.errors import UsageError
+from timm_repaint.files import write_text
 from timm_repaint.report.summary import FINE_TUNE, read_last_row
 
 RESULT = 'result.json'
@@ -100,9 +100,7 @@ def plain_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def write_result(result: Result, folder: Path) -> None:
     """Write the result whole: a file that is there is complete."""
-    part = folder / f'{RESULT}.part'
-    part.write_text(json.dumps(asdict(result), indent=2) + '\n')
-    os.replace(part, folder / RESULT)
+    write_text(folder / RESULT, json.dumps(asdict(result), indent=2) + '\n')
 
 
 def read_result(path: Path) -> Result:

@@ -1,11 +1,10 @@
 """Means, spread and paired differences over seeds."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t as student_t
+from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -44,9 +43,8 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
     values = {seed: first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())}
     if not values:
         return None
-    deviation = standard_deviation(list(values.values()))
     half_width = None
-    if deviation is not None:
-        quantile = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-        half_width = quantile * deviation / math.sqrt(len(values))
+    if len(values) > 1:
+        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+        half_width = float(quantile * stats.sem(list(values.values())))
     return Difference(values, statistics.fmean(values.values()), half_width)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from bench.evidence.arms import ARMS, CONTROLS, SAMPLES
 from bench.evidence.results import Result
 from bench.evidence.statistics import Difference, paired_difference, standard_deviation
+from timm_repaint.markdown import markdown_table
 
 NONE = '-'
 # Columns of Result and of its measures: name -> heading. Those that no run has are left out.
@@ -103,7 +104,7 @@ def make_table(results: Sequence[Result]) -> str:
     names = [name for name in MEANS if any(group.by_seed(name) for group in groups)]
     head = ['data', 'images', 'arm', 'epochs', 'seeds', 'top-1, %', 'sd', 'difference', '95 % interval', 'baseline']
     rows = [_row(group, comparisons, names) for group in groups]
-    parts = ['## Arms', lines_of_table(head + [MEANS[name] for name in names], rows)]
+    parts = ['## Arms', markdown_table(head + [MEANS[name] for name in names], rows)]
     parts.append(
         'Top-1 is that of the last epoch. A difference is the mean over seeds of the difference between runs of one '
         "seed, its interval by Student's t. Epochs: first phase + second phase."
@@ -145,31 +146,10 @@ def _further(comparisons: Sequence[Comparison]) -> str:
     for data, size, arm, baseline, column, difference in comparisons:
         numbers = [str(len(difference.values)), signed(difference.mean), interval(difference)]
         rows.append([data, str(size), arm, baseline, COMPARED[column], *numbers])
-    return lines_of_table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _about(group: Group) -> str:
     arm = ARMS.get(group.arm)
     options = f' (`{arm.options}`)' if arm is not None and arm.options else ''
     return f'- **{group.arm}**: {group.results[0].shows}{options}'
-
-
-def lines_of_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with columns of equal width; numbers are set to the right."""
-    table = [list(head), *map(list, rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-    numeric = [all(_is_number(row[column]) for row in rows) for column in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(cells, widths, numeric, strict=True)
-        ]
-        return f'| {" | ".join(padded)} |'
-
-    rule = ['-' * (width - 1) + (':' if right else '-') for width, right in zip(widths, numeric, strict=True)]
-    return '\n'.join([line(table[0]), line(rule), *map(line, table[1:])])
-
-
-def _is_number(cell: str) -> bool:
-    return cell == NONE or cell.lstrip('+-').replace('.', '', 1).isdigit()

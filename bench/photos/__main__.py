@@ -2,13 +2,14 @@
 
 import argparse
 import csv
-import os
+import io
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from bench.photos.arms import ARMS, SETTINGS
 from bench.photos.runs import Job, Place, masks_of, run
 from bench.photos.table import write_table
+from timm_repaint.files import write_text
 
 COLUMNS = ('setting', 'arm', 'seed', 'validation', 'art_painting', 'cartoon', 'seconds')
 
@@ -30,12 +31,11 @@ def write_results(rows: list[dict[str, object]], path: Path) -> None:
     """All rows so far, sorted, in one step."""
     order = {name: number for number, name in enumerate(ARMS)}
     rows = sorted(rows, key=lambda row: (str(row['setting']), order[str(row['arm'])], row['seed']))
-    part = path.with_suffix('.part')
-    with open(part, 'w', newline='') as file:
-        writer = csv.DictWriter(file, COLUMNS, restval='')
-        writer.writeheader()
-        writer.writerows({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    os.replace(part, path)
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, COLUMNS, restval='')
+    writer.writeheader()
+    writer.writerows({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_text(path, text.getvalue())
 
 
 def main() -> None:

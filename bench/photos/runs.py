@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.photos.arms import ARMS, CLEAN_END_EPOCHS, COMMON, EPOCHS, SETTINGS, Arm
+from timm_repaint.files import write_text
 
 REPO = Path(__file__).resolve().parent.parent.parent
 
@@ -63,16 +64,26 @@ def masks_of(place: Place, name: str) -> Path:
     return target
 
 
-def call(command: list[str], log: Path) -> None:
-    """Run Python with one thread; its output goes to a file, whose end is shown if it fails."""
+def call(command: list[str], log: Path, output: int | None = None) -> str:
+    """Run Python with one thread; its output goes to a file, whose end is shown if it fails.
+
+    Args:
+        command: Python's arguments.
+        log: The file.
+        output: `subprocess.PIPE` returns what it prints instead.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPO)}
     with open(log, 'a') as file:
         done = subprocess.run(
-            [sys.executable, *command], cwd=REPO, env=environment, stdout=file, stderr=file, check=False
+            [sys.executable, *command], cwd=REPO, env=environment, stdout=output or file, stderr=file, text=True
         )
     if done.returncode:
         raise RuntimeError(f'{shlex.join(command)} ended with {done.returncode}; {log}:\n{log.read_text()[-2000:]}')
+    return done.stdout or ''
 
 
 def phases(place: Place, job: Job, folder: Path) -> list[list[str]]:
@@ -83,16 +94,8 @@ def phases(place: Place, job: Job, folder: Path) -> list[list[str]]:
         'train.py', str(images), '--val-split', '', '--num-classes', str(classes), '--seed', str(job.seed),
         *COMMON.split(), '--pretrained', '--pretrained-path', str(place.weights), *shlex.split(arm.both),
     ]  # fmt: skip
-    first = [
-        *base,
-        '--output',
-        str(folder.parent),
-        '--experiment',
-        folder.name,
-        '--resume',
-        'auto',
-        *shlex.split(arm.first),
-    ]
+    place_of_run = ('--output', str(folder.parent), '--experiment', folder.name, '--resume', 'auto')
+    first = [*base, *place_of_run, *shlex.split(arm.first)]
     if not arm.first:
         return [first]
     if arm.repaints:
@@ -115,23 +118,18 @@ def run(place: Place, job: Job) -> dict[str, object]:
     folder = place.output / 'runs' / f'{job.setting}-{job.arm}-seed{job.seed}'
     result = folder / 'result.json'
     if not result.is_file():
-        start = time.time()
+        start, log = time.time(), folder.with_suffix('.log')
         for command in phases(place, job, folder):
-            call(command, folder.with_suffix('.log'))
+            call(command, log)
         seconds = time.time() - start
         data, splits = place.data / SETTINGS[job.setting].folder, SETTINGS[job.setting].splits
         checkpoint = final_checkpoint(ARMS[job.arm], folder)
         tests = [str((data / split).resolve()) for split in splits]
-        command = [sys.executable, '-m', 'bench.photos.evaluate', str(checkpoint), COMMON.split()[1], *tests]
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-        told = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=True).stdout
+        command = ['-m', 'bench.photos.evaluate', str(checkpoint), COMMON.split()[1], *tests]
+        told = call(command, log, subprocess.PIPE)
         row = {'setting': job.setting, 'arm': job.arm, 'seed': job.seed, **json.loads(told), 'seconds': round(seconds)}
-        part = result.with_suffix('.part')
-        part.write_text(json.dumps(row))
-        os.replace(part, result)
+        write_text(result, json.dumps(row))
         for checkpoint in folder.rglob('*.pth.tar'):  # tens of MB each
             checkpoint.unlink()
-        for extra in folder.glob('tensorboard'):
-            shutil.rmtree(extra)
-    row = json.loads(result.read_text())
-    return dict(row)
+        shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
+    return json.loads(result.read_text())

@@ -1,13 +1,12 @@
 """Means of the arms over their seeds, and differences from plain training in pairs of one seed."""
 
 import csv
-import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
-from scipy.stats import t as student
+from bench.evidence.statistics import paired_difference
+from timm_repaint.markdown import markdown_table
 
 TESTS = ('validation', 'art_painting', 'cartoon')
 OTHER_DOMAINS = ('art_painting', 'cartoon')
@@ -26,45 +25,30 @@ def read_scores(path: Path) -> dict[tuple[str, str], dict[int, dict[str, float]]
     return dict(scores)
 
 
-def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """The mean, and half the width of its 95 % interval (Student's t); nan of one value."""
-    mean = statistics.mean(differences)
-    if len(differences) < 2:
-        return mean, math.nan
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    return mean, float(student.ppf(0.975, len(differences) - 1)) * error
-
-
 def cell(scores: dict[int, dict[str, float]], plain: dict[int, dict[str, float]], test: str) -> str:
     """'mean (+difference ± half-width)' of an arm on a test."""
-    values = [by_test[test] for by_test in scores.values() if test in by_test]
+    values, others = ({seed: row[test] for seed, row in arm.items() if test in row} for arm in (scores, plain))
     if not values:
         return '-'
-    pairs = [scores[seed][test] - plain[seed][test] for seed in scores if seed in plain and test in plain[seed]]
-    text = f'{statistics.mean(values):.1f}'
-    if scores is plain or not pairs:
+    text = f'{statistics.mean(values.values()):.1f}'
+    difference = paired_difference(values, others)
+    if scores is plain or difference is None:
         return text
-    mean, half = interval(pairs)
-    return f'{text} ({mean:+.1f}{"" if math.isnan(half) else f" ± {half:.1f}"})'
+    half = difference.half_width
+    return f'{text} ({difference.mean:+.1f}{"" if half is None else f" ± {half:.1f}"})'
 
 
 def write_table(results: Path, target: Path) -> None:
     """Markdown: a table a setting, a row an arm."""
     scores = read_scores(results)
-    lines = []
+    parts = []
     for setting in dict.fromkeys(setting for setting, _ in scores):
         plain = scores.get((setting, BASELINE), {})
         tests = [test for test in (*TESTS, 'other domains') if any(test in v for v in plain.values())] or list(TESTS)
-        lines += [
-            f'## {setting}',
-            '',
-            f'| arm | seeds | {" | ".join(tests)} |',
-            '| --- | --- |' + ' ---: |' * len(tests),
-        ]
+        rows = []
         for (name, arm), by_seed in scores.items():
             if name == setting:
-                seeds = ' '.join(map(str, sorted(by_seed)))
                 cells = [cell(plain if arm == BASELINE else by_seed, plain, test) for test in tests]
-                lines.append(f'| {arm} | {seeds} | {" | ".join(cells)} |')
-        lines.append('')
-    target.write_text('\n'.join(lines))
+                rows.append([arm, ' '.join(map(str, sorted(by_seed))), *cells])
+        parts += [f'## {setting}', markdown_table(('arm', 'seeds', *tests), rows)]
+    target.write_text('\n\n'.join(parts) + '\n')

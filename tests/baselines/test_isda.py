@@ -7,9 +7,10 @@ from torch.nn import functional as F
 
 from tests.helpers import REPAINT, SHAPES, column, fine_tune_here, load_checkpoint, train_here
 from tests.tiny import changed, snapshot, tiny_batch, tiny_classifier
-from timm_repaint.baselines.isda import FeatureVariance, IsdaTask, augmented_logits, everywhere, set_isda_epoch
+from timm_repaint.baselines.isda import FeatureVariance, IsdaTask, augmented_logits, set_isda_epoch
 from timm_repaint.engine.loop import task_role
 from timm_repaint.errors import UsageError
+from timm_repaint.gather import gather_rows
 
 ISDA = ('--isda', 7.5, '--smoothing', 0)
 
@@ -105,7 +106,7 @@ def test_runs_with_and_without_repaint_keep_the_statistics_in_their_checkpoints(
 def gather(rank, address, folder):
     """What one of two processes knows after its own batch."""
     torch.distributed.init_process_group('gloo', init_method=address, rank=rank, world_size=2)
-    features, target = everywhere(torch.full((2, 3), float(rank)), torch.full((2,), rank))
+    features, target = (gather_rows(own) for own in (torch.full((2, 3), float(rank)), torch.full((2,), rank)))
     statistics = FeatureVariance(2, 3)
     statistics.update(features, target)
     torch.save((features, target, statistics.count), folder / f'{rank}.pt')

@@ -83,7 +83,7 @@ def test_each_image_gets_its_own_style_whatever_else_is_there():
 def test_the_command_mirrors_the_tree_and_goes_on_where_it_stopped(folders, weights):
     done = run_script('-m timm_repaint.baselines.stylize', *command(folders, *weights))
     assert done.stdout.strip() == '3 images made, 0 were there, 0 failed'
-    assert 'stylize [' in done.stderr
+    assert 'stylize: 100%' in done.stderr
     names = {f'{name}.stylized.jpg' for name in ('a/1.jpg', 'a/2.jpg', 'b/1.jpg')}
     before = mtimes(folders / 'out')
     assert set(before) == names

@@ -58,7 +58,7 @@ def finished(tmp_path_factory):
 def test_the_command_ends_with_the_table_and_leaves_it_in_files(finished):
     output, done = finished
     assert '2 runs, 0 of them done before' in done.stdout
-    assert 'runs [' in done.stderr and '] 2/2' in done.stderr
+    assert 'runs: 100%' in done.stderr and '| 2/2 ' in done.stderr
     table = (output / 'table.md').read_text()
     assert table in done.stdout
     assert '| repaint ' in table and 'by shape after phase 1' in table and 'diversity' in table

@@ -14,7 +14,8 @@ from bench.photos import arms as arms_module
 from bench.photos.__main__ import write_results
 from bench.photos.arms import ARMS, Setting
 from bench.photos.runs import Job, Place, masks_of, phases, run
-from bench.photos.table import interval, write_table
+from bench.photos.table import cell, write_table
+from tests.helpers import without_padding
 
 
 @pytest.fixture
@@ -58,10 +59,14 @@ def test_a_run_trains_all_epochs_is_tested_and_is_not_done_again(place, arm):
     assert run(place, Job('few', arm, 1)) == row == json.loads((folder / 'result.json').read_text())
 
 
-def test_the_interval_is_students():
-    mean, half = interval([1.0, 2.0, 3.0])
-    assert (mean, half) == (2.0, pytest.approx(4.302653 / 3**0.5, rel=1e-5))
-    assert interval([1.0])[0] == 1.0 and np.isnan(interval([1.0])[1])
+def test_a_difference_has_the_interval_of_student_over_the_seeds_of_both():
+    def by_seed(*values):
+        return {seed: {'validation': value} for seed, value in enumerate(values)}
+
+    plain = by_seed(10.0, 20.0, 30.0)
+    assert cell(by_seed(11.0, 22.0, 33.0, 99.0), plain, 'validation') == '41.2 (+2.0 ± 2.5)'  # 4.302653 / 3**0.5
+    assert cell(by_seed(11.0), plain, 'validation') == '11.0 (+1.0)'
+    assert cell(plain, plain, 'validation') == '20.0' and cell(plain, plain, 'cartoon') == '-'
 
 
 def test_the_table_compares_pairs_of_one_seed(tmp_path):
@@ -74,6 +79,6 @@ def test_the_table_compares_pairs_of_one_seed(tmp_path):
     ]
     write_results(rows, tmp_path / 'results.csv')
     write_table(tmp_path / 'results.csv', tmp_path / 'table.md')
-    text = (tmp_path / 'table.md').read_text()
+    text = without_padding((tmp_path / 'table.md').read_text())
     assert '| plain | 0 2 | 80.0 | 69.5 | 30.0 | 49.8 |' in text
     assert '| repaint | 0 1 | 80.0 (+0.0) | 49.0 (+10.0) | 30.0 (+0.0) | 39.5 (+5.0) |' in text

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from timm_repaint.detection.transforms import eval_transform, fit_scale, move, train_transform
+from timm_repaint.detection.transforms import Augmentation, eval_transform, fit_scale, move, train_transform
 
 MEAN = (0.485, 0.456, 0.406)
 COLOURS = np.array([(250, 20, 20), (20, 250, 20), (20, 20, 250), (250, 250, 20)])
@@ -38,9 +38,9 @@ def away_from_borders(labels, margin=2):
 
 
 TRANSFORMS = {
-    'augmented': train_transform(128, MEAN, vflip=0.5),
-    'smaller': train_transform(128, MEAN, scale_jitter=(0.3, 0.6)),
-    'larger': train_transform(128, MEAN, scale_jitter=(1.5, 3.0), hflip=1.0),
+    'augmented': train_transform(128, MEAN, Augmentation(vflip=0.5)),
+    'smaller': train_transform(128, MEAN, Augmentation((0.3, 0.6))),
+    'larger': train_transform(128, MEAN, Augmentation((1.5, 3.0), hflip=1.0)),
     'plain': eval_transform(128, MEAN),
 }
 
@@ -70,7 +70,7 @@ def test_mask_and_boxes_are_those_of_the_image_that_comes_out(name, size_hw):
 
 def test_a_flipped_image_has_flipped_boxes_to_the_pixel():
     picture, boxes, classes, labels = scene(128, 128)
-    moved = move(train_transform(128, MEAN, (1, 1), hflip=1.0, vflip=1.0), picture, boxes, classes, labels)
+    moved = move(train_transform(128, MEAN, Augmentation((1, 1), 1.0, 1.0)), picture, boxes, classes, labels)
     expected = np.stack([128 - boxes[:, 2], 128 - boxes[:, 3], 128 - boxes[:, 0], 128 - boxes[:, 1]], axis=1)
     assert np.allclose(moved.boxes.numpy(), expected)
     assert np.array_equal(moved.labels, labels[::-1, ::-1])
@@ -93,7 +93,7 @@ def test_objects_that_a_crop_leaves_out_are_dropped_with_their_classes():
     torch.manual_seed(0)
     counts = set()
     for _ in range(30):
-        moved = move(train_transform(128, MEAN, scale_jitter=(8, 8)), picture, boxes, classes, labels)
+        moved = move(train_transform(128, MEAN, Augmentation((8, 8))), picture, boxes, classes, labels)
         visible = {number for number in (1, 2, 3) if (moved.labels == number + 1).any(axis=0).sum() > 2}
         assert len(moved.boxes) == len(moved.classes) and visible == {*moved.classes.tolist()} & visible
         counts.add(len(moved.classes))
@@ -103,7 +103,9 @@ def test_objects_that_a_crop_leaves_out_are_dropped_with_their_classes():
 def test_colour_jitter_changes_pixels_only():
     picture, boxes, classes, labels = scene(128, 128)
     torch.manual_seed(1)
-    moved = move(train_transform(128, MEAN, (1, 1), hflip=0, color_jitter=0.4), picture, boxes, classes, labels)
+    moved = move(
+        train_transform(128, MEAN, Augmentation((1, 1), hflip=0, color_jitter=0.4)), picture, boxes, classes, labels
+    )
     assert np.array_equal(moved.labels, labels) and np.allclose(moved.boxes.numpy(), boxes)
     assert not np.array_equal(moved.image.permute(1, 2, 0).numpy(), np.asarray(picture))
 

@@ -14,6 +14,7 @@ from timm.task import ClassificationTask, TrainingTask
 from torch import Tensor, nn
 
 from timm_repaint.errors import UsageError
+from timm_repaint.gather import gather_rows
 
 ISDA_KEY = 'isda'
 
@@ -105,7 +106,7 @@ class IsdaTask(ClassificationTask):
             output = self.trainable_module(input)
         features = seen[-1].detach().float()  # [B, A]
         if classifier.weight.requires_grad:  # not while the task only judges repaints
-            self.statistics.update(*everywhere(features, target))
+            self.statistics.update(gather_rows(features), gather_rows(target))
         with torch.autocast(output.device.type, enabled=False):  # a sum over all features overflows float16
             weight, variance = classifier.weight.float(), self.statistics.variance
             logits = augmented_logits(output.float(), weight, variance, target, self.strength)
@@ -135,17 +136,6 @@ def last_input(layer: nn.Module) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
-
-
-def everywhere(*tensors: Tensor) -> list[Tensor]:
-    """The tensors of all processes, one after the other; each process has equally many rows."""
-    if not torch.distributed.is_initialized():
-        return list(tensors)
-    world_size = torch.distributed.get_world_size()
-    gathered = [[torch.empty_like(tensor) for _ in range(world_size)] for tensor in tensors]
-    for parts, tensor in zip(gathered, tensors, strict=True):
-        torch.distributed.all_gather(parts, tensor.contiguous())
-    return [torch.cat(parts) for parts in gathered]
 
 
 def set_isda_epoch(task: TrainingTask, epoch: int, num_epochs: int) -> None:

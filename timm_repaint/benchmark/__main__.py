@@ -23,17 +23,11 @@ from timm_repaint.benchmark.cases import VARIANTS, Case, check_data, is_detector
 from timm_repaint.benchmark.measure import measure, num_stages
 from timm_repaint.benchmark.plot import draw_shares
 from timm_repaint.benchmark.tables import make_tables
+from timm_repaint.commandline import at_least
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.progress import progress
 
-PAPER_MODELS = (
-    'mobilenetv2_100',
-    'resnet50',
-    'efficientnet_b0',
-    'efficientnet_b1',
-    'efficientnet_b2',
-    'efficientnet_b3',
-)
+PAPER_MODELS = ('mobilenetv2_100', 'resnet50', *(f'efficientnet_b{size}' for size in range(4)))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,20 +39,15 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        '--models',
-        nargs='+',
-        default=list(PAPER_MODELS),
-        metavar='NAME',
-        help='timm classifiers, or EfficientDets of effdet',
-    )
-    add('--img-size', type=_positive, default=224, metavar='PX', help='height and width')
-    add('--batch-size', type=_positive, default=8, metavar='N', help='images in a batch')
-    add('--sizes', type=_positive, nargs='+', default=[], metavar='PX', help='more image sizes, for how cost grows')
-    add('--batch-sizes', type=_positive, nargs='+', default=[], metavar='N', help='more batches, for how cost grows')
+    help_models = 'timm classifiers, or EfficientDets of effdet'
+    add('--models', nargs='+', default=list(PAPER_MODELS), metavar='NAME', help=help_models)
+    add('--img-size', type=at_least(1), default=224, metavar='PX', help='height and width')
+    add('--batch-size', type=at_least(1), default=8, metavar='N', help='images in a batch')
+    add('--sizes', type=at_least(1), nargs='+', default=[], metavar='PX', help='more image sizes, for how cost grows')
+    add('--batch-sizes', type=at_least(1), nargs='+', default=[], metavar='N', help='more batches, for how cost grows')
     add('--variants', nargs='*', metavar='NAME', help='ways to pay less, from below; without a name: all')
-    add('--rounds', type=_positive, default=7, metavar='N', help='pairs of timings; the median of their ratios counts')
-    add('--steps', type=_positive, default=3, metavar='N', help='batches of a timing, rounded up to whole patterns')
+    add('--rounds', type=at_least(1), default=7, metavar='N', help="pairs of timings; their ratios' median counts")
+    add('--steps', type=at_least(1), default=3, metavar='N', help='batches of a timing, rounded up to whole patterns')
     add(
         '--data',
         metavar='DIR',
@@ -69,19 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is below 1')
-    return value
-
-
 def main() -> None:
-    own, extra = sys.argv[1:], []
-    if '--' in own:
-        cut = own.index('--')
-        own, extra = own[:cut], own[cut + 1 :]
-    options = build_parser().parse_args(own)
+    argv = sys.argv[1:]
+    cut = argv.index('--') if '--' in argv else len(argv)
+    options, extra = build_parser().parse_args(argv[:cut]), argv[cut + 1 :]
     check(options)
     logging.getLogger('timm_repaint').setLevel(logging.ERROR)  # the engine's own log would tear the bar
     run_cases(plan_cases(options, extra), options)

@@ -52,10 +52,6 @@ class Case:
     options: tuple[str, ...] = ()
     data: str = ''
 
-    @property
-    def name(self) -> str:
-        return f'{self.model}, {self.img_size_px} px, batch {self.batch_size}, {self.variant}'
-
 
 def plan_cases(options: argparse.Namespace, extra: Sequence[str]) -> list[Case]:
     """Every model at the default size; then, where asked for, other sizes, other batches and the variants.

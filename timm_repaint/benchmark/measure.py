@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from timm_repaint.benchmark.arms import Seconds, build_arm
 from timm_repaint.benchmark.cases import Case
 from timm_repaint.benchmark.count import count_networks
@@ -83,20 +85,16 @@ def times(seconds: Sequence[tuple[Seconds, Seconds]], steps: int) -> dict[str, A
         repaint and 50 plain ones, against 200 plain ones. All by the clock; 'processor_s_a_step' and 'processor_ratio'
         are the first and the third by the processor's time.
     """
-    clock = [(plain.clock, repaint.clock) for plain, repaint in seconds]
-    processor = [(plain.processor, repaint.processor) for plain, repaint in seconds]
-    ratios = [repaint / plain for plain, repaint in clock]
-    ratio = statistics.median(ratios)
+    pairs = np.array(seconds)  # [rounds, plain and repaint, clock and processor]
+    ratios = pairs[:, 1] / pairs[:, 0]
+    ratio, processor_ratio = np.median(ratios, axis=0).tolist()
+    medians = np.median(pairs, axis=0).T / steps
+    clock, processor = ({'plain': plain, 'repaint': repaint} for plain, repaint in medians.tolist())
     return {
-        'seconds_a_step': _medians_a_step(clock, steps),
-        'ratios': ratios,
+        'seconds_a_step': clock,
+        'ratios': ratios[:, 0].tolist(),
         'ratio': ratio,
         'whole_run_ratio': (REPAINT_EPOCHS * ratio + PLAIN_EPOCHS) / (REPAINT_EPOCHS + PLAIN_EPOCHS),
-        'processor_s_a_step': _medians_a_step(processor, steps),
-        'processor_ratio': statistics.median(repaint / plain for plain, repaint in processor),
+        'processor_s_a_step': processor,
+        'processor_ratio': processor_ratio,
     }
-
-
-def _medians_a_step(seconds: Sequence[tuple[float, float]], steps: int) -> dict[str, float]:
-    plain, repaint = (statistics.median(column) / steps for column in zip(*seconds, strict=True))
-    return {'plain': plain, 'repaint': repaint}

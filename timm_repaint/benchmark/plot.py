@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from timm_repaint.benchmark.stopwatch import PARTS
-from timm_repaint.errors import UsageError
+from timm_repaint.figure import new_figure
 
 ROW_HEIGHT_IN = 0.4
 SIZE_IN = (8.0, 1.4)  # width, and height without rows
@@ -19,11 +19,7 @@ def draw_shares(cases: Sequence[dict[str, Any]], path: Path) -> None:
     Raises:
         UsageError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError(f"{path.name} needs matplotlib: pip install '.[report]'") from error
-    figure = Figure(figsize=(SIZE_IN[0], SIZE_IN[1] + ROW_HEIGHT_IN * len(cases)), layout='constrained')
+    figure = new_figure(path, SIZE_IN[0], SIZE_IN[1] + ROW_HEIGHT_IN * len(cases))
     panel = figure.subplots()
     left = [0.0] * len(cases)
     for part in PARTS:

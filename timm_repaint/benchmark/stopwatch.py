@@ -7,12 +7,14 @@ it by its inputs.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from timm_repaint.benchmark.arms import Arm, Batches
@@ -45,14 +47,6 @@ class Stopwatch:
         self.part, self.start = part, now
         return before
 
-    @contextmanager
-    def during(self, part: str) -> Iterator[None]:
-        before = self.switch(part)
-        try:
-            yield
-        finally:
-            self.switch(before)
-
     @property
     def shares(self) -> dict[str, float]:
         """Share of the time of each part, 0..1."""
@@ -68,20 +62,20 @@ def time_parts(arm: Arm) -> dict[str, float]:
     if repaint is not None:
         networks |= {PAINTER: repaint.repainter, JUDGE: repaint.discriminator}
         optimizers += [optimizer.adam for optimizer in repaint.optimizers.values()]
-    loader = arm.run.loaders.train
+    loaders = arm.run.loaders
+    masks: Any = loaders.masks
+    train = loaders.train
     with ExitStack() as stack:
-        for part, network in networks.items():
-            if network is not None:
-                stack.enter_context(_watch_network(watch, part, network))
-        for optimizer in optimizers:
-            stack.enter_context(_watch_optimizer(watch, optimizer))
-        if arm.run.loaders.masks is not None and arm.run.loaders.masks.on_device:
-            stack.enter_context(_watch_masks(watch, arm.run.loaders.masks))
-        arm.run.loaders.train = _WatchedBatches(watch, loader)
-        try:
-            arm.train()
-        finally:
-            arm.run.loaders.train = loader
+        handles = [_watch_network(watch, part, network) for part, network in networks.items() if network is not None]
+        handles += [_watch_optimizer(watch, optimizer) for optimizer in optimizers]
+        for handle in chain.from_iterable(handles):
+            stack.callback(handle.remove)
+        if masks is not None and masks.on_device:
+            masks.labels = _watched_masks(watch, masks.labels)
+            stack.callback(delattr, masks, 'labels')  # its class's is there again
+        loaders.train = _WatchedBatches(watch, train)
+        stack.callback(setattr, loaders, 'train', train)
+        arm.train()
     watch.switch(REST)
     return watch.shares
 
@@ -102,8 +96,7 @@ class _WatchedBatches:
             yield batch
 
 
-@contextmanager
-def _watch_network(watch: Stopwatch, part: str, network: nn.Module) -> Iterator[None]:
+def _watch_network(watch: Stopwatch, part: str, network: nn.Module) -> list[RemovableHandle]:
     """Time spent in a network's forward pass, and in its backward pass."""
     outer: list[str] = []
 
@@ -115,12 +108,7 @@ def _watch_network(watch: Stopwatch, part: str, network: nn.Module) -> Iterator[
         _on_gradient(watch, part, output)
         watch.switch(outer.pop())
 
-    handles = [network.register_forward_pre_hook(enter), network.register_forward_hook(leave)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return [network.register_forward_pre_hook(enter), network.register_forward_hook(leave)]
 
 
 def _on_gradient(watch: Stopwatch, part: str, values: Any) -> None:
@@ -135,8 +123,7 @@ def _on_gradient(watch: Stopwatch, part: str, values: Any) -> None:
             watch.owners[value] = part
 
 
-@contextmanager
-def _watch_optimizer(watch: Stopwatch, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def _watch_optimizer(watch: Stopwatch, optimizer: torch.optim.Optimizer) -> list[RemovableHandle]:
     """Time spent in steps of an optimizer; what follows belongs to no network."""
 
     def enter(*_: Any) -> None:
@@ -145,25 +132,17 @@ def _watch_optimizer(watch: Stopwatch, optimizer: torch.optim.Optimizer) -> Iter
     def leave(*_: Any) -> None:
         watch.switch(REST)
 
-    handles = [optimizer.register_step_pre_hook(enter), optimizer.register_step_post_hook(leave)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return [optimizer.register_step_pre_hook(enter), optimizer.register_step_post_hook(leave)]
 
 
-@contextmanager
-def _watch_masks(watch: Stopwatch, source: Any) -> Iterator[None]:
+def _watched_masks(watch: Stopwatch, labels: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Time spent in cutting masks on the device."""
-    labels: Callable[[Tensor], Tensor] = source.labels
 
     def watched(image_pm1: Tensor) -> Tensor:
-        with watch.during(MASKS):
+        before = watch.switch(MASKS)
+        try:
             return labels(image_pm1)
+        finally:
+            watch.switch(before)
 
-    source.labels = watched
-    try:
-        yield
-    finally:
-        del source.labels
+    return watched

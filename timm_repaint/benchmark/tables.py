@@ -6,6 +6,7 @@ from typing import Any
 
 from timm_repaint.benchmark.cases import DEFAULT
 from timm_repaint.benchmark.stopwatch import JUDGE, MASKS, PAINTER, PARTS
+from timm_repaint.markdown import markdown_table
 
 Figures = dict[str, Any]
 Row = Sequence[str]
@@ -46,7 +47,7 @@ def cost_table(cases: Sequence[Figures]) -> str:
             )
         )
     rows += [_mean_row(group) for group in _groups(cases) if len(group) > 1]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _groups(cases: Sequence[Figures]) -> list[list[Figures]]:
@@ -89,12 +90,12 @@ def growth_table(cases: Sequence[Figures]) -> str:
         own_s = seconds['repaint'] * sum(case['shares'][part] for part in (MASKS, PAINTER, JUDGE))
         times = (f'{added_s:.3f}', f'{added_s / mpx:.3f}', added_cpu, f'{own_s / mpx:.3f}')
         rows.append((*_names(case)[:3], *times, f'{added_mib:.0f}', f'{added_mib / mpx:.0f}'))
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def share_table(cases: Sequence[Figures]) -> str:
     rows = [(*_names(case), *(f'{100 * case["shares"][part]:.1f}' for part in PARTS)) for case in cases]
-    return _table(('model', 'px', 'batch', 'variant', *PARTS), rows)
+    return markdown_table(('model', 'px', 'batch', 'variant', *PARTS), rows)
 
 
 def network_table(cases: Sequence[Figures]) -> str:
@@ -103,13 +104,8 @@ def network_table(cases: Sequence[Figures]) -> str:
         for case in cases
         for name, size in case['networks'].items()
     ]
-    return _table(('model', 'px', 'batch', 'variant', 'network', 'parameters', 'multiply-adds'), rows)
+    return markdown_table(('model', 'px', 'batch', 'variant', 'network', 'parameters', 'multiply-adds'), rows)
 
 
 def _names(case: Figures) -> Row:
     return case['model'], str(case['img_size_px']), str(case['batch_size']), case['variant']
-
-
-def _table(header: Row, rows: Sequence[Row]) -> str:
-    lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)

@@ -9,10 +9,17 @@ from timm_repaint.data.stored import has_files
 from timm_repaint.errors import UsageError
 
 
-def keep_fraction(dataset: Any, fraction: float) -> None:
-    """Leave the share `fraction` of each class's images in the data set, at least one.
+def fixed_share(count: int, fraction: float) -> np.ndarray:
+    """Which of `count` things are in a share, at least one, in their order: the first ones of a fixed shuffle.
 
-    A fixed shuffle of each class decides, whatever the run's seed; a smaller share is a part of a larger one.
+    Whatever the run's seed; a smaller share is a part of a larger one.
+    """
+    order = np.random.default_rng(0).permutation(count)
+    return np.sort(order[: max(1, round(fraction * count))])
+
+
+def keep_fraction(dataset: Any, fraction: float) -> None:
+    """Leave the share `fraction` of each class's images in the data set: see `fixed_share`.
 
     Args:
         dataset: Images that are files in class folders; its list of images is shortened.
@@ -30,7 +37,5 @@ def keep_fraction(dataset: Any, fraction: float) -> None:
     kept = []
     for samples in by_class.values():
         samples.sort(key=lambda sample: os.path.relpath(sample[0], reader.root))
-        order = np.random.default_rng(0).permutation(len(samples))
-        count = max(1, round(fraction * len(samples)))
-        kept += [samples[index] for index in sorted(order[:count])]
+        kept += [samples[index] for index in fixed_share(len(samples), fraction)]
     reader.samples = kept

@@ -14,16 +14,17 @@ import torch
 from PIL import Image
 from timm.data import create_loader
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from timm_repaint.data.masked import append_labels, extend_normalization
 from timm_repaint.data.replay import label_picture
 from timm_repaint.data.shapes import CLASSES
 from timm_repaint.data.stored import known_classes, segment_ids
-from timm_repaint.detection.annotations import Annotations, read_coco
+from timm_repaint.detection.annotations import read_coco
 from timm_repaint.detection.images import CocoImages, DetectionImages
 from timm_repaint.detection.shapes import SHAPES, DetectionShapes
-from timm_repaint.detection.transforms import Moved, Transform, eval_transform, move, train_transform
+from timm_repaint.detection.transforms import Augmentation, Moved, Transform, eval_transform, move, train_transform
 from timm_repaint.engine.data import Loaders, loader_kwargs
 from timm_repaint.engine.masks import build_masks
 from timm_repaint.engine.preemption import keep_workers
@@ -47,27 +48,17 @@ class DetectionDataset(Dataset):
         training: Whether targets are boxes and classes, or the images' numbers.
 
     Attributes:
-        image_root: Folder of the images; None where they are no files.
+        annotations, image_root, filename: Those of the images.
     """
 
     def __init__(
         self, images: DetectionImages, transform: Transform, masks: Masks | None = None, training: bool = True
     ) -> None:
         self.images = images
+        self.annotations, self.image_root, self.filename = images.annotations, images.image_root, images.filename
         self.transform = transform
         self.masks = None if masks is not None and masks.on_device else masks
         self.training = training
-
-    @property
-    def image_root(self) -> str | None:
-        return self.images.image_root
-
-    @property
-    def annotations(self) -> Annotations:
-        return self.images.annotations
-
-    def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        return self.images.filename(index, basename, absolute)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -108,11 +99,7 @@ def objects_tensor(moved: Moved) -> Tensor:
 
 def pad_objects(objects: Sequence[Tensor]) -> Tensor:
     """Objects of B images, [n, 5] each -> [B, N, 5], N at least 1; the rest has class -1."""
-    padded = torch.zeros(len(objects), max(1, *map(len, objects)), 5)
-    padded[..., 4] = NO_CLASS
-    for row, own in zip(padded, objects, strict=True):
-        row[: len(own)] = own
-    return padded
+    return pad_sequence([*objects, torch.zeros(1, 5)], batch_first=True, padding_value=NO_CLASS)[:-1]
 
 
 def collate(samples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -165,7 +152,8 @@ def build_loaders(
     """Training and validation loaders; the arguments are those of `engine/data.py`."""
     size_px, mean = data_config['input_size'][-1], data_config['mean']
     plain = eval_transform(size_px, mean, data_config['interpolation'])
-    augment = plain if args.no_aug else _train_transform(args, data_config)
+    strength = Augmentation(args.scale_jitter, args.hflip, args.vflip, args.color_jitter or 0.0)
+    augment = plain if args.no_aug else train_transform(size_px, mean, strength, data_config['interpolation'])
     images = read_images(args, args.train_split, size_px, training=True)
     masks = build_masks(args, images) if args.repaint else None
     dataset_train = DetectionDataset(images, augment, masks)
@@ -216,18 +204,6 @@ def _loader_kwargs(
         'collate_fn': collate,
         'worker_seeding': args.worker_seeding,
     }
-
-
-def _train_transform(args: argparse.Namespace, data_config: dict[str, Any]) -> Transform:
-    return train_transform(
-        data_config['input_size'][-1],
-        data_config['mean'],
-        args.scale_jitter,
-        args.hflip,
-        args.vflip,
-        args.color_jitter or 0.0,
-        data_config['interpolation'],
-    )
 
 
 def check_same_classes(train: DetectionDataset, validation: DetectionDataset) -> None:

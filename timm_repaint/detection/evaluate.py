@@ -19,6 +19,7 @@ from timm_repaint.detection.data import pad_objects
 from timm_repaint.detection.transforms import fit_scale
 from timm_repaint.engine.epoch import MeanMeter
 from timm_repaint.engine.loop import to_device
+from timm_repaint.gather import gather_rows
 
 _logger = logging.getLogger('timm_repaint')
 METRICS = ('map', 'ap50')
@@ -52,7 +53,7 @@ def validate(
             numbers.append(indices)
             if utils.is_primary(args) and (batch_idx == last_idx or batch_idx % args.log_interval == 0):
                 _logger.info('Test%s: [%4d/%d]  Loss: %6.3f', log_suffix, batch_idx, last_idx, float(losses.latest))
-        detections, indices = gather(torch.cat(found), args), gather(torch.cat(numbers), args)
+        detections, indices = gather_rows(torch.cat(found)), gather_rows(torch.cat(numbers))
     precision = torch.full((len(METRICS),), float('nan'), device=device)
     if utils.is_primary(args):
         precision = torch.tensor(average_precision(annotations, indices.tolist(), detections.cpu()), device=device)
@@ -107,15 +108,6 @@ def bench_target(
         'img_size': torch.from_numpy(sizes_wh),
     }
     return {name: values.to(device) for name, values in target.items()}
-
-
-def gather(values: Tensor, args: argparse.Namespace) -> Tensor:
-    """The rows of all processes, which have equally many."""
-    if not args.distributed:
-        return values
-    parts = [torch.empty_like(values) for _ in range(args.world_size)]
-    torch.distributed.all_gather(parts, values.contiguous())
-    return torch.cat(parts)
 
 
 def average_precision(annotations: Annotations, indices: Sequence[int], detections: Tensor) -> tuple[float, float]:

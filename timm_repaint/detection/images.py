@@ -3,9 +3,9 @@
 import os
 from typing import Protocol
 
-import numpy as np
 from PIL import Image
 
+from timm_repaint.data.fraction import fixed_share
 from timm_repaint.detection.annotations import Annotations, read_coco
 from timm_repaint.errors import UsageError
 
@@ -34,8 +34,7 @@ class CocoImages:
     Args:
         root: Folder with `annotations/` and the splits' folders.
         split: As in train2017.
-        fraction: Share of the images that is kept, above 0 and up to 1: the first ones of a fixed shuffle, whatever the
-            run's seed, so that a smaller share is a part of a larger one.
+        fraction: Share of the images that is kept, above 0 and up to 1: see `fixed_share`.
 
     Raises:
         UsageError: see `read_coco`; if the split has no folder.
@@ -47,8 +46,7 @@ class CocoImages:
         if not os.path.isdir(self.image_root):
             raise UsageError(f'{os.path.join(root, split)} does not exist; it has to hold the images of split {split}')
         if fraction < 1:
-            order = np.random.default_rng(0).permutation(len(annotations))
-            annotations = annotations.select(np.sort(order[: max(1, round(fraction * len(annotations)))]))
+            annotations = annotations.select(fixed_share(len(annotations), fraction))
         self.annotations = annotations
 
     def read(self, index: int) -> Image.Image:

@@ -42,34 +42,42 @@ class Moved:
     labels: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """How much training changes images.
+
+    Attributes:
+        scale_jitter: Least and greatest factor, on the scale at which the image just fits the square.
+        hflip: Probability of a left-right flip.
+        vflip: Probability of an upside-down flip.
+        color_jitter: Strength for brightness, contrast and saturation, as timm's option; 0: none.
+    """
+
+    scale_jitter: Sequence[float] = (0.1, 2.0)
+    hflip: float = 0.5
+    vflip: float = 0.0
+    color_jitter: float = 0.0
+
+
 def train_transform(
-    size_px: int,
-    mean: Sequence[float],
-    scale_jitter: Sequence[float] = (0.1, 2.0),
-    hflip: float = 0.5,
-    vflip: float = 0.0,
-    color_jitter: float = 0.0,
-    interpolation: str = 'bilinear',
+    size_px: int, mean: Sequence[float], strength: Augmentation = Augmentation(), interpolation: str = 'bilinear'
 ) -> Transform:
     """The augmentation of EfficientDet: scale jitter, crop or pad to the square, flip.
 
     Args:
         size_px: S.
         mean: Colour outside the image, three values in [0, 1].
-        scale_jitter: Least and greatest factor, on the scale at which the image just fits the square.
-        hflip: Probability of a left-right flip.
-        vflip: Probability of an upside-down flip.
-        color_jitter: Strength for brightness, contrast and saturation, as timm's option; 0: none.
+        strength: How much is changed.
         interpolation: Of the image; masks are never mixed.
     """
     steps: list[Any] = [
-        AlignedScaleJitter((size_px, size_px), tuple(scale_jitter), InterpolationMode(interpolation)),
+        AlignedScaleJitter((size_px, size_px), tuple(strength.scale_jitter), InterpolationMode(interpolation)),
         v2.RandomCrop((size_px, size_px), pad_if_needed=True, fill=_outside(mean)),
-        v2.RandomHorizontalFlip(hflip),
-        v2.RandomVerticalFlip(vflip),
+        v2.RandomHorizontalFlip(strength.hflip),
+        v2.RandomVerticalFlip(strength.vflip),
     ]
-    if color_jitter:
-        steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+    if strength.color_jitter:
+        steps.append(v2.ColorJitter(*[strength.color_jitter] * 3))
     return v2.Compose([*steps, v2.ClampBoundingBoxes(), _drop_empty_boxes()])
 
 

@@ -1,13 +1,13 @@
 """The networks E, G and D, their SPADE blocks, and what turns label maps into their inputs."""
 
 from timm_repaint.networks.discriminator import Discriminator, split_logits
-from timm_repaint.networks.encoder import LATENTS, Encoder, Posterior, check_latent
+from timm_repaint.networks.encoder import LATENTS, Encoder, Posterior
 from timm_repaint.networks.generator import GENERATORS, GeneratorSpec, SpadeGenerator, generator_spec
 from timm_repaint.networks.label_maps import (
     DETAILS,
     SEGMENT_SLOTS,
     boundary_map,
-    check_detail,
+    check_choice,
     discriminator_condition,
     draw_detail,
     draw_normal,
@@ -34,8 +34,7 @@ __all__ = [
     'SpadeResBlock',
     'SpectralConv2d',
     'boundary_map',
-    'check_detail',
-    'check_latent',
+    'check_choice',
     'discriminator_condition',
     'draw_detail',
     'draw_normal',

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm_repaint.networks.label_maps import pool_segments, resize_labels
+from timm_repaint.networks.label_maps import check_choice, pool_segments, resize_labels
 from timm_repaint.networks.spade import LEAKY_SLOPE, channels_last
 from timm_repaint.precision import at_least_float32
 
@@ -28,16 +28,6 @@ class Posterior(NamedTuple):
     segment_mu: Tensor | None  # [B, 256, segment_dim]
     segment_logvar: Tensor | None  # [B, 256, segment_dim], -10..10
     segment_present: Tensor | None  # [B, 256] bool
-
-
-def check_latent(latent: str) -> None:
-    """Stop on an unknown kind of latent.
-
-    Raises:
-        ValueError: with the choices.
-    """
-    if latent not in LATENTS:
-        raise ValueError(f'unknown latent {latent!r}; choose one of {", ".join(LATENTS)}')
 
 
 class Encoder(nn.Module):
@@ -58,7 +48,7 @@ class Encoder(nn.Module):
 
     def __init__(self, latent: str, global_dim: int, segment_dim: int, width: int):
         super().__init__()
-        check_latent(latent)
+        check_choice('latent', latent, LATENTS)
         self.features = nn.Sequential(
             *self._conv(3, width), *self._conv(width, 2 * width, stride=2), *self._conv(2 * width, 2 * width)
         )

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from timm_repaint.networks.label_maps import check_choice
 from timm_repaint.networks.spade import (
     LEAKY_SLOPE,
     PADDING_MODE,
@@ -65,9 +66,7 @@ def generator_spec(name: str, width: int) -> GeneratorSpec:
     Raises:
         ValueError: if the name is unknown, with the choices.
     """
-    if name not in GENERATORS:
-        raise ValueError(f'unknown generator {name!r}; choose one of {", ".join(GENERATORS)}')
-    return GENERATORS[name](width)
+    return GENERATORS[check_choice('generator', name, GENERATORS)](width)
 
 
 class FullSizeHead(nn.Module):

@@ -4,6 +4,8 @@ Labels are int64 [B, H, W]: ids of segments (0..65535, without meaning or order)
 inputs' shapes fix all shapes, so nothing here makes the host wait for the device.
 """
 
+from collections.abc import Collection
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -88,9 +90,8 @@ def pool_segments(features: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
     """
     batch, channels = features.shape[:2]
     index = _batch_slots(slots)  # [B*h*w]
-    pixels = (
-        at_least_float32(features).flatten(2).transpose(1, 2).reshape(-1, channels)
-    )  # [B*h*w, C]; sums overflow float16
+    # [B*h*w, C]; sums overflow float16
+    pixels = at_least_float32(features).flatten(2).transpose(1, 2).reshape(-1, channels)
     sums = pixels.new_zeros(batch * SEGMENT_SLOTS, channels).index_add(0, index, pixels)
     counts = pixels.new_zeros(batch * SEGMENT_SLOTS).index_add(0, index, torch.ones_like(pixels[:, 0]))
     means = sums / counts.clamp(min=1)[:, None]
@@ -129,15 +130,15 @@ def segment_detail(image: Tensor, slots: Tensor) -> Tensor:
     return at_least_float32(image) - paint_segments(means, slots)
 
 
-def check_detail(kind: str) -> str:
-    """The kind, after a look at whether there is one of this name.
+def check_choice(what: str, name: str, choices: Collection[str]) -> str:
+    """The name, after a look at whether there is one like it.
 
     Raises:
         ValueError: with the choices.
     """
-    if kind not in DETAILS:
-        raise ValueError(f'unknown detail {kind!r}; choose one of {", ".join(DETAILS)}')
-    return kind
+    if name not in choices:
+        raise ValueError(f'unknown {what} {name!r}; choose one of {", ".join(choices)}')
+    return name
 
 
 def draw_detail(kind: str, image: Tensor, slots: Tensor, generator: torch.Generator | None = None) -> Tensor | None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from timm_repaint.markdown import markdown_table
 from timm_repaint.report.tables_paper import TITLES, Entry, all_entries
 from timm_repaint.report.tables_plot import draw_plot
 from timm_repaint.report.tables_rows import Row, compare
@@ -62,8 +63,7 @@ def markdown(rows: Sequence[Row], seeds: Sequence[int], remarks: Sequence[str]) 
     """The tables, and what they rest on."""
     parts = ['# The tables: the paper and these runs\n']
     for table, members in groupby(rows, key=lambda row: row.entry.table):
-        cells = [HEADINGS, ['---', *['---:'] * (len(HEADINGS) - 1)], *(_cells(row, seeds) for row in members)]
-        lines = '\n'.join('| ' + ' | '.join(line) + ' |' for line in cells)
+        lines = markdown_table(HEADINGS, [_cells(row, seeds) for row in members])
         parts.append(f'## Table {table}: {TITLES[table]}\n\n{lines}\n')
     parts.append(
         'Ours: mean over the seeds after the last epoch, %. Gain: over our baseline, percentage points; in brackets '

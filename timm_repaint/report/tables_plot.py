@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from timm_repaint.errors import UsageError
+from timm_repaint.figure import new_figure
 from timm_repaint.report.tables_rows import Row
 
 WIDTH_IN, ROW_HEIGHT_IN, PANEL_HEIGHT_IN = 8.0, 0.28, 0.8
@@ -19,14 +19,10 @@ def draw_plot(rows: Sequence[Row], path: Path) -> None:
     Raises:
         UsageError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError(f"{path.name} needs matplotlib: pip install '.[report]'") from error
     arms = [row for row in rows if row.entry.recipe != row.entry.baseline]
     tables = {table: list(members) for table, members in groupby(arms, key=lambda row: row.entry.table)}
     heights = [len(members) * ROW_HEIGHT_IN + PANEL_HEIGHT_IN for members in tables.values()]
-    figure = Figure(figsize=(WIDTH_IN, sum(heights)), layout='constrained')
+    figure = new_figure(path, WIDTH_IN, sum(heights))
     panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)[:, 0]
     paper_baselines = {
         (row.entry.recipe, row.entry.metric): row.entry.value for row in rows if row.entry.value is not None
