@@ -13,26 +13,15 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from tests.helpers import run_script
-from timm_repaint.options import build_parser
+from timm_repaint.commands.show_options import page
 from timm_repaint.report.tables_paper import all_entries
 
 REPO = Path(__file__).resolve().parent.parent
 README = (REPO / 'README.md').read_text()
 
 
-def test_the_table_of_options_has_every_repaint_option_and_its_default():
-    section = README.split('## The options')[1].split('\n## ')[0]
-    rows = [line.split('|')[1:4] for line in section.splitlines() if line.startswith('| `--')]
-    table = {name: row[1].strip().strip('`') for row in rows for name in re.findall(r'`(--[a-z-]+)`', row[0])}
-    groups = [group for group in build_parser()._action_groups if str(group.title).startswith('Repaint')]
-    actions = {action.option_strings[0]: action for group in groups for action in group._group_actions}
-    assert set(table) == set(actions)
-    for name, text in table.items():
-        default = actions[name].default
-        if isinstance(default, float) and ',' not in text:
-            assert float(text) == default, name
-        elif isinstance(default, (int, str)) and default and not isinstance(default, bool):
-            assert text == str(default), name
+def test_the_page_of_options_is_what_the_command_writes():
+    assert (REPO / 'docs' / 'options.md').read_text() == page()
 
 
 def test_the_first_screen_holds_both_commands():
