@@ -1,6 +1,7 @@
 """Imports go one way: no two modules need each other, and none needs the package's root."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import timm_repaint
@@ -47,6 +48,22 @@ def test_no_module_needs_itself_in_the_end():
 
 def test_no_module_imports_the_root():
     assert [name for name, needed in graph().items() if 'timm_repaint' in needed] == []
+
+
+def room_of(name: str) -> str:
+    """The package a module is in, or the module itself where it lies at the top."""
+    return name.split('.')[1] if '.' in name else ''
+
+
+def test_no_two_packages_import_each_other():
+    between = {(room_of(name), room_of(other)) for name, needed in graph().items() for other in needed}
+    assert [(a, b) for a, b in between if a < b and (b, a) in between] == []
+
+
+def test_no_two_classes_have_one_name():
+    nodes = [node for path in PACKAGE.rglob('*.py') for node in ast.walk(ast.parse(path.read_text()))]
+    classes = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
+    assert [name for name, count in classes.items() if count > 1] == []
 
 
 def test_measuring_knows_no_engine_and_the_engine_no_report():

@@ -44,7 +44,7 @@ def make_run(model, folder):
         precision=SimpleNamespace(model_dtype=None, autocast=torch.no_grad),
         task=ClassificationTask(model, verbose=False),
         output=SimpleNamespace(folder=folder),
-        stop_epoch=7,
+        plan=SimpleNamespace(stop_epoch=7),
     )
 
 

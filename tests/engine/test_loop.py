@@ -141,8 +141,11 @@ def test_a_task_update_leaves_encoder_and_generator_bit_by_bit_and_moves_task_an
     assert_at_rest(task, repaint)
 
 
-def test_a_separate_generator_update_leaves_task_and_discriminator_bit_by_bit_and_moves_encoder_and_generator():
-    task, repaint = tiny_task(), paints_next(tiny_repaint(separate_batches=True))
+@pytest.mark.parametrize('task_weight', [1.0, 0.0])
+def test_a_separate_generator_update_leaves_task_and_discriminator_bit_by_bit_and_moves_encoder_and_generator(
+    task_weight,
+):
+    task, repaint = tiny_task(), paints_next(tiny_repaint(separate_batches=True, task_weight=task_weight))
     before = before_of(task, repaint)
     run_epochs(task, repaint)
     moved = moved_since(before, task, repaint)

@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from timm_repaint.benchmark.cases import Case, needs_checkpoint, train_options
 from timm_repaint.engine.epoch import synchronize
 from timm_repaint.engine.parts import Run
-from timm_repaint.engine.run import prepare, train_epoch, with_values
+from timm_repaint.engine.run import build_run, train_epoch
 from timm_repaint.options.conflicts import parse_schedule
 from timm_repaint.tasks import find_functions
 
@@ -60,14 +59,9 @@ class Arm:
     """
 
     def __init__(self, args: argparse.Namespace, steps: int, in_memory: bool) -> None:
-        with tempfile.TemporaryDirectory() as folder:  # the engine writes the options into the run's folder
-            args = with_values(args, output=folder, experiment='benchmark')
-            self.functions = find_functions(args)
-            run = prepare(args, '', self.functions, exact_resume=False)
-        assert run is not None
-        run.output.saver = None
-        run.loaders.train = Batches(run.loaders.train, steps, in_memory)
-        self.run: Run = run
+        self.functions = find_functions(args)
+        self.run: Run = build_run(args, self.functions, checkpoint='')
+        self.run.loaders.train = Batches(self.run.loaders.train, steps, in_memory)
         self.epoch = 0
 
     @property

@@ -12,7 +12,7 @@ from timm import utils
 
 from timm_repaint.detection.installed import require_packages
 from timm_repaint.detection.options import build_parser, check_detection
-from timm_repaint.engine.setup import place_model, resolve_precision, setup_device
+from timm_repaint.engine.run import build_network
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.options.run_file import is_detection, read_args
 
@@ -48,13 +48,10 @@ def main() -> None:
     from timm_repaint.detection.evaluate import validate
     from timm_repaint.detection.functions import FUNCTIONS
 
-    device = setup_device(args)
-    precision = resolve_precision(args, device)
-    model = FUNCTIONS.build_model(args, FUNCTIONS.create_model)
-    data_config = FUNCTIONS.resolve_data(args, model)
-    model = place_model(model, args, device, precision.model_dtype)
-    loader = build_eval_loader(args, data_config, device, precision.model_dtype)
-    metrics = validate(model, loader, None, args, device, precision.autocast, precision.model_dtype)
+    network = build_network(args, FUNCTIONS)
+    device, precision = network.device, network.precision
+    loader = build_eval_loader(args, network.data_config, device, precision.model_dtype)
+    metrics = validate(network.model, loader, None, args, device, precision.autocast, precision.model_dtype)
     if utils.is_primary(args):
         figures = f'mAP@0.5:0.95 {metrics["map"]:.2f}  AP@0.5 {metrics["ap50"]:.2f}'
         print(f'{args.val_split}: loss {metrics["loss"]:.4f}  {figures}')

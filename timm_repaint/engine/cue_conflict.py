@@ -56,4 +56,4 @@ def report_cue_conflict(run: Run) -> None:
     _logger.info('Cue conflict: %.1f %% by shape, %.1f %% by texture.', result['shape'], result['texture'])
     if run.output.folder:
         with open(os.path.join(run.output.folder, 'cue_conflict.json'), 'w') as file:
-            json.dump({'epochs': run.stop_epoch, 'images': len(dataset), **result}, file, indent=2)
+            json.dump({'epochs': run.plan.stop_epoch, 'images': len(dataset), **result}, file, indent=2)

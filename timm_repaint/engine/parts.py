@@ -17,7 +17,17 @@ from timm_repaint.repaint import Repaint
 Erasing = Callable[[Tensor], Tensor]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Plan:
+    """Which epochs a run trains: from `start_epoch` to before `stop_epoch`, in a schedule of `num_epochs`."""
+
+    start_epoch: int
+    stop_epoch: int
+    num_epochs: int
+    lr_scheduler: Any
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything that the epochs need, made by the stages in `engine/run.py`."""
 
@@ -28,20 +38,21 @@ class Run:
     loaders: Loaders
     task: TrainingTask
     optimizer: torch.optim.Optimizer
-    lr_scheduler: Any
     output: RunOutput
-    start_epoch: int
-    stop_epoch: int
-    num_epochs: int
-    repaint: Repaint | None = None
-    erasing: Erasing | None = None
-    exact_resume: bool = False
-    watch: Any = None  # looks at the repaints after each epoch: `RepaintWatch`
+    plan: Plan
+    repaint: Repaint | None
+    erasing: Erasing | None
+    watch: Any  # looks at the repaints after each epoch: `RepaintWatch`
 
     @property
     def metric(self) -> str:
-        return self.args.eval_metric if self.loaders.eval is not None else 'loss'
+        return best_by(self.args, self.loaders)
 
     @property
     def decreasing_metric(self) -> bool:
         return self.metric == 'loss'
+
+
+def best_by(args: argparse.Namespace, loaders: Loaders) -> str:
+    """The column of `summary.csv` that picks the best epoch."""
+    return args.eval_metric if loaders.eval is not None else 'loss'

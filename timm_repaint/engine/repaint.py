@@ -80,11 +80,11 @@ def build_erasing(args: argparse.Namespace, device: torch.device) -> Erasing | N
 
 def finish_repaint_phase(run: Run, completed_epochs: int, fine_tune_command: str) -> None:
     """Say how to go on when all of the phase is done: the fine-tune phase on the original images."""
-    done = completed_epochs >= resolve_repaint_epochs(run.args)
-    if not done or run.output.folder is None or run.stop_epoch >= run.num_epochs:
+    done, plan = completed_epochs >= resolve_repaint_epochs(run.args), run.plan
+    if not done or run.output.folder is None or plan.stop_epoch >= plan.num_epochs:
         return
     print(
-        f'Repaint phase done: epochs 0 to {run.stop_epoch - 1} of {run.num_epochs}. Fine-tune on the originals with\n'
+        f'Repaint phase done: epochs 0 to {plan.stop_epoch - 1} of {plan.num_epochs}. Fine-tune on the originals with\n'
         f'    {fine_tune_command} {shlex.quote(run.output.folder)}',
         flush=True,
     )

@@ -20,11 +20,18 @@ from timm_repaint.engine.data import Loaders, build_loaders
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
 from timm_repaint.engine.optim import build_optimizer, build_scheduler, forward_schedule, resolve_lr
 from timm_repaint.engine.output import RunOutput, resume_path
-from timm_repaint.engine.parts import Run
+from timm_repaint.engine.parts import Plan, Run, best_by
 from timm_repaint.engine.preemption import REQUEUE_STATUS, Preempted, stoppable
 from timm_repaint.engine.random_state import seed_epoch, warn_of_inexact_resume
 from timm_repaint.engine.repaint import build_erasing, build_repaint, finish_repaint_phase
-from timm_repaint.engine.setup import build_model, place_model, resolve_data, resolve_precision, setup_device
+from timm_repaint.engine.setup import (
+    Precision,
+    build_model,
+    place_model,
+    resolve_data,
+    resolve_precision,
+    setup_device,
+)
 from timm_repaint.engine.watch import RepaintWatch
 from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch
 from timm_repaint.repaint import Repaint
@@ -73,12 +80,21 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
     Returns:
         The process's exit status: 0, or `REQUEUE_STATUS` after a signal that asked the run to stop.
     """
+    exact_resume |= args.repaint
     with stoppable():
-        run = prepare(args, args_text, functions, exact_resume or args.repaint)
-        if run is None:
+        checkpoint = resume_path(args)
+        run = build_run(args, functions, checkpoint, fresh_workers=exact_resume)
+        plan = run.plan
+        if utils.is_primary(run.args):
+            _logger.info('Epochs %d to %d of %d.', plan.start_epoch, plan.stop_epoch - 1, plan.num_epochs)
+        if args.resume == 'auto' and checkpoint and plan.start_epoch >= plan.stop_epoch:
+            _logger.info('%s is finished: %d of %d epochs done.', run.output.folder, plan.start_epoch, plan.stop_epoch)
             return 0
+        open_output(run, args_text, checkpoint)
+        if exact_resume and utils.is_primary(run.args):
+            warn_of_inexact_resume(run.args)
         try:
-            results = run_epochs(run, functions)
+            results = run_epochs(run, functions, exact_resume)
             if run.args.cue_conflict:
                 report_cue_conflict(run)
         except Preempted as stop:
@@ -90,47 +106,75 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
                 torch.distributed.destroy_process_group()
     run.output.close(results, run.metric, run.decreasing_metric)
     if run.repaint is not None:
-        completed = results[-1]['epoch'] + 1 if results else run.start_epoch
+        completed = results[-1]['epoch'] + 1 if results else plan.start_epoch
         finish_repaint_phase(run, completed, functions.fine_tune_command)
     return 0
 
 
-def prepare(args: argparse.Namespace, args_text: str, functions: Functions, exact_resume: bool) -> Run | None:
-    """All stages before the first epoch; None if `--resume auto` finds a finished run."""
+@dataclass(frozen=True)
+class Network:
+    """T on its device, before any data."""
+
+    args: argparse.Namespace  # with the device's part, classes and learning rate worked out
+    device: torch.device
+    precision: Precision
+    model: nn.Module
+    data_config: dict[str, Any]
+
+
+def build_network(args: argparse.Namespace, functions: Functions) -> Network:
+    """The stages before the data."""
     device = setup_device(args)
     precision = resolve_precision(args, device)
-    checkpoint = resume_path(args)
     model = functions.build_model(args, functions.create_model)
     data_config = functions.resolve_data(args, model)
     num_classes = model.num_classes if args.num_classes is None else args.num_classes
     args = with_values(args, num_classes=num_classes, lr=resolve_lr(args))
-    model = place_model(model, args, device, precision.model_dtype)
-    loaders = functions.build_loaders(
-        args, data_config, model, device, precision.model_dtype, fresh_workers=exact_resume
-    )
-    task = functions.build_task(model, args, device, precision.model_dtype)
+    return Network(args, device, precision, place_model(model, args, device, precision.model_dtype), data_config)
+
+
+def build_run(
+    args: argparse.Namespace,
+    functions: Functions,
+    checkpoint: str,
+    fresh_workers: bool = False,
+    to_train: bool = True,
+) -> Run:
+    """All stages before the first epoch; no file is written.
+
+    Args:
+        args: All options.
+        functions: Those of the script.
+        checkpoint: What the run goes on from; '': from the start.
+        fresh_workers: Whether the loader's processes start anew in each epoch.
+        to_train: Whether it trains; False: to look at it, with E and G from the options alone, in one process.
+    """
+    network = build_network(args, functions)
+    args, device, precision, data_config = network.args, network.device, network.precision, network.data_config
+    model, model_dtype = network.model, precision.model_dtype
+    loaders = functions.build_loaders(args, data_config, model, device, model_dtype, fresh_workers=fresh_workers)
+    task = functions.build_task(model, args, device, model_dtype)
     optimizer = build_optimizer(task, args, args.lr)
     repaint = build_repaint(args, data_config, loaders, device) if args.repaint else None
-    resume_epoch = resume(task, checkpoint, optimizer, precision, args)
-    if repaint is not None and checkpoint:
-        resume_repaint(repaint, checkpoint, args)
-    wrap_task(task, repaint, args, device)
+    epochs_done = resume(task, checkpoint, optimizer, precision, args)
+    if to_train:
+        if repaint is not None and checkpoint:
+            resume_repaint(repaint, checkpoint, args)
+        wrap_task(task, repaint, args, device)
     output = RunOutput(args, data_config['input_size'][-1])
-    run = Run(args, device, precision, data_config, loaders, task, optimizer, None, output, resume_epoch, 0, 0)
-    run.repaint, run.erasing = repaint, build_erasing(args, device) if args.repaint else None
-    run.exact_resume, run.watch = exact_resume, functions.watch()
-    schedule(run)
-    if args.resume == 'auto' and checkpoint and run.start_epoch >= run.stop_epoch:
-        _logger.info('%s is finished: %d of %d epochs done.', output.folder, run.start_epoch, run.stop_epoch)
-        return None
-    parts = CheckpointParts(task, repaint)
-    output.open(parts, optimizer, precision.loss_scaler, args_text, run.decreasing_metric)
-    if output.saver is not None and args.resume == 'auto' and checkpoint:
-        output.saver.load_state_dict_from_checkpoint(checkpoint)
-    output.trim_summary(run.start_epoch)
-    if exact_resume and utils.is_primary(args):
-        warn_of_inexact_resume(args)
-    return run
+    plan = schedule(args, loaders, optimizer, epochs_done)
+    erasing = build_erasing(args, device) if args.repaint else None
+    watch = functions.watch()
+    return Run(args, device, precision, data_config, loaders, task, optimizer, output, plan, repaint, erasing, watch)
+
+
+def open_output(run: Run, args_text: str, checkpoint: str) -> None:
+    """Make the run's folder, or go on in it."""
+    parts = CheckpointParts(run.task, run.repaint)
+    run.output.open(parts, run.optimizer, run.precision.loss_scaler, args_text, run.decreasing_metric)
+    if run.output.saver is not None and run.args.resume == 'auto' and checkpoint:
+        run.output.saver.load_state_dict_from_checkpoint(checkpoint)
+    run.output.trim_summary(run.plan.start_epoch)
 
 
 def with_values(args: argparse.Namespace, **values: Any) -> argparse.Namespace:
@@ -150,29 +194,27 @@ def wrap_task(task: TrainingTask, repaint: Repaint | None, args: argparse.Namesp
         task.prepare_distributed(device_ids=device_ids, broadcast_buffers=not args.no_ddp_bb)
 
 
-def schedule(run: Run) -> None:
-    """Create the learning-rate schedule over all of `--epochs`, and find the first and last epoch of this run."""
-    args = run.args
-    updates = updates_per_epoch(run.loaders.batches_per_epoch, max(1, args.grad_accum_steps))
-    run.lr_scheduler, run.num_epochs = build_scheduler(run.optimizer, args, updates, run.decreasing_metric)
-    last = resolve_repaint_epochs(args) if args.repaint else run.num_epochs
-    run.stop_epoch = min(resolve_stop_epoch(args.stop_epoch, run.num_epochs), last)
-    if args.start_epoch is not None:
-        run.start_epoch = args.start_epoch
-    forward_schedule(run.lr_scheduler, args, run.start_epoch, updates)
-    if utils.is_primary(args):
-        _logger.info('Epochs %d to %d of %d.', run.start_epoch, run.stop_epoch - 1, run.num_epochs)
+def schedule(args: argparse.Namespace, loaders: Loaders, optimizer: torch.optim.Optimizer, epochs_done: int) -> Plan:
+    """The learning-rate schedule over all of `--epochs`, and the first and last epoch of this run."""
+    updates = updates_per_epoch(loaders.batches_per_epoch, max(1, args.grad_accum_steps))
+    decreasing = best_by(args, loaders) == 'loss'
+    lr_scheduler, num_epochs = build_scheduler(optimizer, args, updates, decreasing)
+    last = resolve_repaint_epochs(args) if args.repaint else num_epochs
+    stop_epoch = min(resolve_stop_epoch(args.stop_epoch, num_epochs), last)
+    start_epoch = epochs_done if args.start_epoch is None else args.start_epoch
+    forward_schedule(lr_scheduler, args, start_epoch, updates)
+    return Plan(start_epoch, stop_epoch, num_epochs, lr_scheduler)
 
 
-def run_epochs(run: Run, functions: Functions) -> list[dict[str, Any]]:
+def run_epochs(run: Run, functions: Functions, exact_resume: bool) -> list[dict[str, Any]]:
     """Train and validate epoch by epoch; an interrupt (Ctrl-C) ends the run in order."""
     results: list[dict[str, Any]] = []
     try:
-        for epoch in range(run.start_epoch, run.stop_epoch):
-            if run.exact_resume:
+        for epoch in range(run.plan.start_epoch, run.plan.stop_epoch):
+            if exact_resume:
                 seed_epoch(run.args, epoch)
             run.loaders.set_epoch(epoch, run.args.distributed)
-            set_isda_epoch(run.task, epoch, run.num_epochs)
+            set_isda_epoch(run.task, epoch, run.plan.num_epochs)
             result = run_epoch(run, epoch, functions)
             if result:
                 results.append(result)
@@ -190,9 +232,9 @@ def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | No
     milestone = completed in (args.save_epochs or ())
     if run.repaint is not None:
         train_metrics.update(run.watch.look(run, epoch, train_metrics['d_loss']))
-    if completed % args.val_interval and completed != run.stop_epoch and not milestone:
-        if run.lr_scheduler is not None:
-            run.lr_scheduler.step(completed, metric=None)
+    if completed % args.val_interval and completed != run.plan.stop_epoch and not milestone:
+        if run.plan.lr_scheduler is not None:
+            run.plan.lr_scheduler.step(completed, metric=None)
         return None
     eval_metrics = evaluate(run, functions)
     run.output.write_summary(epoch, train_metrics, eval_metrics, mean_lr(run.optimizer))
@@ -201,8 +243,8 @@ def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | No
         run.output.saver.save_checkpoint(epoch, metric=latest)
         if milestone:
             run.output.saver.save_milestone(completed)
-    if run.lr_scheduler is not None:
-        run.lr_scheduler.step(completed, latest)
+    if run.plan.lr_scheduler is not None:
+        run.plan.lr_scheduler.step(completed, latest)
     result: dict[str, Any] = {'epoch': epoch, 'train': train_metrics}
     if eval_metrics is not None:
         result['validation'] = eval_metrics
@@ -220,14 +262,14 @@ def train_epoch(run: Run, epoch: int, functions: Functions) -> OrderedDict[str, 
         run.args,
         task=run.task,
         device=run.device,
-        lr_scheduler=run.lr_scheduler,
+        lr_scheduler=run.plan.lr_scheduler,
         saver=run.output.saver,
         output_dir=run.output.folder,
         amp_autocast=run.precision.autocast,
         loss_scaler=run.precision.loss_scaler,
         model_dtype=run.precision.model_dtype,
         mixup_fn=run.loaders.mixup_fn,
-        num_updates_total=run.num_epochs
+        num_updates_total=run.plan.num_epochs
         * updates_per_epoch(run.loaders.batches_per_epoch, max(1, run.args.grad_accum_steps)),
         naflex_mode=run.args.naflex_loader,
         **behind,

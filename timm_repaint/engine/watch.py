@@ -88,7 +88,7 @@ class RepaintWatch:
         repainter, batch_size = run.repaint.repainter, run.args.batch_size
         with evaluating(repainter):
             measures = measure_repaints(repainter, self.images.train, own_draws(run), batch_size)
-            if run.output.folder and (at_interval or completed == run.stop_epoch):
+            if run.output.folder and (at_interval or completed == run.plan.stop_epoch):
                 copies = repaint_copies(repainter, self.images.gallery, GALLERY_COPIES, own_draws(run), batch_size)
                 path = os.path.join(run.output.folder, f'gallery-{epoch}.png')
                 self.save_gallery(path, self.images.gallery, copies)

@@ -6,13 +6,8 @@ from typing import Any
 
 import torch
 
-from timm_repaint.engine.checkpoint import resume
-from timm_repaint.engine.optim import build_optimizer, resolve_lr
-from timm_repaint.engine.output import RunOutput
 from timm_repaint.engine.parts import Run
-from timm_repaint.engine.repaint import build_repaint
-from timm_repaint.engine.run import with_values
-from timm_repaint.engine.setup import place_model, resolve_precision, setup_device
+from timm_repaint.engine.run import build_run, with_values
 from timm_repaint.engine.watch import own_draws
 from timm_repaint.errors import UsageError
 from timm_repaint.monitor.probe import Leak, evaluating, repaint_copies
@@ -39,24 +34,10 @@ def load_run(folder: Path, device: str) -> Run:
     }
     if saved.repaint_generator not in PAINTERS:
         no_others |= {'repaint_checkpoint': str(checkpoint), 'repaint_freeze': True}
-    args = with_values(saved, device=device, workers=0, resume=str(checkpoint), **no_others)
+    args = with_values(saved, device=device, workers=0, torchcompile=None, **no_others)
     if not checkpoint.is_file():
         raise UsageError(f'{checkpoint} does not exist: the run has no checkpoint yet')
-    place = setup_device(args)
-    precision = resolve_precision(args, place)
-    model = functions.build_model(args, functions.create_model)
-    data_config = functions.resolve_data(args, model)
-    args = with_values(args, num_classes=model.num_classes, lr=resolve_lr(args))
-    model = place_model(model, args, place, precision.model_dtype)
-    loaders = functions.build_loaders(args, data_config, model, place, precision.model_dtype, fresh_workers=False)
-    task = functions.build_task(model, args, place, precision.model_dtype)
-    optimizer = build_optimizer(task, args, args.lr)
-    repaint = build_repaint(args, data_config, loaders, place)
-    epochs = resume(task, str(checkpoint), optimizer, precision, args)
-    output = RunOutput(args, data_config['input_size'][-1])
-    run = Run(args, place, precision, data_config, loaders, task, optimizer, None, output, epochs, epochs, args.epochs)
-    run.repaint, run.watch = repaint, functions.watch()
-    return run
+    return build_run(args, functions, str(checkpoint), to_train=False)
 
 
 def report_gallery(folder: Path, output: Path, device: str, images: int, copies: int) -> None:
