@@ -66,6 +66,17 @@ def test_no_two_classes_have_one_name():
     assert [name for name, count in classes.items() if count > 1] == []
 
 
+def test_functions_have_six_parameters_at_most_but_constructors_and_those_with_timms_signature():
+    long = set()
+    for path in PACKAGE.rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name != '__init__':
+                names = [arg.arg for arg in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if len([name for name in names if name not in ('self', 'cls')]) > 6:
+                    long.add(node.name)
+    assert long == {'train_one_epoch', 'validate'}
+
+
 def test_measuring_knows_no_engine_and_the_engine_no_report():
     for name, needed in graph().items():
         parts = [other.split('.')[1] for other in needed]

@@ -90,7 +90,10 @@ def train_one_epoch(
             # Ahead of the step, which may change it.
             scaled_by = 1.0 if repaint is None else amp_scale(loss_scaler, device) / micro.accum_steps
             loss = result['loss'] * (scale / micro.accum_steps)
-            backward(loss, task, optimizer, args, loss_scaler, micro.need_update, learns)
+            if learns:
+                backward(loss, task, optimizer, args, loss_scaler, micro.need_update)
+            elif loss.requires_grad:  # not with a task weight of 0
+                (loss * amp_scale(loss_scaler, device)).backward()  # its input alone gets a gradient
         if learns:
             meters.add_task(result, num_samples, own_target, repaint)
         if repaint is not None:
@@ -178,16 +181,8 @@ def backward(
     args: argparse.Namespace,
     loss_scaler: utils.NativeScaler | None,
     need_update: bool,
-    learns: bool = True,
 ) -> None:
-    """Backward pass of the task's loss and, where an update ends, clipping and the optimizer's step.
-
-    Where the task does not learn, only its input gets a gradient.
-    """
-    if not learns:
-        if loss.requires_grad:  # not with a task weight of 0
-            (loss * amp_scale(loss_scaler, loss.device)).backward()
-        return
+    """Backward pass of the task's loss and, where an update ends, clipping and the optimizer's step."""
     create_graph = getattr(optimizer, 'is_second_order', False)
     clip_parameters = task.get_clip_parameters(exclude_head='agc' in args.clip_mode)
     if loss_scaler is not None:
