@@ -9,11 +9,11 @@ from tests.tiny import adam_steps
 from timm_repaint.benchmark.__main__ import build_parser
 from timm_repaint.benchmark.arms import Batches, Seconds, build_arm
 from timm_repaint.benchmark.cases import Case, plan_cases
+from timm_repaint.benchmark.cost_tables import cost_table, growth_table, make_tables
 from timm_repaint.benchmark.count import _multiply_adds, count_networks
 from timm_repaint.benchmark.measure import measure, num_stages, times
 from timm_repaint.benchmark.plot import draw_shares
 from timm_repaint.benchmark.stopwatch import PARTS, time_parts
-from timm_repaint.benchmark.tables import cost_table, growth_table, make_tables
 from timm_repaint.errors import UsageError
 
 TINY = ('--device', 'cpu', '--repaint-width', '4', '--num-classes', '10')

@@ -140,7 +140,7 @@ def test_the_run_ends_in_order_if_the_signal_comes_after_its_last_update(tmp_pat
         os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    monkeypatch.setattr('timm_repaint.engine.watch.RepaintWatch.look', look)
+    monkeypatch.setattr('timm_repaint.engine.repaint_watch.RepaintWatch.look', look)
     run = train_here(tmp_path, *REPAINT, '--epochs', 1)
     assert len(read_summary(run)) == 1 and not list(run.glob('recovery-*'))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from timm import utils
 from timm.models import create_model
 
-from timm_repaint.engine.fine_tune import parse_args as parse_fine_tune_args
+from timm_repaint.engine.fine_tune_phase import parse_args as parse_fine_tune_args
 from timm_repaint.engine.loop import train_one_epoch, validate
 from timm_repaint.engine.run import Functions, run_training
 from timm_repaint.errors import exits_on_mistakes

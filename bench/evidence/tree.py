@@ -10,7 +10,7 @@ from bench.evidence.data import Subset
 from timm_repaint.data.shapes import CLASSES, ShapesDataset
 from timm_repaint.errors import UsageError
 from timm_repaint.options import build_parser
-from timm_repaint.options.config import load_config
+from timm_repaint.options.option_files import load_config
 
 DEV_SHAPES_SEED = 1  # the built-in set's own images have seed 0
 DEV_SHAPES_VALIDATION = 1000  # images

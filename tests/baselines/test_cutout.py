@@ -7,8 +7,8 @@ from timm.models import create_model
 
 from tests.helpers import REPAINT, SHAPES, column, train_here
 from timm_repaint.baselines.cutout import CutOut
-from timm_repaint.engine.data import build_loaders
-from timm_repaint.engine.repaint import build_erasing
+from timm_repaint.engine.loaders import build_loaders
+from timm_repaint.engine.repaint_phase import build_erasing
 from timm_repaint.options import build_parser
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from tests.helpers import load_checkpoint, train_here
 from timm_repaint.data.fraction import keep_fraction
-from timm_repaint.engine.data import build_dataset
+from timm_repaint.engine.loaders import build_dataset
 from timm_repaint.errors import UsageError
 from timm_repaint.options import build_parser
 

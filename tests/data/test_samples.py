@@ -11,7 +11,7 @@ from tests.helpers import copy_images
 from timm_repaint.data.named import NamedImages
 from timm_repaint.data.samples import fixed_samples, to_pm1, to_u8
 from timm_repaint.data.shapes import ShapesDataset
-from timm_repaint.engine.data import build_dataset
+from timm_repaint.engine.loaders import build_dataset
 from timm_repaint.masks.choice import MaskOptions, create_mask_source
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 from timm_repaint.options import build_parser

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from timm_repaint.data.masked import split_labels
-from timm_repaint.detection.data import NO_CLASS, DetectionDataset, build_loaders, collate, pad_objects
+from timm_repaint.detection.coco_loaders import NO_CLASS, DetectionDataset, build_loaders, collate, pad_objects
 from timm_repaint.detection.images import CocoImages
 from timm_repaint.detection.options import build_parser
 from timm_repaint.detection.transforms import eval_transform, train_transform

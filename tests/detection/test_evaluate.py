@@ -14,9 +14,9 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.detection.tiny import tiny_detector
 from timm_repaint.detection.annotations import Annotations, parse_coco
-from timm_repaint.detection.data import DetectionDataset, collate
+from timm_repaint.detection.coco_loaders import DetectionDataset, collate
 from timm_repaint.detection.evaluate import average_precision, bench_target, create_bench, to_results, validate
-from timm_repaint.detection.shapes import DetectionShapes
+from timm_repaint.detection.shapes_boxes import DetectionShapes
 from timm_repaint.detection.transforms import eval_transform
 
 CPU = torch.device('cpu')

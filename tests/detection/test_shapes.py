@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from timm_repaint.data.shapes import CLASSES, draw_outline
-from timm_repaint.detection.shapes import AREA_SHARE, MAX_OVERLAP, DetectionShapes, overlap
+from timm_repaint.detection.shapes_boxes import AREA_SHARE, MAX_OVERLAP, DetectionShapes, overlap
 from timm_repaint.errors import UsageError
 
 

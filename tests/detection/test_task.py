@@ -8,7 +8,7 @@ import torch
 from effdet import DetBenchTrain
 
 from tests.detection.tiny import boxes_of, tiny_detector
-from timm_repaint.detection.data import NO_CLASS, pad_objects
+from timm_repaint.detection.coco_loaders import NO_CLASS, pad_objects
 from timm_repaint.detection.task import DetectionTask, build_model, resolve_data
 from timm_repaint.errors import UsageError
 

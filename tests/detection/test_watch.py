@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from timm_repaint.detection.watch import BOX_COLOUR, draw_boxes, found_objects
+from timm_repaint.detection.detection_watch import BOX_COLOUR, draw_boxes, found_objects
 
 OBJECTS = torch.tensor([[10.0, 10, 30, 30, 1], [50.0, 50, 90, 90, 2]])  # y0, x0, y1, x1, class
 

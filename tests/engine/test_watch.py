@@ -18,8 +18,8 @@ from tests.helpers import (
     train_here,
 )
 from timm_repaint.data import samples as samples_module
-from timm_repaint.engine import watch as watch_module
-from timm_repaint.engine.watch import FreshMasks, RepaintWatch
+from timm_repaint.engine import repaint_watch as watch_module
+from timm_repaint.engine.repaint_watch import FreshMasks, RepaintWatch
 from timm_repaint.masks.cache import Folders, list_images, make_masks
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 from timm_repaint.masks.folder import CachedMasks

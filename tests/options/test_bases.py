@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from timm_repaint.options import build_config_parser, build_parser, parse_args
-from timm_repaint.options.config import load_config
+from timm_repaint.options.option_files import load_config
 
 
 @pytest.fixture

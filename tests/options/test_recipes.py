@@ -9,7 +9,7 @@ import yaml
 
 from timm_repaint.detection.options import build_parser as build_detection_parser
 from timm_repaint.options import build_parser
-from timm_repaint.options.config import with_file
+from timm_repaint.options.option_files import with_file
 from timm_repaint.recipes import BASES, FOLDER, find_recipe, recipe_names
 
 # By recipe: its options that differ from the defaults of the script that it is for.

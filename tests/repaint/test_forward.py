@@ -27,7 +27,7 @@ from tests.tiny import (
 from timm_repaint.batches import num_repaints
 from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.engine.meters import TrainMeters
-from timm_repaint.engine.repaint import build_erasing
+from timm_repaint.engine.repaint_phase import build_erasing
 from timm_repaint.networks import boundary_map
 
 CPU = torch.device('cpu')

@@ -20,9 +20,9 @@ import timm
 import torch
 
 from timm_repaint.benchmark.cases import VARIANTS, Case, check_data, is_detector, plan_cases, train_options
+from timm_repaint.benchmark.cost_tables import make_tables
 from timm_repaint.benchmark.measure import measure, num_stages
 from timm_repaint.benchmark.plot import draw_shares
-from timm_repaint.benchmark.tables import make_tables
 from timm_repaint.commandline import at_least
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.progress import progress

@@ -18,8 +18,8 @@ from timm_repaint.errors import UsageError
 from timm_repaint.markdown import markdown_table
 from timm_repaint.option import Option, options_of
 from timm_repaint.options import build_parser
-from timm_repaint.options.config import load_config, with_file
-from timm_repaint.options.repaint import CONFIGS
+from timm_repaint.options.option_files import load_config, with_file
+from timm_repaint.options.repaint_options import CONFIGS
 from timm_repaint.options.run_file import is_detection
 from timm_repaint.recipes import find_recipe
 

@@ -15,7 +15,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from timm_repaint.detection.annotations import Annotations
-from timm_repaint.detection.data import pad_objects
+from timm_repaint.detection.coco_loaders import pad_objects
 from timm_repaint.detection.transforms import fit_scale
 from timm_repaint.engine.epoch import MeanMeter
 from timm_repaint.engine.loop import to_device

@@ -7,7 +7,7 @@ from timm import utils
 
 from timm_repaint.detection.installed import require_packages
 from timm_repaint.detection.options import build_parser, check_detection
-from timm_repaint.engine.fine_tune import parse_args
+from timm_repaint.engine.fine_tune_phase import parse_args
 from timm_repaint.engine.run import run_training
 from timm_repaint.errors import exits_on_mistakes, run_command
 from timm_repaint.options import check_options

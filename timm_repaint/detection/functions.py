@@ -2,10 +2,10 @@
 
 from effdet import create_model
 
-from timm_repaint.detection.data import build_loaders
+from timm_repaint.detection.coco_loaders import build_loaders
+from timm_repaint.detection.detection_watch import DetectionWatch
 from timm_repaint.detection.evaluate import validate
 from timm_repaint.detection.task import build_model, build_task, resolve_data
-from timm_repaint.detection.watch import DetectionWatch
 from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.engine.run import Functions
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
-from timm_repaint.detection.shapes import SHAPES
+from timm_repaint.detection.shapes_boxes import SHAPES
 from timm_repaint.options import build_parser as build_classification_parser
 from timm_repaint.options.roles import Role, unlike_defaults
 

@@ -13,7 +13,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_data_
 from timm.task import ClassificationTask
 from torch import Tensor, nn
 
-from timm_repaint.detection.data import read_class_names
+from timm_repaint.detection.coco_loaders import read_class_names
 from timm_repaint.engine.setup import create_from_files
 from timm_repaint.errors import UsageError
 

@@ -44,7 +44,7 @@ def main() -> None:
     utils.setup_default_logging()
     args = parse_args()
     require_packages()
-    from timm_repaint.detection.data import build_eval_loader
+    from timm_repaint.detection.coco_loaders import build_eval_loader
     from timm_repaint.detection.evaluate import validate
     from timm_repaint.detection.functions import FUNCTIONS
 

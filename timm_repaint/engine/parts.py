@@ -9,7 +9,7 @@ import torch
 from timm.task import TrainingTask
 from torch import Tensor
 
-from timm_repaint.engine.data import Loaders
+from timm_repaint.engine.loaders import Loaders
 from timm_repaint.engine.output import RunOutput
 from timm_repaint.engine.setup import Precision
 from timm_repaint.repaint import Repaint

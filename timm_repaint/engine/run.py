@@ -16,14 +16,15 @@ from timm_repaint.baselines.isda import set_isda_epoch
 from timm_repaint.engine.checkpoint import CheckpointParts, resume, resume_repaint
 from timm_repaint.engine.criterion import build_task
 from timm_repaint.engine.cue_conflict import report_cue_conflict
-from timm_repaint.engine.data import Loaders, build_loaders
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
+from timm_repaint.engine.loaders import Loaders, build_loaders
 from timm_repaint.engine.optim import build_optimizer, build_scheduler, forward_schedule, resolve_lr
 from timm_repaint.engine.output import RunOutput, resume_path
 from timm_repaint.engine.parts import Plan, Run, best_by
 from timm_repaint.engine.preemption import REQUEUE_STATUS, Preempted, stoppable
 from timm_repaint.engine.random_state import seed_epoch, warn_of_inexact_resume
-from timm_repaint.engine.repaint import build_erasing, build_repaint, finish_repaint_phase
+from timm_repaint.engine.repaint_phase import build_erasing, build_repaint, finish_repaint_phase
+from timm_repaint.engine.repaint_watch import RepaintWatch
 from timm_repaint.engine.setup import (
     Precision,
     build_model,
@@ -32,7 +33,6 @@ from timm_repaint.engine.setup import (
     resolve_precision,
     setup_device,
 )
-from timm_repaint.engine.watch import RepaintWatch
 from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch
 from timm_repaint.repaint import Repaint
 
@@ -50,7 +50,7 @@ class Functions:
         validate: Metrics on the validation split.
         build_model: (args, create_model) -> T, which says its `num_classes`.
         resolve_data: (args, T) -> timm's data configuration.
-        build_loaders: See `engine/data.py`.
+        build_loaders: See `engine/loaders.py`.
         build_task: (T, args, device, dtype) -> T with its loss.
         watch: Makes what looks at the repaints after each epoch.
         fine_tune_command: What the user types, ahead of the run's folder, for the second phase.

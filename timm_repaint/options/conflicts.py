@@ -14,7 +14,7 @@ from timm.optim import get_optimizer_info
 from timm_repaint.errors import UsageError
 from timm_repaint.option import options_of, problems
 from timm_repaint.options.baselines import check_baselines
-from timm_repaint.options.repaint import CONFIGS
+from timm_repaint.options.repaint_options import CONFIGS
 from timm_repaint.options.roles import REPAINT_OPTIONS, unlike_defaults
 from timm_repaint.painters import PAINTERS
 

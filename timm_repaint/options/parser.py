@@ -15,7 +15,7 @@ from timm_repaint.options.misc import add_misc_options
 from timm_repaint.options.model import add_input_options, add_model_options, add_runtime_options
 from timm_repaint.options.naflex import add_naflex_options, add_train_size_options
 from timm_repaint.options.optimizer import add_optimizer_options
-from timm_repaint.options.repaint import add_repaint_options
+from timm_repaint.options.repaint_options import add_repaint_options
 from timm_repaint.options.schedule import add_epoch_options, add_learning_rate_options
 
 SECTIONS = (

@@ -5,7 +5,7 @@ import argparse
 from enum import Enum
 
 from timm_repaint.option import options_of
-from timm_repaint.options.repaint import CONFIGS
+from timm_repaint.options.repaint_options import CONFIGS
 
 
 class Role(Enum):

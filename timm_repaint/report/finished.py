@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from timm_repaint.engine.parts import Run
+from timm_repaint.engine.repaint_watch import own_draws
 from timm_repaint.engine.run import build_run, with_values
-from timm_repaint.engine.watch import own_draws
 from timm_repaint.errors import UsageError
 from timm_repaint.monitor.probe import Leak, evaluating, repaint_copies
 from timm_repaint.options.parser import build_parser

@@ -11,7 +11,7 @@ from typing import Any
 
 from timm_repaint.detection.options import build_parser as build_detection_parser
 from timm_repaint.errors import UsageError
-from timm_repaint.options.config import check_config, load_config
+from timm_repaint.options.option_files import check_config, load_config
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
 from timm_repaint.options.run_file import ARGS, read_args

@@ -11,7 +11,7 @@ from timm.data.random_erasing import RandomErasing
 
 from timm_repaint.baselines.cutout import CutOut
 from timm_repaint.config import DEFAULTS, RepaintConfig
-from timm_repaint.engine.data import Loaders
+from timm_repaint.engine.loaders import Loaders
 from timm_repaint.engine.parts import Erasing, Run
 from timm_repaint.errors import UsageError
 from timm_repaint.options.conflicts import parse_schedule, resolve_repaint_epochs

@@ -10,11 +10,11 @@ from torchvision.ops import box_iou
 from torchvision.utils import draw_bounding_boxes
 
 from timm_repaint.data.samples import Samples, to_u8
-from timm_repaint.detection.data import DetectionDataset, objects_tensor, read_images
+from timm_repaint.detection.coco_loaders import DetectionDataset, objects_tensor, read_images
 from timm_repaint.detection.evaluate import create_bench
 from timm_repaint.detection.transforms import eval_transform
 from timm_repaint.engine.parts import Run
-from timm_repaint.engine.watch import RepaintWatch, eval_model, own_draws, predict
+from timm_repaint.engine.repaint_watch import RepaintWatch, eval_model, own_draws, predict
 from timm_repaint.monitor.gallery import save_gallery
 from timm_repaint.monitor.probe import Leak, evaluating, probe_leak
 

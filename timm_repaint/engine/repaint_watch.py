@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset
 
 from timm_repaint.data.samples import Samples, fixed_samples, to_u8
 from timm_repaint.data.stored import StoredMaskImages
-from timm_repaint.engine.data import build_dataset
+from timm_repaint.engine.loaders import build_dataset
 from timm_repaint.engine.masks import with_stored_masks
 from timm_repaint.engine.parts import Run
 from timm_repaint.errors import UsageError

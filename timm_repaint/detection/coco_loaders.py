@@ -23,9 +23,9 @@ from timm_repaint.data.shapes import CLASSES
 from timm_repaint.data.stored import known_classes, segment_ids
 from timm_repaint.detection.annotations import read_coco
 from timm_repaint.detection.images import CocoImages, DetectionImages
-from timm_repaint.detection.shapes import SHAPES, DetectionShapes
+from timm_repaint.detection.shapes_boxes import SHAPES, DetectionShapes
 from timm_repaint.detection.transforms import Augmentation, Moved, Transform, eval_transform, move, train_transform
-from timm_repaint.engine.data import Loaders, loader_kwargs
+from timm_repaint.engine.loaders import Loaders, loader_kwargs
 from timm_repaint.engine.masks import build_masks
 from timm_repaint.engine.preemption import keep_workers
 from timm_repaint.errors import UsageError
@@ -149,7 +149,7 @@ def build_loaders(
     dtype: torch.dtype | None,
     fresh_workers: bool,
 ) -> Loaders:
-    """Training and validation loaders; the arguments are those of `engine/data.py`."""
+    """Training and validation loaders; the arguments are those of `engine/loaders.py`."""
     size_px, mean = data_config['input_size'][-1], data_config['mean']
     plain = eval_transform(size_px, mean, data_config['interpolation'])
     strength = Augmentation(args.scale_jitter, args.hflip, args.vflip, args.color_jitter or 0.0)
