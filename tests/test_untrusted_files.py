@@ -80,6 +80,7 @@ def test_yaml_that_would_run_code_is_refused(run, tmp_path, capsys):
     copied = shutil.copytree(run, tmp_path / 'copy')
     with open(copied / 'args.yaml', 'a') as file:
         file.write(options.read_text())
-    with pytest.raises(Exception, match='could not determine a constructor'):
+    with pytest.raises(SystemExit):
         fine_tune_here(copied)
+    assert 'args.yaml is not YAML: could not determine a constructor' in capsys.readouterr().err
     assert not trap.exists()
