@@ -1,0 +1,185 @@
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers import mtimes, run_script
+from tests.runs.masks.cache_command import NAMES, fails, run, write_images
+from timm_repaint.errors import UsageError
+from timm_repaint.masks import __main__ as command
+from timm_repaint.masks.folder import CachedMasks, FolderMasks
+from timm_repaint.masks.label_png import load_labels, save_labels
+from timm_repaint.masks.workers import in_workers
+
+
+def test_unreadable_images_are_listed_at_the_end_and_all_others_are_done(tmp_path, capsys):
+    images = write_images(tmp_path / 'images', NAMES)
+    (images / 'train/cat/a.png').write_bytes(b'no image')
+    whole = (images / 'train/dog/c.png').read_bytes()
+    (images / 'train/dog/c.png').write_bytes(whole[: len(whole) // 2])
+    assert run(images, tmp_path / 'masks') == 1
+    said = capsys.readouterr()
+    assert 'unreadable: train/cat/a.png: UnidentifiedImageError' in said.err
+    assert 'unreadable: train/dog/c.png: ' in said.err
+    assert '2 masks made, 0 were there, 2 images failed' in said.out
+    assert load_labels(tmp_path / 'masks/val/cat/d.png').shape == (40, 60)
+
+
+def test_an_image_of_too_many_segments_is_listed_like_an_unreadable_one(tmp_path, capsys):
+    (tmp_path / 'images').mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (260, 260, 3), dtype=np.uint8)).save(
+        tmp_path / 'images/a.png'
+    )
+    options = ('--fh-scale', 0.01, '--fh-min-size', 1, '--size', 260)
+    assert run(tmp_path / 'images', tmp_path / 'masks', *options) == 1
+    assert 'a.png: ValueError: ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text', ['0/4', '5/4', '-1/4', '1/0'])
+def test_a_shard_outside_1_to_n_is_refused(tmp_path, capsys, text):
+    assert f'shard {text} does not exist' in fails(capsys, tmp_path, tmp_path / 'masks', f'--shard={text}')
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [('--shard=2', "'2' is not I/N"), ('--shard=a/b', "'a/b' is not I/N"), ('--size=0', '0 is below 1')],
+)
+def test_malformed_options_are_refused(tmp_path, capsys, option, message):
+    assert message in fails(capsys, tmp_path, tmp_path / 'masks', option)
+
+
+@pytest.mark.parametrize(
+    ('names', 'out', 'message'),
+    [
+        (None, 'masks', r'image folder .*images does not exist'),
+        ([], 'masks', r'image folder .*images has no images'),
+        (['a.png'], 'images/masks', r'mask folder .*images/masks lies inside the images'),
+        (['cat/a.png', 'cat/a.jpg'], 'masks', r'cat/a.jpg and cat/a.png would share the mask cat/a.png; rename one'),
+    ],
+)
+def test_folders_that_cannot_work_are_refused_before_any_work(tmp_path, names, out, message):
+    if names is not None:
+        (tmp_path / 'images').mkdir()
+        write_images(tmp_path / 'images', names)
+    with pytest.raises(UsageError, match=message):
+        run(tmp_path / 'images', tmp_path / out)
+    assert not (tmp_path / 'masks').exists()
+
+
+def test_a_folder_of_other_files_is_not_taken_for_a_cache(tmp_path):
+    images = write_images(tmp_path / 'images', NAMES)
+    save_labels(tmp_path / 'masks/train/cat/a.png', np.zeros((40, 60), int))
+    with pytest.raises(UsageError, match=r'masks holds files, but no manifest\.json; give an empty or a new folder'):
+        run(images, tmp_path / 'masks')
+
+
+@pytest.mark.parametrize(
+    'text', ['{', '[]', '{"source": 1}', '{"source": "fh", "kind": "segment", "num_labels": null, "size_px": 0}']
+)
+def test_a_damaged_manifest_is_named(tmp_path, text):
+    (tmp_path / 'manifest.json').write_text(text)
+    with pytest.raises(UsageError, match=r'manifest\.json is not the manifest of a mask cache'):
+        CachedMasks(tmp_path, tmp_path)
+
+
+def test_an_output_that_cannot_be_written_is_named_and_what_is_there_stays(tmp_path):
+    images = write_images(tmp_path / 'images', NAMES)
+    run(images, tmp_path / 'masks', '--shard', '1/2')
+    before = mtimes(tmp_path / 'masks')
+    (tmp_path / 'masks/val').write_text('a file in the way')
+    with pytest.raises(UsageError, match=r'cannot write .*masks/val/cat/d\.png: Not a directory'):
+        run(images, tmp_path / 'masks')
+    assert before.items() <= mtimes(tmp_path / 'masks').items()
+
+
+def test_a_mistake_ends_the_command_with_one_line_and_exit_code_1(tmp_path):
+    done = run_script('-m timm_repaint.masks', tmp_path / 'gone', tmp_path / 'masks', fails=True)
+    assert done.returncode == 1
+    assert done.stderr == f'error: image folder {tmp_path}/gone does not exist\n'
+
+
+def test_a_killed_worker_is_said():
+    with pytest.raises(UsageError, match=r'a worker process was killed .* with fewer --workers'):
+        list(in_workers(kill_itself, range(10), workers=2))
+
+
+def kill_itself(items):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_return_every_result_once():
+    assert sorted(in_workers(double, range(101), workers=3)) == list(range(0, 202, 2))
+    assert list(in_workers(double, range(5), workers=1)) == [0, 2, 4, 6, 8]
+
+
+def double(items):
+    return [2 * item for item in items]
+
+
+def test_check_lists_what_is_missing_damaged_or_of_another_size(tmp_path, capsys):
+    images = write_images(tmp_path / 'images', [*NAMES, 'val/cat/e.png'])
+    run(images, tmp_path / 'masks')
+    assert run(images, tmp_path / 'masks', '--check') == 0
+    assert '5 masks good, 0 bad' in capsys.readouterr().out
+    (tmp_path / 'masks' / NAMES[0]).unlink()
+    (tmp_path / 'masks' / NAMES[1]).write_bytes(b'\x89PNG')
+    save_labels(tmp_path / 'masks' / NAMES[2], np.zeros((60, 40), int))
+    (images / NAMES[3]).write_bytes(b'no image')
+    assert run(images, tmp_path / 'masks', '--check') == 1
+    said = capsys.readouterr()
+    assert '1 masks good, 4 bad' in said.out
+    lines = [line for line in said.err.splitlines() if line.startswith('bad: ')]
+    for name, line, problem in zip(
+        NAMES,
+        lines,
+        ('does not exist', 'cannot be read', 'is 60x40, its image is 40x60', 'image: Unidentified'),
+        strict=True,
+    ):
+        assert line.startswith(f'bad: {name}: ') and problem in line
+
+
+def test_check_without_a_cache_says_how_to_make_one(tmp_path):
+    images = write_images(tmp_path / 'images', NAMES)
+    with pytest.raises(UsageError, match=r'manifest.json: No such file .* python -m timm_repaint\.masks IMAGES'):
+        run(images, tmp_path / 'masks', '--check')
+
+
+def test_a_folder_of_masks_gives_each_image_its_own(tmp_path):
+    save_labels(tmp_path / 'masks/cat/a.png', np.array([[0, 3], [255, 1]]))
+    masks = FolderMasks(tmp_path / 'masks', tmp_path / 'images', num_labels=4)
+    assert (masks.kind, masks.num_labels) == ('semantic', 4)
+    assert masks.mask_path(tmp_path / 'images/cat/a.JPEG') == str(tmp_path / 'masks/cat/a.png')
+    np.testing.assert_array_equal(masks.load(tmp_path / 'images/cat/a.JPEG', (2, 2)), [[0, 3], [255, 1]])
+    assert FolderMasks(tmp_path / 'masks', tmp_path / 'images').kind == 'segment'
+
+
+@pytest.mark.parametrize(
+    ('labels', 'num_labels', 'message'),
+    [
+        (np.zeros((2, 3), int), None, r'mask .*a\.png is 2x3, its image is 3x2 and wants 3x2; make the masks again'),
+        (np.array([[0, 1], [2, 255], [4, 0]]), 4, r'mask .*a\.png has label 4, classes are 0 to 3 and 255 \(unknown\)'),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_named_with_both_values(tmp_path, labels, num_labels, message):
+    save_labels(tmp_path / 'a.png', labels)
+    with pytest.raises(UsageError, match=message):
+        FolderMasks(tmp_path, tmp_path / 'images', num_labels).read(tmp_path / 'images/a.jpg', (3, 2))
+
+
+def test_more_classes_than_a_byte_tells_apart_are_refused(tmp_path):
+    with pytest.raises(UsageError, match='masks of 256 classes; at most 255 are possible'):
+        FolderMasks(tmp_path, tmp_path, 256)
+
+
+def test_a_missing_folder_and_an_image_from_elsewhere_are_named(tmp_path):
+    with pytest.raises(UsageError, match=r'mask folder .*gone does not exist'):
+        FolderMasks(tmp_path / 'gone', tmp_path)
+    with pytest.raises(UsageError, match=r'image .*other/a\.png is not in .*images, so it has no mask'):
+        FolderMasks(tmp_path, tmp_path / 'images').mask_path(tmp_path / 'other/a.png')
+
+
+def test_without_options_the_command_makes_fh_masks_of_256_pixels_in_one_shard():
+    args = command.parse_args(['IMAGES', 'OUT'])
+    assert (args.mask, args.size, args.shard, args.check) == ('fh', 256, (1, 1), False)
