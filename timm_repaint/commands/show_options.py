@@ -68,12 +68,12 @@ def resolve(config: str) -> argparse.ArgumentParser:
 
 
 def value_of(parser: argparse.ArgumentParser, name: str) -> Any:
-    """The default of an option, by its flag or name with dashes or underscores.
+    """The default of an option, by its flag or name with dashes or underscores; `task` is the kind of training.
 
     Raises:
         UsageError: if there is no such option.
     """
-    values = vars(parser.parse_args([]))
+    values = {'task': 'classification', **vars(parser.parse_args([]))}  # the detector's parser has it
     dest = name.lstrip('-').replace('-', '_')
     if dest not in values:
         raise UsageError(f'no option is called {name}; timm-repaint train --help lists them')
