@@ -129,7 +129,7 @@ class IsdaTask(ClassificationTask):
 
 @contextmanager
 def last_input(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, a list that gets the inputs of the layer's calls."""
+    """Inside, a list that gets the inputs [B, C] of the layer's calls."""
     seen: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:

@@ -45,7 +45,7 @@ def count_networks(arm: Arm) -> dict[str, dict[str, int]]:
 
 
 def _painter_calls(repainter: Repainter, image: torch.Tensor, labels: torch.Tensor) -> list[tuple[nn.Module, tuple]]:
-    """E and G with the inputs that they get of an image."""
+    """E and G with the inputs that they get of images [B, 3, H, W] with labels [B, H, W]."""
     calls: list[tuple[nn.Module, tuple]] = []
 
     def note(module: nn.Module, inputs: tuple) -> None:

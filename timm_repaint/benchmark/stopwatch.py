@@ -136,7 +136,7 @@ def _watch_optimizer(watch: Stopwatch, optimizer: torch.optim.Optimizer) -> list
 
 
 def _watched_masks(watch: Stopwatch, labels: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Time spent in cutting masks on the device."""
+    """Time spent in cutting masks [B, H, W] of images [B, 3, H, W] on the device."""
 
     def watched(image_pm1: Tensor) -> Tensor:
         before = watch.switch(MASKS)

@@ -10,7 +10,7 @@ from timm_repaint.errors import UsageError
 
 
 def fixed_share(count: int, fraction: float) -> np.ndarray:
-    """Which of `count` things are in a share, at least one, in their order: the first ones of a fixed shuffle.
+    """Indices [N] of the things of `count` in a share, at least one, in order: the first ones of a fixed shuffle.
 
     Whatever the run's seed; a smaller share is a part of a larger one.
     """

@@ -68,7 +68,7 @@ def _arrow() -> np.ndarray:
 
 
 def _unit_area(corners: np.ndarray) -> np.ndarray:
-    """Centres the corners on their bounding box and scales the polygon to area 1 (shoelace formula)."""
+    """Centres the corners [N, 2] on their bounding box and scales the polygon to area 1 (shoelace formula)."""
     corners = corners - (corners.min(axis=0) + corners.max(axis=0)) / 2
     x, y = corners.T
     area = abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
@@ -133,7 +133,7 @@ def _dots(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _clouds(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random values on a coarse grid, enlarged smoothly."""
+    """Random values on a coarse grid, enlarged smoothly: [H, W], as u and v."""
     coarse = rng.integers(0, 256, (8, 8), dtype=np.uint8)
     smooth = Image.fromarray(coarse).resize((u.shape[1], u.shape[0]), Image.Resampling.BICUBIC)
     return np.clip((np.asarray(smooth, dtype=np.float32) / 255 - 0.3) * 2.5, 0, 1)
@@ -155,7 +155,7 @@ def _rings(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 
 def _speckle(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Independent noise a pixel of the picture."""
+    """Independent noise a pixel of the picture, [H, W], as u and v."""
     height, width = (-(-side // TEXTURE_OVERSAMPLING) for side in u.shape)
     noise = rng.random((height, width), dtype=np.float32)
     return noise.repeat(TEXTURE_OVERSAMPLING, 0).repeat(TEXTURE_OVERSAMPLING, 1)[: u.shape[0], : u.shape[1]]

@@ -48,7 +48,7 @@ class Annotations:
         return boxes[wanted], self.classes[rows][wanted]
 
     def select(self, indices: np.ndarray) -> 'Annotations':
-        """Those of some of the images, in the order of `indices`."""
+        """Those of some of the images, in the order of `indices`, [N] whole numbers."""
         counts = np.diff(self.first)[indices]
         rows = [np.arange(self.first[index], self.first[index + 1]) for index in indices]
         chosen = np.concatenate([np.zeros(0, np.int64), *rows])

@@ -60,7 +60,7 @@ class DetectionWatch(RepaintWatch):
             return probe_leak(repainter, find_hits, unseen, own_draws(run), batch_size)
 
     def save_gallery(self, path: str, samples: Samples, repaints_pm1: list[Tensor]) -> None:
-        """Draw samples, masks and repaints, with the boxes on the samples and their repaints."""
+        """Draw samples, masks and repaints [B, 3, H, W], with the boxes on the samples and their repaints."""
 
         def draw(images_u8: list[np.ndarray]) -> list[np.ndarray]:
             return [draw_boxes(image, objects) for image, objects in zip(images_u8, samples.targets, strict=True)]

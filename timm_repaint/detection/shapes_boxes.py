@@ -46,7 +46,7 @@ class Shape:
 
     @property
     def box(self) -> np.ndarray:
-        """x0, y0, x1, y1 in shares of the picture."""
+        """[4]: x0, y0, x1, y1 in shares of the picture."""
         return np.concatenate([self.corners.min(axis=0), self.corners.max(axis=0)])
 
 
@@ -117,7 +117,7 @@ class DetectionShapes:
 
 
 def overlap(box: np.ndarray, other: np.ndarray) -> float:
-    """Area that two boxes share, as a part of the smaller one."""
+    """Area that two boxes [4] (x0, y0, x1, y1) share, as a part of the smaller one."""
     common = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
     areas = [np.prod(corners[2:] - corners[:2]) for corners in (box, other)]
     return float(np.prod(common.clip(min=0)) / min(areas))

@@ -71,7 +71,7 @@ class MeanMeter:
         self.count = self.count + weight
 
     def add(self, total: torch.Tensor, count: torch.Tensor) -> None:
-        """Add the sum over `count` samples, which may be none."""
+        """Add the sum over `count` samples, which may be none; scalars."""
         self.total = self.total + total
         self.count = self.count + count
 
@@ -129,7 +129,7 @@ def mean_lr(optimizer: torch.optim.Optimizer) -> float:
 
 
 def save_batch_image(images: torch.Tensor, output_dir: str | None, batch_idx: int) -> None:
-    """Write the batch that the network saw (`--save-images`)."""
+    """Write the batch [B, C, H, W] that the network saw (`--save-images`)."""
     if output_dir:
         path = os.path.join(output_dir, f'train-batch-{batch_idx}.jpg')
         torchvision.utils.save_image(images, path, padding=0, normalize=True)

@@ -125,14 +125,14 @@ def task_role(task: TrainingTask, learns: bool, need_update: bool) -> Iterator[N
 
 
 def amp_scale(loss_scaler: utils.NativeScaler | None, device: torch.device) -> torch.Tensor | float:
-    """What the gradient scaler multiplies a loss by, on its device."""
+    """What the gradient scaler multiplies a loss by, a scalar on its device."""
     return 1.0 if loss_scaler is None else loss_scaler._scaler.scale(torch.ones((), device=device))
 
 
 def to_device(
     batch: tuple, args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None
 ) -> tuple[Any, torch.Tensor]:
-    """A loader's batch on the device; timm's prefetcher has already done it where it is used."""
+    """A loader's batch (images [B, C, H, W], target) on the device, where timm's prefetcher has put it already."""
     inputs, target = batch
     if args.no_prefetcher:
         if isinstance(inputs, dict):
@@ -166,7 +166,7 @@ def batch_loss_scale(loader: Any, batch_size: int, naflex_mode: bool, args: argp
 
 
 def rank_scale(batch_size: int, args: argparse.Namespace, device: torch.device) -> torch.Tensor | float:
-    """With NaFlex each process may have another batch size: weight its mean loss by its share of all images."""
+    """With NaFlex each process may have another batch size: weight its mean loss by its share, a scalar."""
     if not (args.distributed and args.naflex_loader):
         return 1.0
     total = torch.tensor(float(batch_size), device=device)
@@ -182,7 +182,7 @@ def backward(
     loss_scaler: utils.NativeScaler | None,
     need_update: bool,
 ) -> None:
-    """Backward pass of the task's loss and, where an update ends, clipping and the optimizer's step."""
+    """Backward pass of the task's loss, a scalar, and, where an update ends, clipping and the optimizer's step."""
     create_graph = getattr(optimizer, 'is_second_order', False)
     clip_parameters = task.get_clip_parameters(exclude_head='agc' in args.clip_mode)
     if loss_scaler is not None:

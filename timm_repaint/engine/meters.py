@@ -33,7 +33,7 @@ class TrainMeters:
         Args:
             result: Of the task: 'loss', 'output'.
             num_samples: Images of the loader's batch.
-            target: What T was asked for, before images were mixed.
+            target: What T was asked for, before images were mixed; [B] for classes.
             repaint: Knows which of T's images are repaints.
         """
         self.meters['loss'].update(result['loss'], num_samples)

@@ -55,7 +55,7 @@ class OutlineMasks(StoredMasks):
     num_labels = None
 
     def of(self, dataset: Any, index: int, image_hw: tuple[int, int]) -> np.ndarray:
-        """See `StoredMasks`; the data set is a `ShapesDataset`."""
+        """See `StoredMasks`: [H, W]; the data set is a `ShapesDataset`."""
         return dataset.outline(index)
 
 
@@ -99,7 +99,7 @@ class FolderMasks(StoredMasks):
         return os.path.join(self.mask_dir, mask_name(path[len(inside) :]))
 
     def of(self, dataset: Any, index: int, image_hw: tuple[int, int]) -> np.ndarray:
-        """See `StoredMasks`; the data set's images are files. Raises as `read` does."""
+        """See `StoredMasks`: [H, W]; the data set's images are files. Raises as `read` does."""
         return self.read(dataset.filename(index, absolute=True), image_hw)
 
     def read(self, image_path: str | Path, image_hw: tuple[int, int]) -> np.ndarray:

@@ -75,7 +75,7 @@ def _read_any(path: str | Path, data: bytes) -> np.ndarray:
 
 
 def _read_plain(data: bytes) -> np.ndarray | None:
-    """Pixels of a file as save_labels makes it, in a third of Pillow's time; None for any other or damaged one.
+    """Pixels [H, W] of a file as save_labels makes it, in a third of Pillow's time; None for any other or damaged one.
 
     That is a palette picture of 8 bits whose rows are stored unfiltered: a zero, then a byte a pixel. A loader reads a
     mask an image, so this time counts.

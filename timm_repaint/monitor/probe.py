@@ -68,7 +68,7 @@ def repaint_copies(
 
 
 def mixed_order(count: int) -> tuple[Tensor, Tensor]:
-    """An order for batches of all classes, as in training: images of a folder come class by class; and the way back."""
+    """An order for batches of all classes, as in training: folders come class by class; and the way back. [count]."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     return order, order.argsort()
 
