@@ -49,13 +49,13 @@ def load_repainter(path: str) -> AnyRepainter:
 
     Args:
         path: A checkpoint of `train.py --repaint`, or any file of torch's or safetensors' with the state of a
-            `Repaint` in it: by itself, under 'repaint', 'state_dict' or 'model', or as a part of a module's state.
+            `Repaint` in it: by itself, under 'repaint', 'task_state', 'state_dict' or 'model', or in a module's state.
 
     Raises:
         UsageError: if the file cannot be read, or has no generator.
     """
     content = read_checkpoint(path)
-    for name in ('repaint', 'state_dict', 'model', None):
+    for name in ('repaint', 'task_state', 'state_dict', 'model', None):
         state = content.get(name) if name and isinstance(content, Mapping) else content
         found = _find_state(state) if isinstance(state, Mapping) else None
         if found is not None:

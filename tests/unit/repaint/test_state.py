@@ -417,6 +417,26 @@ def test_the_repainter_of_a_file_paints_as_the_one_that_was_saved(make, tmp_path
     assert torch.equal(*paints)
 
 
+def task_that_carries(repaint):
+    """As docs/own-loop.md has it for timm's own script."""
+    task = ClassificationTask(tiny_classifier(), nn.CrossEntropyLoss())
+    task.repaint = repaint
+    task.get_task_state = lambda ema=False: {} if ema else task.repaint.state_dict()
+    task.load_task_state = lambda state, strict, ema: ema or task.repaint.load_state_dict(state)
+    return task
+
+
+def test_a_task_of_timm_that_carries_repaint_has_its_state_in_the_checkpoint(tmp_path):
+    repaint, _ = trained()
+    saved = through_a_file(task_that_carries(repaint).get_checkpoint_state())
+    other = task_that_carries(tiny_repaint())
+    other.load_checkpoint_state(saved['state_dict'], saved['task_state'])
+    assert same_tensors(dict(other.repaint.state_dict()), dict(repaint.state_dict())) and other.repaint.updates == 4
+    torch.save(saved, tmp_path / 'last.pth.tar')
+    again = load_repainter(str(tmp_path / 'last.pth.tar'))
+    assert same_tensors(again.state_dict(), repaint.repainter.state_dict())
+
+
 def test_an_extra_state_of_another_module_is_not_taken_for_the_generators(tmp_path):
     class Counter(nn.Module):
         def get_extra_state(self):
