@@ -132,7 +132,7 @@ def amp_scale(loss_scaler: utils.NativeScaler | None, device: torch.device) -> t
 def to_device(
     batch: tuple, args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None
 ) -> tuple[Any, torch.Tensor]:
-    """A loader's batch (images [B, C, H, W], target) on the device, where timm's prefetcher has put it already."""
+    """A loader's batch (images [B, C, H, W], target) on the device; timm's prefetcher, if used, has put it there."""
     inputs, target = batch
     if args.no_prefetcher:
         if isinstance(inputs, dict):
