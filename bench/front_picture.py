@@ -49,7 +49,7 @@ def main() -> None:
         repaints = repaint_image(repainter, image, labels, COPIES, generator)
         for column, cell in enumerate((image, np.rint(255 * outlines).astype(np.uint8), *repaints)):
             sheet.paste(Image.fromarray(cell), (column * step, HEAD_PX + row * step))
-    sheet.save(args.picture, quality=86)
+    sheet.save(args.picture, quality=82)
 
 
 if __name__ == '__main__':
