@@ -44,6 +44,15 @@ def other_rows(rows: Rows, batch_size: int) -> Rows:
     return sorted(set(range(batch_size)) - set(rows))
 
 
+def replace_rows(images: Tensor, others: Tensor, rows: Rows) -> Tensor:
+    """A copy of [B, 3, H, W] with other images, [K, 3, H, W], in K of its rows."""
+    kept = other_rows(rows, len(images))
+    batch = torch.cat([others, images[kept]])
+    if isinstance(rows, list) and isinstance(kept, list):
+        batch = batch[torch.tensor(rows + kept).argsort().to(batch.device)]
+    return batch
+
+
 def check_target(target: Any, batch_size: int) -> None:
     """Stop at a target that does not belong to the images.
 
@@ -179,3 +188,18 @@ def check_labels(labels: Tensor, num_labels: int | None) -> None:
         )
     if num_labels is not None and not bool(((labels >= 0) & (labels < num_labels)).any()):
         raise UsageError(f'no pixel of the label maps has a class from 0 to {num_labels - 1}; are they of another set?')
+
+
+def lay_out_like(batch: Tensor, images: Tensor) -> Tensor:
+    """A batch with channels innermost in memory if images [B, 3, H, W] have, or had before label maps were cut off."""
+    last = images.stride(1) == 1 and images.shape[3] > 1
+    return batch.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def finite_or_original(repaint_pm1: Tensor, image_pm1: Tensor) -> Tensor:
+    """The repaints, but the original for one that is not finite: T, which has no guard, would be lost for good.
+
+    D still sees such a repaint, so its update is skipped and counted.
+    """
+    finite = repaint_pm1.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
+    return torch.where(finite, repaint_pm1, image_pm1)

@@ -1,7 +1,7 @@
 """RepaintConfig: what `Repaint` is made of, each value once: default, meaning, limits, and what the paper has."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -243,6 +243,12 @@ class RepaintConfig:
             return config
         names = ('latent', 'latent_dim', 'width', 'temperature')
         return {**config, **{name: getattr(self, name) for name in names}}
+
+
+def plain_numbers(values: Any) -> tuple[float, ...]:
+    """Numbers of any kind of sequence as plain ones, for `RepaintConfig` to look at."""
+    plain = values.tolist() if hasattr(values, 'tolist') else values
+    return tuple(plain) if isinstance(plain, Iterable) else (plain,)
 
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RepaintConfig)}

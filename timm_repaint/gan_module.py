@@ -65,6 +65,25 @@ class GanModule(nn.Module):
         self.register_state_dict_post_hook(_make_contiguous)
 
     @property
+    def _learns_here(self) -> bool:
+        """Whether T learns from the coming batch."""
+        return not (self.config.separate_batches and self._paints_next and not self.stopped)
+
+    @property
+    def _paints_next(self) -> bool:
+        """Whether E and G learn in the coming update."""
+        first, last = self.config.schedule
+        return self.discriminator is not None and self.updates % (first + last) >= first
+
+    def to_pm1(self, image_norm: Tensor) -> Tensor:
+        """T's normalised image [B, 3, H, W] -> in E and G's number format, in [-1, 1]."""
+        return (image_norm.to(self.mean.dtype) * self.std + self.mean) * 2 - 1
+
+    def to_norm(self, image_pm1: Tensor, dtype: torch.dtype) -> Tensor:
+        """Image [B, 3, H, W] in [-1, 1] -> T's normalised image in T's number format."""
+        return (((image_pm1.to(self.mean.dtype) + 1) / 2 - self.mean) / self.std).to(dtype)
+
+    @property
     def skipped(self) -> dict[str, int]:
         """Updates that were skipped since a loss was not finite, by whose it was; reading it waits for the device."""
         return {guard.name: guard.skipped for guard in self._guards}

@@ -15,77 +15,40 @@ Source: Repaint (BMVC 2021), sections 3.1 and 3.2.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
 from timm_repaint.batches import (
+    Rows,
     check_labels,
     check_range,
     check_target,
+    finite_or_original,
     join,
-    other_rows,
+    lay_out_like,
     pick,
     repainted_rows,
+    replace_rows,
     split_labels,
 )
-from timm_repaint.config import RepaintConfig, RepaintOptions
+from timm_repaint.config import RepaintConfig, RepaintOptions, plain_numbers
 from timm_repaint.errors import UsageError
 from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
 from timm_repaint.gan_module import GanModule
-from timm_repaint.losses import (
-    discriminator_loss,
-    feature_matching_loss,
-    generator_loss,
-    kl_divergence,
-    segment_kl_divergence,
-)
+from timm_repaint.judging import Painted, StepMetrics, d_loss, generator_losses, judge, task_slope, weighted_sum
 from timm_repaint.masks.source import Labeller
-from timm_repaint.networks import Discriminator, Posterior, discriminator_condition, num_condition_channels
-from timm_repaint.networks.discriminator import Features, split_logits
+from timm_repaint.networks import Posterior, create_discriminator, num_condition_channels
 from timm_repaint.painters import create_repainter
-from timm_repaint.precision import at_least_float32
+from timm_repaint.precision import autocast_state
 from timm_repaint.repainter import Repainter
 from timm_repaint.saved import load_networks
 
 _logger = logging.getLogger('timm_repaint')
-SMALL_IMAGE_PX = 64  # below, D has a layer less
-WEIGHTS = {'g_feat': 'feat_weight', 'g_kl': 'kl_weight', 'g_segment_kl': 'segment_kl_weight'}
-DISCRIMINATOR_MIN_WIDTH = 16
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """Losses of one `Repaint.step`, scalars on their device; None where nothing was measured."""
-
-    d_loss: Tensor | None = None
-    g_gan: Tensor | None = None
-    g_feat: Tensor | None = None
-    g_kl: Tensor | None = None
-    g_segment_kl: Tensor | None = None
-
-    def as_dict(self) -> dict[str, Tensor]:
-        """What was measured, by name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-class Painted(NamedTuple):
-    """What a training forward leaves for its step: K images, their repaints, and what T saw of them."""
-
-    image_pm1: Tensor  # [K, 3, H, W]
-    labels: Tensor  # [K, H, W]
-    repaint_pm1: Tensor  # [K, 3, H, W], with the graph of E and G where they learn
-    posterior: Posterior | None
-    shown_norm: Tensor  # [K, 3, H, W], a leaf that gets T's gradient where E and G want it
-    images_seen: int  # by T, repaints and originals
-    statistics: Tensor | None  # running ones of E and G, from before they painted to learn
-    autocast: dict[str, Any]
 
 
 class Repaint(GanModule):
@@ -110,21 +73,20 @@ class Repaint(GanModule):
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], **options: Unpack[RepaintOptions]) -> None:
-        config = RepaintConfig(_three(mean), _three(std), **options)
+        config = RepaintConfig(plain_numbers(mean), plain_numbers(std), **options)
         labeller = Labeller(config.masks, config.num_labels)
         networks = {**config.networks, 'num_labels': labeller.num_labels}
         repainter = load_networks(config.checkpoint, networks) if config.checkpoint else create_repainter(networks)
         discriminator = None
         if isinstance(repainter, Repainter) and not config.freeze:
-            layers = 3 if config.img_size is not None and config.img_size < SMALL_IMAGE_PX else 4
-            width = max(repainter.config['width'], DISCRIMINATOR_MIN_WIDTH)
-            discriminator = Discriminator(num_condition_channels(labeller.num_labels), width, layers)
+            width = repainter.config['width']
+            discriminator = create_discriminator(num_condition_channels(labeller.num_labels), width, config.img_size)
         super().__init__(config, repainter, discriminator)
         self._labeller = labeller
         self._begun = self._asked = self._told_no_grad = False
         self._painted: Painted | None = None
         self._bad_task: Tensor | None = None  # whether T's gradient was not finite in the update so far
-        self._repainted: tuple[int, slice | list[int]] = (0, slice(0, 0))
+        self._repainted: tuple[int, Rows] = (0, slice(0, 0))
         self._device = torch.device('cpu')
 
     @classmethod
@@ -156,7 +118,7 @@ class Repaint(GanModule):
             RuntimeError: if the forward before has had no `step()`.
         """
         if not self.training or self.stopped:
-            self._note_split(images, len(images), slice(0, 0))
+            self._note_split(images, slice(0, 0))
             images = images[:, :3] if images.shape[1] > 3 else images
             return images if target is None else (images, target)
         self._check_turn(images, target)
@@ -217,16 +179,16 @@ class Repaint(GanModule):
         float16 = painted.autocast['enabled'] and painted.autocast['dtype'] == torch.float16
         with torch.enable_grad(), learning(self):
             with torch.autocast(**painted.autocast):
-                real, fake = self._judge(painted, judges)
-                parts = self._generator_losses(painted, real, fake) if paints else {}
-                d_loss = self._discriminator_loss(real, fake) if judges else None
+                judged = judge(self.discriminator, painted, self._labeller.num_labels, judges)
+                losses = {'d_loss': d_loss(judged, self.config.gan_loss)} if judges else {}
+                parts = generator_losses(judged, painted.posterior, self.config.gan_loss) if paints else {}
             if paints:
-                loss = self._surrogate_task_loss(painted, scale) + self._weighted(parts)
+                loss = self._surrogate_task_loss(painted, scale) + weighted_sum(parts, self.config)
                 generator.add(loss, float16=float16, retain_graph=judges)
                 assert painted.statistics is not None
                 keep_finite(self.repainter, painted.statistics)
-            if d_loss is not None:
-                discriminator.add(d_loss, float16=float16)
+            if judges:
+                discriminator.add(losses['d_loss'], float16=float16)
         if update:
             self._asked = False
             self.updates += 1
@@ -234,8 +196,7 @@ class Repaint(GanModule):
             if paints:
                 bad_task, self._bad_task = self._bad_task, None
                 self.task_guard.count(generator.update(bad_task))
-        measured = {name: value.detach() for name, value in {**parts, 'd_loss': d_loss}.items() if value is not None}
-        return StepMetrics(**measured)
+        return StepMetrics(**{name: value.detach() for name, value in {**losses, **parts}.items()})
 
     def drop(self) -> None:
         """Forget the latest batch, for a loop that skips it instead of calling `step()`."""
@@ -266,16 +227,6 @@ class Repaint(GanModule):
         return split
 
     # Its parts --------------------------------------------------------------------------------------------------------
-
-    @property
-    def _learns_here(self) -> bool:
-        return not (self.config.separate_batches and self._paints_next and not self.stopped)
-
-    @property
-    def _paints_next(self) -> bool:
-        """Whether E and G learn in the coming update."""
-        first, last = self.config.schedule
-        return self.discriminator is not None and self.updates % (first + last) >= first
 
     def _may_learn(self) -> bool:
         if self.discriminator is None or torch.is_grad_enabled():
@@ -318,87 +269,30 @@ class Repaint(GanModule):
             with torch.no_grad(), frozen(self.repainter):
                 return self.repainter(image_pm1, labels)
 
-    def _assemble(self, images: Tensor, shown_norm: Tensor, target: Any, rows: Any) -> tuple[Tensor, Any]:
+    def _assemble(self, images: Tensor, shown_norm: Tensor, target: Any, rows: Rows) -> tuple[Tensor, Any]:
         """The batch for T, and its targets."""
-        count, shown = len(images), len(shown_norm)
+        repainted: Rows = slice(0, len(shown_norm))
         if not self._learns_here:
             batch, target = torch.cat([shown_norm]), pick(target, rows)
         elif self.config.mix == 'both':
             batch, target = torch.cat([shown_norm, images]), join(pick(target, rows), target)
         else:
-            others = other_rows(rows, count)
-            batch = torch.cat([shown_norm, images[others]])
-            if isinstance(rows, list) and isinstance(others, list):
-                batch = batch[torch.tensor(rows + others).argsort().to(batch.device)]
-        in_place = self._learns_here and self.config.mix == 'replace'
-        self._note_split(batch, len(batch), rows if in_place else slice(0, shown))
-        layout = torch.channels_last if is_channels_last(images) else torch.contiguous_format
-        return batch.contiguous(memory_format=layout), target
+            batch, repainted = replace_rows(images, shown_norm, rows), rows
+        self._note_split(batch, repainted)
+        return lay_out_like(batch, images), target
 
-    def _note_split(self, batch: Tensor, count: int, rows: Any) -> None:
-        self._repainted, self._device = (count, rows), batch.device
-
-    def _judge(self, painted: Painted, learns: bool) -> tuple[list[Features], list[Features]]:
-        """D on originals and repaints in one pass, under the same condition: (real, fake) outputs."""
-        assert self.discriminator is not None
-        image_pm1 = painted.image_pm1
-        condition = discriminator_condition(painted.labels, self._labeller.num_labels).to(image_pm1.dtype)
-        images_pm1, conditions = torch.cat([image_pm1, painted.repaint_pm1]), torch.cat([condition, condition])
-        with nullcontext() if learns else frozen(self.discriminator):
-            outputs = self.discriminator(images_pm1, conditions)
-        halves = [[layer.chunk(2) for layer in scale] for scale in outputs]
-        real, fake = ([[half[side] for half in scale] for scale in halves] for side in (0, 1))
-        return real, fake
-
-    def _generator_losses(self, painted: Painted, real: list[Features], fake: list[Features]) -> dict[str, Tensor]:
-        """E+G's losses by their names in `StepMetrics`, not weighted."""
-        posterior = painted.posterior
-        assert posterior is not None
-        fake_logits, fake_features = split_logits(fake)
-        losses = {
-            'g_gan': generator_loss(fake_logits, self.config.gan_loss),
-            'g_feat': feature_matching_loss(split_logits(real)[1], fake_features),
-            'g_kl': kl_divergence(posterior.global_mu, posterior.global_logvar),
-        }
-        mu, logvar, present = posterior[2:]
-        if mu is not None and logvar is not None and present is not None:
-            losses['g_segment_kl'] = segment_kl_divergence(mu, logvar, present)
-        return losses
-
-    def _weighted(self, parts: dict[str, Tensor]) -> Tensor:
-        others = (getattr(self.config, option) * parts[name] for name, option in WEIGHTS.items() if name in parts)
-        return sum(others, parts['g_gan'])
-
-    def _discriminator_loss(self, real: list[Features], fake: list[Features]) -> Tensor:
-        return discriminator_loss(split_logits(real)[0], split_logits(fake)[0], self.config.gan_loss)
+    def _note_split(self, batch: Tensor, rows: Rows) -> None:
+        self._repainted, self._device = (len(batch), rows), batch.device
 
     def _surrogate_task_loss(self, painted: Painted, scale: float | Tensor) -> Tensor:
         """A scalar with the gradient of T's loss, as a mean over the K repaints, at the repaints; times its weight."""
-        repaint_pm1, shown_norm = painted.repaint_pm1, painted.shown_norm
         if not self.config.task_weight:
-            return repaint_pm1.new_zeros(())
-        if shown_norm.grad is None:
-            raise RuntimeError(
-                "no gradient has reached the repaints: got none from the network's backward pass; wanted one in E and "
-                "G's updates. Call step() after loss.backward(), do not run the network or its backbone under "
-                'torch.no_grad() or on detached images (frozen weights alone let gradients through), or set '
-                'task_weight=0'
-            )
-        # With a mean over the N images that T saw the gradient is scale / N at each; wanted is 1 / K, K repaints.
-        seen, repaints = painted.images_seen, len(shown_norm)
-        slope = at_least_float32(shown_norm.grad) * (seen / repaints / scale)
+            return painted.repaint_pm1.new_zeros(())
+        slope = task_slope(painted, scale)
         bad = ~slope.isfinite().all()
         self._bad_task = bad if self._bad_task is None else self._bad_task | bad
-        repaint_norm = self.to_norm(repaint_pm1, slope.dtype)
+        repaint_norm = self.to_norm(painted.repaint_pm1, slope.dtype)
         return self.config.task_weight * (repaint_norm * slope.nan_to_num(0.0, 0.0, 0.0)).sum()
-
-    def to_pm1(self, image_norm: Tensor) -> Tensor:
-        """T's normalised image [B, 3, H, W] -> in E and G's number format, in [-1, 1]."""
-        return (image_norm.to(self.mean.dtype) * self.std + self.mean) * 2 - 1
-
-    def to_norm(self, image_pm1: Tensor, dtype: torch.dtype) -> Tensor:
-        """Image [B, 3, H, W] in [-1, 1] -> T's normalised image in T's number format."""
-        return (((image_pm1.to(self.mean.dtype) + 1) / 2 - self.mean) / self.std).to(dtype)
 
     def set_extra_state(self, state: Any) -> None:
         """Take `get_extra_state` of another one, and forget what has begun here."""
@@ -407,33 +301,3 @@ class Repaint(GanModule):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_painted': None}  # copies (weight averages) begin without a batch
-
-
-def _three(values: Any) -> tuple[float, ...]:
-    """Numbers of any kind of sequence as plain ones, for `RepaintConfig` to look at."""
-    plain = values.tolist() if hasattr(values, 'tolist') else values
-    return tuple(plain) if isinstance(plain, Iterable) else (plain,)
-
-
-def autocast_state(device_type: str) -> dict[str, Any]:
-    """Arguments of `torch.autocast` for the state that it is in now; weights are cast anew, as they change."""
-    return {
-        'device_type': device_type,
-        'dtype': torch.get_autocast_dtype(device_type),
-        'enabled': torch.is_autocast_enabled(device_type),
-        'cache_enabled': False,
-    }
-
-
-def is_channels_last(images: Tensor) -> bool:
-    """Whether [B, 3, H, W] lies in memory, or did before its label maps were cut off, with channels innermost."""
-    return images.stride(1) == 1 and images.shape[3] > 1
-
-
-def finite_or_original(repaint_pm1: Tensor, image_pm1: Tensor) -> Tensor:
-    """The repaints, but the original for one that is not finite: T, which has no guard, would be lost for good.
-
-    D still sees such a repaint, so its update is skipped and counted.
-    """
-    finite = repaint_pm1.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
-    return torch.where(finite, repaint_pm1, image_pm1)

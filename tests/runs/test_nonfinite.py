@@ -23,7 +23,8 @@ from tests.tiny import (
     tiny_repaint,
     tiny_task,
 )
-from timm_repaint import repaint as repaint_module
+from timm_repaint import judging
+from timm_repaint.batches import finite_or_original
 from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.errors import UsageError
 
@@ -96,7 +97,7 @@ def test_only_the_repaint_that_is_not_finite_is_replaced():
     repaint_pm1, image_pm1 = torch.full((3, 3, 2, 2), 0.5), torch.full((3, 3, 2, 2), -0.5)
     repaint_pm1[1, 2, 0, 1] = float('nan')
     repaint_pm1[2, 0, 0, 0] = float('inf')
-    shown_pm1 = repaint_module.finite_or_original(repaint_pm1, image_pm1)
+    shown_pm1 = finite_or_original(repaint_pm1, image_pm1)
     assert shown_pm1.flatten(1).unique(dim=1).tolist() == [[0.5], [-0.5], [-0.5]]
 
 
@@ -142,12 +143,12 @@ def test_with_accumulation_one_bad_batch_of_the_task_skips_the_update_of_all_of_
 
 def spoil(monkeypatch, name, calls):
     """Let a loss of the repaint phase be nan in its calls number `calls`, counted from 0; returns the counter."""
-    honest, counter = getattr(repaint_module, name), itertools.count()
+    honest, counter = getattr(judging, name), itertools.count()
 
     def sometimes_nan(*args):
         return honest(*args) * (float('nan') if next(counter) in calls else 1)
 
-    monkeypatch.setattr(repaint_module, name, sometimes_nan)
+    monkeypatch.setattr(judging, name, sometimes_nan)
     return counter
 
 

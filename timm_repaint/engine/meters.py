@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from timm_repaint.engine.epoch import MeanMeter
-from timm_repaint.repaint import Repaint, StepMetrics
+from timm_repaint.judging import StepMetrics
+from timm_repaint.repaint import Repaint
 
 REPAINT_NAMES = (*(field.name for field in fields(StepMetrics)), 'hits_repaint', 'hits_original')
 SHOWN = ('loss', 'd_loss', 'g_gan', 'g_feat', 'hits_repaint', 'hits_original')

@@ -1,6 +1,6 @@
 """The networks E, G and D, their SPADE blocks, and what turns label maps into their inputs."""
 
-from timm_repaint.networks.discriminator import Discriminator, split_logits
+from timm_repaint.networks.discriminator import Discriminator, create_discriminator, split_logits
 from timm_repaint.networks.encoder import LATENTS, Encoder, Posterior
 from timm_repaint.networks.generator import GENERATORS, GeneratorSpec, SpadeGenerator, generator_spec
 from timm_repaint.networks.label_maps import (
@@ -35,6 +35,7 @@ __all__ = [
     'SpectralConv2d',
     'boundary_map',
     'check_choice',
+    'create_discriminator',
     'discriminator_condition',
     'draw_detail',
     'draw_normal',

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from timm_repaint.networks.spade import LEAKY_SLOPE, SpectralConv2d, channels_last, filter_channels, narrow_condition
 
 Features = list[Tensor]
+SMALL_IMAGE_PX = 64  # below, D has a layer less
+MIN_WIDTH = 16
 
 
 class PatchDiscriminator(nn.Module):
@@ -88,6 +90,12 @@ class Discriminator(nn.Module):
                 x = halve(x)
             outputs.append(scale(x))
         return outputs
+
+
+def create_discriminator(cond_channels: int, width: int, img_size: int | None) -> Discriminator:
+    """D beside a generator of a width, for images whose shorter side has `img_size` px or more (None: 64)."""
+    small = img_size is not None and img_size < SMALL_IMAGE_PX
+    return Discriminator(cond_channels, max(width, MIN_WIDTH), num_layers=3 if small else 4)
 
 
 def halve(x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from tests.tiny import (
 )
 from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.engine.meters import TrainMeters
-from timm_repaint.repaint import StepMetrics
+from timm_repaint.judging import StepMetrics
 
 CPU = torch.device('cpu')
 PACKAGE = Path(timm_repaint.__file__).parent
