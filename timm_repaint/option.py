@@ -35,6 +35,7 @@ class Option:
         limit: The range of a number.
         choices: The values of a text.
         cli_default: Its default there, where that is another.
+        roles: What it is for, beside what a network learns: see `options/roles.py`.
     """
 
     help: str
@@ -44,6 +45,7 @@ class Option:
     limit: Limit | None = None
     choices: tuple[str, ...] = ()
     cli_default: Any = None
+    roles: str = ''
 
 
 def option(default: Any, help: str, **settings: Any) -> Any:
@@ -51,9 +53,14 @@ def option(default: Any, help: str, **settings: Any) -> Any:
     return field(default=default, metadata={'option': Option(help, **settings)})
 
 
+def _declared(config_class: Any) -> Iterator[tuple[Field[Any], Option]]:
+    """The fields of a dataclass that are options."""
+    return ((one, one.metadata['option']) for one in fields(config_class) if 'option' in one.metadata)
+
+
 def options_of(config_class: Any) -> dict[str, Option]:
     """The options of a dataclass by the names of their fields."""
-    return {f.name: f.metadata['option'] for f in fields(config_class) if 'option' in f.metadata}
+    return {one.name: declared for one, declared in _declared(config_class)}
 
 
 def describe(config_class: Any) -> Any:
@@ -79,16 +86,15 @@ def add_options(
         groups: Titles of those that are added; None: all.
     """
     present = {group.title: group for group in parser._action_groups}
-    for one in (f for f in fields(config_class) if 'option' in f.metadata):
-        title = one.metadata['option'].group
+    for one, declared in _declared(config_class):
+        title = declared.group
         if title in groups if groups is not None else title:
             group = present.get(title) or present.setdefault(title, parser.add_argument_group(title))
-            group.add_argument('--' + f'{prefix}{one.name}'.replace('_', '-'), **_settings(one))
+            group.add_argument('--' + f'{prefix}{one.name}'.replace('_', '-'), **_settings(one, declared))
 
 
-def _settings(one: Field[Any]) -> dict[str, Any]:
+def _settings(one: Field[Any], declared: Option) -> dict[str, Any]:
     """A field's keyword arguments for argparse."""
-    declared: Option = one.metadata['option']
     settings: dict[str, Any] = {'help': declared.help}
     if declared.paper:
         settings['help'] += f'. Paper: {declared.paper}'
@@ -111,8 +117,8 @@ def problems(config_class: Any, values: Mapping[str, Any]) -> Iterator[tuple[str
         config_class: The dataclass.
         values: Value by the name of its field; fields that it lacks are not looked at.
     """
-    for one in (f for f in fields(config_class) if 'option' in f.metadata and f.name in values):
-        declared, value = one.metadata['option'], values[one.name]
+    for one, declared in ((one, declared) for one, declared in _declared(config_class) if one.name in values):
+        value = values[one.name]
         if declared.choices and value not in declared.choices:
             yield one.name, f'is {value!r}; choose one of {", ".join(declared.choices)}'
         elif one.type is bool and not isinstance(value, bool):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from timm_repaint.detection.shapes_boxes import SHAPES
 from timm_repaint.options import build_parser as build_classification_parser
+from timm_repaint.options.option_table import add_table
 from timm_repaint.options.roles import Role, unlike_defaults
 
 DEFAULTS = {
@@ -35,21 +36,8 @@ def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
     parser = build_classification_parser(run_dir)
     parser.description = 'Train an EfficientDet; with --repaint, together with a generator that repaints its images.'
     parser.set_defaults(**DEFAULTS)
-    add = parser.add_argument_group('Detection').add_argument
-    add(
-        '--pretrained-backbone',
-        action='store_true',
-        help='start the backbone from the published ImageNet weights; --pretrained takes the whole detector',
-    )
-    add(
-        '--scale-jitter',
-        type=float,
-        nargs=2,
-        default=[0.1, 2.0],
-        metavar=('LOW', 'HIGH'),
-        help='size of training images: factors on the size at which they fit the square',
-    )
-    add('--task', default='detection', choices=['detection'], help=argparse.SUPPRESS)  # for args.yaml
+    add_table(parser, detection=True)
+    parser.add_argument('--task', default='detection', choices=['detection'], help=argparse.SUPPRESS)  # for args.yaml
     hidden = frozenset[str]().union(*(role.names for role in (*REFUSED, Role.FURTHER)))
     for action in parser._actions:  # argparse has no public list of them
         if action.dest in hidden:

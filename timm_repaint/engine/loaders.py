@@ -30,7 +30,7 @@ from timm_repaint.engine.preemption import keep_workers
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import StoredMasks
-from timm_repaint.options.augmentation import mixup_active
+from timm_repaint.options.conflicts import mixup_active
 
 
 @dataclass

@@ -61,11 +61,7 @@ class MaskOptions:
         choices=tuple(sorted(MASK_SOURCES)),
     )
     fh_scale: float | None = option(
-        None,
-        'fh: higher gives larger segments; unset: from the image size',
-        group=MASKS,
-        metavar='X',
-        limit=ABOVE_ZERO,
+        None, 'fh: higher gives larger segments; unset: from the image size', group=MASKS, metavar='X', limit=ABOVE_ZERO
     )
     fh_sigma: float = option(
         DEFAULT_SIGMA, 'fh: blur ahead of the segmentation', group=MASKS, metavar='PX', limit=ZERO_OR_MORE
@@ -82,13 +78,17 @@ class MaskOptions:
         "fh: OpenCV (pip install '.[fast]') is 2 to 3 times faster; auto: OpenCV where it is installed",
         group=MASKS,
         choices=('auto', 'opencv', 'skimage'),
+        roles='machine',
     )
-    mask_checkpoint: str = option('', 'deeplabv2, deeplabv3: file of the weights', group=MASKS, metavar='FILE')
+    mask_checkpoint: str = option(
+        '', 'deeplabv2, deeplabv3: file of the weights', group=MASKS, metavar='FILE', roles='data'
+    )
     mask_dir: str = option(
         '',
         'masks made by timm-repaint masks, in a tree like that of the images; folder: your own',
         group=STORED_MASKS,
         metavar='DIR',
+        roles='data',
     )
     mask_classes: int | None = option(
         None,

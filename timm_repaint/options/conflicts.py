@@ -13,7 +13,6 @@ from timm.optim import get_optimizer_info
 
 from timm_repaint.errors import UsageError
 from timm_repaint.option import options_of, problems
-from timm_repaint.options.baselines import check_baselines
 from timm_repaint.options.repaint_options import CONFIGS
 from timm_repaint.options.roles import REPAINT_OPTIONS, unlike_defaults
 from timm_repaint.painters import PAINTERS
@@ -87,6 +86,11 @@ def resolve_stop_epoch(stop_epoch: int | None, num_epochs: int) -> int:
     return stop_epoch
 
 
+def mixup_active(args: argparse.Namespace) -> bool:
+    """Whether MixUp or CutMix make the targets soft."""
+    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
+
+
 def _warn_unused(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     unused = unlike_defaults(parser, args, REPAINT_OPTIONS)
     if unused:
@@ -96,6 +100,43 @@ def _warn_unused(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
 def _check_evaluation(args: argparse.Namespace) -> Iterator[str]:
     if args.cue_conflict and args.dataset != 'shapes':
         yield f'--cue-conflict needs --dataset shapes, whose texture labels it uses; got --dataset {args.dataset!r}'
+
+
+def _check_baselines(args: argparse.Namespace) -> Iterator[str]:
+    """A sentence for each problem of these options."""
+    yield from _check_isda(args)
+    if args.cutout < 0:
+        yield f'--cutout is {args.cutout}, but must be 0 (off) or the side of a square in pixels'
+    if args.cutout and args.no_aug:
+        yield '--cutout changes the training images, --no-aug leaves them as they are; leave one of them out'
+    if args.cutout and args.naflex_loader:
+        yield '--cutout needs whole images, but --naflex-loader gives patch sequences; leave one of them out'
+    if args.cutout and args.no_prefetcher and not args.repaint:
+        yield '--cutout happens where the prefetcher normalises the images; leave out --no-prefetcher'
+    if not 0 < args.train_fraction <= 1:
+        yield f'--train-fraction is {args.train_fraction}, but must be above 0 and at most 1'
+
+
+def _check_isda(args: argparse.Namespace) -> Iterator[str]:
+    if not args.isda:
+        return
+    if not 0 < args.isda < float('inf'):
+        yield f'--isda is {args.isda}, but must be 0 (off) or above, such as 7.5'
+    reason = '--isda needs hard labels, one class an image'
+    if mixup_active(args):
+        yield f'{reason}, but MixUp and CutMix make them soft; leave out --mixup and --cutmix'
+    if args.smoothing:
+        yield f'{reason}, but --smoothing is {args.smoothing}; give --smoothing 0'
+    others = {
+        '--bce-loss': args.bce_loss,
+        '--jsd-loss': args.jsd_loss,
+        '--kd-model-name': args.kd_model_name is not None,
+    }
+    for flag in [flag for flag, used in others.items() if used]:
+        yield f'--isda changes the cross-entropy, but {flag} is another loss; leave one of them out'
+    for flag, used in {'--torchcompile': args.torchcompile, '--torchscript': args.torchscript}.items():
+        if used:
+            yield f'--isda looks at the features ahead of the classifier, which {flag} hides; leave {flag} out'
 
 
 def _check_limits(args: argparse.Namespace) -> Iterator[str]:
@@ -181,7 +222,7 @@ def _check_images(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _check_mixing(args: argparse.Namespace) -> Iterator[str]:
-    if args.mixup <= 0 and args.cutmix <= 0 and args.cutmix_minmax is None:
+    if not mixup_active(args):
         return
     if args.mixup_mode not in MIXUP_MODES:
         yield f'--mixup-mode is {args.mixup_mode}, but with --repaint must be one of {", ".join(MIXUP_MODES)}'
@@ -191,7 +232,7 @@ def _check_mixing(args: argparse.Namespace) -> Iterator[str]:
             yield f'--mixup and --cutmix mix images in pairs, but {flag} has {odd[0]}; make it even'
 
 
-GENERAL_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (_check_evaluation, check_baselines)
+GENERAL_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (_check_evaluation, _check_baselines)
 REPAINT_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (
     _check_limits,
     _check_phases,

@@ -2,42 +2,8 @@
 
 import argparse
 
-from timm_repaint.options.augmentation import (
-    add_augmentation_options,
-    add_loss_options,
-    add_mixing_options,
-    add_regularisation_options,
-)
-from timm_repaint.options.baselines import add_baseline_options
-from timm_repaint.options.dataset import add_dataset_options, add_loader_options
-from timm_repaint.options.distillation import add_distillation_options
-from timm_repaint.options.misc import add_misc_options
-from timm_repaint.options.model import add_input_options, add_model_options, add_runtime_options
-from timm_repaint.options.naflex import add_naflex_options, add_train_size_options
-from timm_repaint.options.optimizer import add_optimizer_options
+from timm_repaint.options.option_table import add_table
 from timm_repaint.options.repaint_options import add_repaint_options
-from timm_repaint.options.schedule import add_epoch_options, add_learning_rate_options
-
-SECTIONS = (
-    add_dataset_options,
-    add_loader_options,
-    add_model_options,
-    add_input_options,
-    add_runtime_options,
-    add_optimizer_options,
-    add_learning_rate_options,
-    add_epoch_options,
-    add_augmentation_options,
-    add_mixing_options,
-    add_loss_options,
-    add_regularisation_options,
-    add_misc_options,
-    add_train_size_options,
-    add_naflex_options,
-    add_distillation_options,
-    add_baseline_options,
-    add_repaint_options,
-)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -70,8 +36,8 @@ def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
         parser.add_argument('run_dir', metavar='RUN_DIR', help='output folder of a train.py --repaint run')
     # Only for --help: the config parser has taken it away, and it must not appear in args.yaml.
     _add_config_option(parser, default=argparse.SUPPRESS)
-    for add_section in SECTIONS:
-        add_section(parser)
+    add_table(parser)
+    add_repaint_options(parser)
     return parser
 
 

@@ -18,7 +18,9 @@ PREFIX = 'repaint_'  # of the fields of RepaintConfig
 class PhaseOptions:
     """When a run repaints, and how often it shows what."""
 
-    repaint: bool = option(False, 'co-train with a generator that repaints the training images', group=WHEN)
+    repaint: bool = option(
+        False, 'co-train with a generator that repaints the training images', group=WHEN, roles='start'
+    )
     repaint_epochs: int | None = option(
         None,
         'epochs with repaints; the rest of --epochs is fine-tuning on originals in the same learning-rate schedule. '
@@ -26,6 +28,7 @@ class PhaseOptions:
         paper='150 of 200',
         group=WHEN,
         metavar='N',
+        roles='scale',
     )
     repaint_gallery_interval: int = option(
         10,
@@ -34,6 +37,7 @@ class PhaseOptions:
         group=WHEN,
         metavar='N',
         limit=ZERO_OR_MORE,
+        roles='output',
     )
 
 
