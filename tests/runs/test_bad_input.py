@@ -1,5 +1,7 @@
 """A user's mistake ends before training, with one line that says what to mend, and leaves no folder behind."""
 
+import shutil
+
 import pytest
 
 from tests.helpers import (
@@ -52,6 +54,10 @@ OPTION_MISTAKES = {
     'precision': (('--model-dtype', 'float8'), '--model-dtype is float8; it has to be one of'),
     'batch': (('-b', '64'), '24 training images do not fill a batch of 64'),
     'views': (('--aug-splits', '3'), '--repaint gives each image views of its own; leave out --aug-splits'),
+    'split': (('--train-split', 'trn'), "shapes has no split 'trn'; choose one of: train, validation"),
+    'reader': (('--dataset', 'wds/x'), "train split of --dataset 'wds/x': Please install webdataset"),
+    'package': (('--dataset', 'hfds/x'), '--dataset hfds/x needs another package: pip install datasets'),
+    'kind': (('--dataset', 'torch/cifar11', '--data-dir', '.'), 'Unknown torchvision dataset cifar11'),
     'stop': (('--epochs', '4', '--stop-epoch', '9'), '--stop-epoch is 9, but must be from 1 to 4'),
 }
 
@@ -102,8 +108,17 @@ class TestData:
     def test_only_unreadable_images_end_the_run_with_the_first_name(self, method, data, tmp_path):
         for image in (data / 'train').rglob('*.jpg'):
             image.write_bytes(b'not a picture')
-        with pytest.raises(RuntimeError, match=r'unreadable images in a row, from .*\.jpg'):
+        with pytest.raises(SystemExit, match=r'unreadable images in a row, from .*\.jpg'):
             train_here(tmp_path, data, *DATA, *method)
+
+    def test_a_split_that_is_not_there_is_named(self, method, data, tmp_path, capsys):
+        message = refused(tmp_path, capsys, data, *DATA, *method, '--val-split', 'dev')
+        assert f'--val-split dev: there is no folder {data}/dev' in message
+
+    def test_classes_that_one_split_lacks_are_named(self, method, data, tmp_path, capsys):
+        lacks = sorted((data / 'validation').iterdir())[0]
+        shutil.rmtree(lacks)
+        assert f'the validation split lacks {lacks.name};' in refused(tmp_path, capsys, data, *DATA, *method)
 
 
 def test_the_process_says_it_in_one_line(tmp_path):

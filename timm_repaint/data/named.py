@@ -4,15 +4,21 @@ import logging
 import multiprocessing
 from typing import Any
 
+from PIL import Image
 from timm.data import ImageDataset
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import Dataset
+
+from timm_repaint.errors import UsageError
+from timm_repaint.pictures import UNREADABLE, convert_picture, is_deep
 
 _logger = logging.getLogger('timm_repaint')
 
 
 class NamedImages(Dataset):
     """timm's image data set, which replaces an unreadable image by the next one, and says which it was.
+
+    Images of 16 bits are scaled to 8, where timm's are cut at 255.
 
     Args:
         dataset: timm's data set; it gives up after as many unreadable images in a row as before.
@@ -23,8 +29,8 @@ class NamedImages(Dataset):
 
     def __init__(self, dataset: ImageDataset) -> None:
         self.dataset = dataset
-        self._retries, dataset._max_retries = dataset._max_retries, 1
         self._skipped = multiprocessing.Value('l', 0)
+        self._deep = multiprocessing.Value('l', 0)
 
     @property
     def skipped(self) -> int:
@@ -51,26 +57,49 @@ class NamedImages(Dataset):
         """The sample at `index`, or the next readable one, and its position.
 
         Raises:
-            RuntimeError: if too many in a row are unreadable.
+            UsageError: if too many in a row are unreadable.
         """
-        for attempt in range(self._retries):
+        retries, reason = self.dataset._max_retries, ''
+        for attempt in range(retries):
             position = (index + attempt) % len(self)
             try:
-                return self.dataset[position], position
-            except RuntimeError as error:
-                if 'consecutive samples' not in str(error):  # not timm's word for an unreadable image
-                    raise
-            with self._skipped.get_lock():
-                self._skipped.value += 1
-                count = self._skipped.value
-            _logger.warning('Unreadable image %s skipped (%d skipped so far).', self.filename(position), count)
-        raise RuntimeError(f'{self._retries} unreadable images in a row, from {self.filename(index)} on')
+                picture, *rest = self._open(position)
+            except UNREADABLE as error:
+                with self._skipped.get_lock():
+                    self._skipped.value += 1
+                    count = self._skipped.value
+                reason = ' '.join(str(error).split()) or type(error).__name__
+                _logger.warning(
+                    'Unreadable image %s skipped (%d skipped so far): %s', self.filename(position), count, reason
+                )
+                continue
+            return self._transformed(picture, *rest), position
+        raise UsageError(f'{retries} unreadable images in a row, from {self.filename(index)} on: {reason}')
+
+    def _open(self, position: int) -> tuple[Any, ...]:
+        """Picture, target and what else the reader gives."""
+        file, *rest = self.dataset.reader[position]
+        picture = Image.open(file)
+        if is_deep(picture) and not self._deep.value:
+            self._deep.value = 1
+            _logger.warning('%s has 16 bits a pixel: such images are scaled to 8 bits.', self.filename(position))
+        return convert_picture(picture, self.dataset.input_img_mode), *rest
+
+    def _transformed(self, picture: Any, target: Any, *features: Any) -> tuple[Any, ...]:
+        """What timm's data set makes of them."""
+        if self.dataset.transform is not None:
+            picture = self.dataset.transform(picture)
+        if target is None:
+            target = -1
+        elif self.dataset.target_transform is not None:
+            target = self.dataset.target_transform(target)
+        return (picture, target) if self.dataset.additional_features is None else (picture, target, *features)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ('dataset', '_skipped', '_retries'):  # not there yet while a worker unpickles
+        if name in ('dataset', '_skipped', '_deep'):  # not there yet while a worker unpickles
             raise AttributeError(name)
         return getattr(self.dataset, name)  # filename(), reader, set_epoch() …
 

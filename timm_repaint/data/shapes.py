@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
 
+from timm_repaint.errors import UsageError
+
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'crescent', 'hexagon', 'arrow', 'heart')
 DEFAULT_SAMPLES = {'train': 2000, 'validation': 500, 'cue-conflict': 500}  # split -> images; the order seeds the splits
 OWN_TEXTURE_SHARE = {'train': 0.9, 'validation': 0.9, 'cue-conflict': 0.0}
@@ -231,18 +233,18 @@ class ShapesDataset(Dataset):
         target_transform: class to what __getitem__ returns; None: the class.
 
     Raises:
-        ValueError: if the split is unknown, num_samples is below 1 or image_size below 16.
+        UsageError: a ValueError; if the split is unknown, num_samples is below 1 or image_size below 16.
     """
 
     def __init__(
         self, split: str = 'train', num_samples: int | None = None, image_size: int = 64, seed: int = 0
     ) -> None:
         if split not in DEFAULT_SAMPLES:
-            raise ValueError(f'shapes has no split {split!r}; choose one of: {", ".join(DEFAULT_SAMPLES)}')
+            raise UsageError(f'shapes has no split {split!r}; choose one of: {", ".join(DEFAULT_SAMPLES)}')
         if num_samples is not None and num_samples < 1:
-            raise ValueError(f'shapes needs at least 1 image, got num_samples {num_samples}')
+            raise UsageError(f'shapes needs at least 1 image, got num_samples {num_samples}')
         if image_size < MIN_IMAGE_SIZE_PX:
-            raise ValueError(f'shapes needs image_size {MIN_IMAGE_SIZE_PX} or more, got {image_size}')
+            raise UsageError(f'shapes needs image_size {MIN_IMAGE_SIZE_PX} or more, got {image_size}')
         self.split = split
         self.num_samples = DEFAULT_SAMPLES[split] if num_samples is None else num_samples
         self.image_size = image_size

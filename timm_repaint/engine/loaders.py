@@ -1,6 +1,7 @@
 """Data sets and loaders: timm's factories, the built-in shapes, and label maps beside the images for `--repaint`."""
 
 import argparse
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,16 @@ from timm.data import (
 from timm.data.naflex_loader import create_naflex_loader
 
 from timm_repaint.baselines.cutout import CutOut
-from timm_repaint.data.folders import check_classes, check_image_folder
+from timm_repaint.data.folders import (
+    check_class_map,
+    check_classes,
+    check_image_folder,
+    check_same_classes,
+    check_splits,
+    count_endings,
+    reads_folders,
+    split_root,
+)
 from timm_repaint.data.fraction import keep_fraction
 from timm_repaint.data.masked import add_masks, extend_normalization
 from timm_repaint.data.named import NamedImages
@@ -31,6 +41,13 @@ from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import StoredMasks
 from timm_repaint.options.conflicts import mixup_active
+
+PACKAGES = {
+    'hfds': 'datasets',
+    'hfids': 'datasets',
+    'wds': 'webdataset',
+    'tfds': 'tensorflow tensorflow-datasets',
+}  # of timm's readers
 
 
 @dataclass
@@ -66,12 +83,22 @@ class Loaders:
             self.train.sampler.set_epoch(epoch)
 
 
+def check_source(args: argparse.Namespace) -> None:
+    """Refuse a data folder that is not there, or splits of it that are not there or share images."""
+    root = args.data_dir or args.data
+    if args.dataset == 'shapes':
+        return
+    if reads_folders(args.dataset):
+        check_image_folder(root)
+    check_splits(args.dataset, root, args.train_split, args.val_split)
+
+
 def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, Any], is_training: bool) -> Any:
     """One split of `--dataset`: timm's, or the built-in shapes.
 
     Raises:
-        UsageError: if the data folder is missing, has no images, or holds class folders without images; if a share of
-            images is asked for that are not files.
+        UsageError: if its images or classes cannot be read or are not those that its folders mean; if a share of images
+            is asked for that are not files.
     """
     num_samples = args.train_num_samples if is_training else args.val_num_samples
     if args.dataset == 'shapes':
@@ -79,8 +106,10 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
             raise UsageError('--train-fraction is for images in class folders; of shapes give --train-num-samples')
         return ShapesDataset(split, num_samples, image_size=max(data_config['input_size'][-2:]))
     root = args.data_dir or args.data
-    if '/' not in args.dataset:
-        check_image_folder(root)
+    split_dir = split_root(root, split) if reads_folders(args.dataset) else ''
+    found = count_endings(split_dir) if os.path.isdir(split_dir) else None
+    if args.class_map:
+        check_class_map(args.class_map, args.dataset, split_dir)
     training_kwargs = {'seed': args.seed, 'repeats': args.epoch_repeats} if is_training else {}
     dataset = _create_dataset(
         args.dataset,
@@ -97,8 +126,7 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
         trust_remote_code=args.dataset_trust_remote_code,
         **training_kwargs,
     )
-    if not args.class_map:  # which may leave folders out on purpose
-        check_classes(dataset, split, args.num_classes)
+    check_classes(dataset, split, args.num_classes, None if args.class_map else found)
     dataset = NamedImages(dataset) if isinstance(dataset, ImageDataset) else dataset
     if is_training and args.train_fraction < 1:
         keep_fraction(dataset, args.train_fraction)
@@ -106,13 +134,15 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
 
 
 def _create_dataset(name: str, split: str, **kwargs: Any) -> Any:
-    """timm's factory; a split without any image is the user's mistake."""
+    """timm's factory; what it cannot find or read is the user's mistake."""
     try:
         return create_dataset(name, split=split, **kwargs)
-    except RuntimeError as error:
-        if 'Found 0 images' not in str(error):  # timm's word for it
-            raise
-        raise UsageError(f'{split} split: {error}') from error
+    except ImportError as error:
+        package = PACKAGES.get(name.split('/')[0].lower(), error.name)
+        raise UsageError(f'--dataset {name} needs another package: pip install {package} ({error})') from error
+    except (OSError, RuntimeError, ValueError, AssertionError, LookupError) as error:
+        told = ' '.join(str(error).split())
+        raise UsageError(f'{split} split of --dataset {name!r}: {told or type(error).__name__}') from error
 
 
 def build_loaders(
@@ -127,8 +157,11 @@ def build_loaders(
 
     `fresh_workers` starts the training loader's workers anew in each epoch (see `random_state.py`).
     """
+    check_source(args)
     dataset_train = build_dataset(args, args.train_split, data_config, is_training=True)
     dataset_eval = build_dataset(args, args.val_split, data_config, is_training=False) if args.val_split else None
+    if dataset_eval is not None:
+        check_same_classes(dataset_train, dataset_eval)
     masks = None
     if args.repaint:
         masks = build_masks(args, dataset_train)

@@ -9,6 +9,7 @@ from timm.data import ImageDataset, IterableImageDataset, create_dataset, create
 
 from timm_repaint.data.folders import check_classes
 from timm_repaint.data.named import NamedImages
+from timm_repaint.errors import UsageError
 
 
 def make_folder(root, names, broken=()):
@@ -47,7 +48,7 @@ def test_an_unreadable_image_is_named_counted_and_replaced_by_the_next_with_its_
     with caplog.at_level(logging.WARNING, logger='timm_repaint'):
         assert level(dataset[1]) == (20, 1)
     assert dataset.skipped == 1
-    assert 'cat/b.png skipped (1 skipped so far).' in caplog.text
+    assert 'cat/b.png skipped (1 skipped so far): cannot identify image' in caplog.text
     dataset[1]
     assert dataset.skipped == 2
 
@@ -63,10 +64,36 @@ def test_a_truncated_photograph_counts_as_unreadable(tmp_path):
     assert level(dataset[0]) == (10, 0) and dataset.skipped == 1
 
 
+def test_images_of_16_bits_are_scaled_where_pillow_cuts_them_and_that_is_said_once(tmp_path, caplog):
+    dataset = named(tmp_path)
+    for name, value in (('cat/a.png', 257 * 100), ('cat/b.png', 257 * 200), ('dog/c.png', 90)):
+        Image.fromarray(np.full((8, 8), value, np.uint16)).save(tmp_path / 'train' / name)
+    assert [level(dataset[index]) for index in range(3)] == [(100, 0), (200, 0), (90, 1)]
+    assert [line for line in caplog.messages if '16 bits' in line] == [
+        'cat/a.png has 16 bits a pixel: such images are scaled to 8 bits.'
+    ]
+
+
+@pytest.mark.parametrize(
+    'content', [b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + b'\xff' * 30, b'BM', b'', b'<html>404</html>'], ids=repr
+)
+def test_whatever_a_file_holds_it_is_skipped(content, tmp_path):
+    dataset = named(tmp_path)
+    (tmp_path / 'train/cat/a.png').write_bytes(content)
+    assert level(dataset[0]) == (10, 0)
+
+
+def test_an_image_above_pillows_limit_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 500)
+    dataset = named(tmp_path)
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(tmp_path / 'train/cat/b.png')
+    assert level(dataset[0]) == (7, 0)
+
+
 def test_it_gives_up_after_as_many_in_a_row_as_timm_and_names_the_first(tmp_path):
     names = [f'cat/{number:02}.png' for number in range(12)]
     dataset = named(tmp_path, broken=names[:11], names=names)
-    with pytest.raises(RuntimeError, match=r'10 unreadable images in a row, from .*cat/00\.png on'):
+    with pytest.raises(UsageError, match=r'10 unreadable images in a row, from .*cat/00\.png on'):
         dataset[0]
     assert dataset.skipped == 10
     assert level(dataset[2]) == (110, 0)  # nine bad ones, then a good one
@@ -110,7 +137,7 @@ def test_an_image_without_a_name_gets_its_number(tmp_path):
             raise OSError('gone')
 
     dataset.dataset.reader = Nameless()
-    with pytest.raises(RuntimeError, match='in a row, from number 2 on'):
+    with pytest.raises(UsageError, match='in a row, from number 2 on: gone'):
         dataset[2]
 
 
@@ -139,4 +166,4 @@ class StreamReader:
 
 def test_data_sets_whose_reader_lists_no_files_are_not_taken_for_image_folders(tmp_path):
     (tmp_path / 'shards').mkdir()
-    check_classes(IterableImageDataset('', reader=StreamReader(tmp_path)), 'train', num_classes=2)
+    check_classes(IterableImageDataset('', reader=StreamReader(tmp_path)), 'train', 2, None)

@@ -1,0 +1,97 @@
+"""Image files below a folder and their pixels, found and read alike by every command.
+
+Links are followed and hidden folders left out; images of 16 bits are scaled to 8, which Pillow would cut at 255.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from timm.data.readers.img_extensions import get_img_extensions
+from timm.utils import natural_key
+
+from timm_repaint.errors import UsageError
+
+# What Pillow raises for a file that it cannot read: damaged, of another kind, or suspiciously large.
+UNREADABLE = (OSError, SyntaxError, ValueError, OverflowError, MemoryError, EOFError, Image.DecompressionBombError)
+DEEP_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N')
+BYTE_MAX, WORD_MAX = 255, 65535
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name below a data folder has a part that starts with a dot, as in `.ipynb_checkpoints/a.png`."""
+    return any(part.startswith('.') and part not in (os.curdir, os.pardir) for part in name.split(os.sep))
+
+
+def walk(root: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below `root` that is not hidden, relative to it and itself first, with the names of its files.
+
+    Raises:
+        UsageError: if a link leads back to a folder above it, or a folder cannot be read.
+    """
+    top = os.path.realpath(root)
+    todo: list[tuple[str, tuple[str, ...]]] = [('', (top,))]
+    while todo:
+        folder, trail = todo.pop()
+        try:
+            with os.scandir(os.path.join(root, folder)) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            raise UsageError(f'cannot read the folder {os.path.join(root, folder)}: {error.strerror}') from error
+        files: list[str] = []
+        folders: list[tuple[str, tuple[str, ...]]] = []
+        for entry in entries:
+            if not entry.is_dir():
+                files.append(entry.name)
+                continue
+            if entry.name.startswith('.'):
+                continue
+            real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(trail[-1], entry.name)
+            if real in trail:
+                raise UsageError(f'{entry.path} leads back to {real}, which is above it: remove the link')
+            folders.append((os.path.join(folder, entry.name), (*trail, real)))
+        yield folder, files
+        todo += reversed(folders)
+
+
+def has_ending(name: str, endings: Iterable[str]) -> bool:
+    return os.path.splitext(name)[1].lower() in endings
+
+
+def find_pictures(root: str | os.PathLike[str]) -> list[str]:
+    """Names of the images below a folder, relative to it, in timm's order: those whose endings timm reads.
+
+    Raises:
+        UsageError: see `walk`.
+    """
+    endings = get_img_extensions(as_set=True)
+    found = [os.path.join(folder, name) for folder, names in walk(root) for name in names if has_ending(name, endings)]
+    return sorted(found, key=natural_key)
+
+
+def is_deep(picture: Image.Image) -> bool:
+    """Whether an image has more than 8 bits a pixel, which `convert_picture` scales."""
+    return picture.mode in DEEP_MODES
+
+
+def convert_picture(picture: Image.Image, mode: str | None = 'RGB') -> Image.Image:
+    """An image in another of Pillow's modes; grey values of 16 bits are scaled to 8 unless they fit there anyway."""
+    if is_deep(picture) and mode != picture.mode:
+        values = np.asarray(picture).astype(np.float64).clip(0)
+        highest = values.max(initial=0)
+        if highest > BYTE_MAX:
+            values *= BYTE_MAX / max(WORD_MAX, highest)
+        picture = Image.fromarray(values.round().astype(np.uint8))
+    return picture.convert(mode) if mode else picture
+
+
+def read_picture(file: Any, mode: str | None = 'RGB') -> Image.Image:
+    """The image of a path or an open file, as stored: no rotation by EXIF.
+
+    Raises:
+        UNREADABLE: if Pillow cannot read it.
+    """
+    with Image.open(file) as picture:
+        return convert_picture(picture, mode)
