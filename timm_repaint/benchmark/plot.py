@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from timm_repaint.benchmark.stopwatch import PARTS
-from timm_repaint.figure import new_figure
+from timm_repaint.optional import new_figure
 
 ROW_HEIGHT_IN = 0.4
 SIZE_IN = (8.0, 1.4)  # width, and height without rows

@@ -2,16 +2,69 @@
 
 import argparse
 import sys
+from pathlib import Path
+
+import torch
 
 from timm_repaint.errors import UsageError, run_command
-from timm_repaint.report.commands import add_commands, run_report
+from timm_repaint.report.finished import default_device, report_gallery, report_leak
+from timm_repaint.report.shape_bias import report_shape_bias
+from timm_repaint.report.tables import RUNS_FOLDER, write_tables
+from timm_repaint.report.tables_paper import TITLES
 
 MOVED = 'mini'  # the evidence bench, which was here in version 0.1
+PAPER_SEEDS = (1, 2, 3, 4, 5)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='timm-repaint report', description='Reports on finished runs.')
-    add_commands(parser.add_subparsers(dest='command', required=True))
+    commands = parser.add_subparsers(dest='command', required=True)
+    tables = commands.add_parser(
+        'tables',
+        help="the paper's tables beside these runs",
+        description='Read runs of the recipes in timm_repaint/recipes/tables and write tables.md, tables.csv and '
+        'tables.png; print the commands of the runs that are missing.',
+    )
+    tables.add_argument(
+        'runs',
+        nargs='*',
+        type=Path,
+        metavar='RUNS',
+        help='folders of runs, or folders that hold them; none: all runs are missing',
+    )
+    tables.add_argument(
+        '--tables', type=int, nargs='+', choices=TITLES, default=list(TITLES), metavar='N', help='(default: 1 to 7)'
+    )
+    tables.add_argument('--output', type=Path, default=Path('.'), metavar='DIR', help='(default: the current folder)')
+    tables.add_argument(
+        '--seeds', type=int, nargs='+', default=PAPER_SEEDS, metavar='N', help='seeds of each recipe (default: 1 to 5)'
+    )
+    tables.add_argument(
+        '--runs-folder',
+        type=Path,
+        default=RUNS_FOLDER,
+        metavar='DIR',
+        help='where the printed commands put missing runs (default: %(default)s)',
+    )
+
+    bias = commands.add_parser(
+        'shape-bias',
+        help='does a classifier of ImageNet decide by shape or by texture?',
+        description='Shape bias of a checkpoint of train.py or fine_tune.py on cue-conflict pictures.',
+    )
+    bias.add_argument(
+        'checkpoint', type=Path, metavar='CHECKPOINT', help='of a classifier of the 1000 ImageNet classes'
+    )
+    bias.add_argument('stimuli', type=Path, metavar='STIMULI', help='folder of <shape><n>-<texture><m>.png')
+    gallery = commands.add_parser('gallery', help='images of a run, their masks and repaints, as one PNG')
+    gallery.add_argument('--output', type=Path, metavar='FILE', help='(default: RUN/gallery.png)')
+    gallery.add_argument('--images', type=int, default=8, metavar='N', help='columns (default: 8)')
+    gallery.add_argument('--copies', type=int, default=3, metavar='N', help='repaints of each image (default: 3)')
+    leak = commands.add_parser('leak', help='do repaints tell the classifier the class?')
+    for command in (gallery, leak):
+        command.add_argument('run', type=Path, metavar='RUN', help='folder of a train.py --repaint run')
+    for command in (bias, gallery, leak):
+        command.add_argument('--device', default=default_device(), metavar='NAME', help='(default: %(default)s)')
     return parser
 
 
@@ -23,7 +76,15 @@ def main() -> int:
     """
     if sys.argv[1:2] == [MOVED]:
         raise UsageError('the evidence bench is in the repository: python -m bench.evidence DATA --output DIR')
-    run_report(build_parser().parse_args())
+    args = build_parser().parse_args()
+    if args.command == 'tables':
+        write_tables(args.runs, args.output, args.seeds, args.runs_folder, args.tables)
+    elif args.command == 'shape-bias':
+        report_shape_bias(args.checkpoint, args.stimuli, torch.device(args.device))
+    elif args.command == 'gallery':
+        report_gallery(args.run, args.output or args.run / 'gallery.png', args.device, args.images, args.copies)
+    else:
+        report_leak(args.run, args.device)
     return 0
 
 

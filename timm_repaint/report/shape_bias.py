@@ -3,8 +3,6 @@
 Source: Geirhos et al., "ImageNet-trained CNNs are biased towards texture", ICLR 2019.
 """
 
-import argparse
-import pickle
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from PIL import Image
 from timm.data import ImageNetInfo, create_transform, resolve_data_config
 from timm.models import create_model
@@ -19,8 +18,10 @@ from torch import Tensor, nn
 
 from timm_repaint.errors import UsageError
 from timm_repaint.progress import progress
-from timm_repaint.report.sixteen_classes import CATEGORIES
+from timm_repaint.saved import read_checkpoint
 
+_LISTS = yaml.safe_load(Path(__file__).with_name('sixteen_classes.yaml').read_text(encoding='utf-8'))
+CATEGORIES: dict[str, list[str]] = {name: text.split() for name, text in _LISTS.items()}
 NUM_CLASSES = 1000
 BATCH_SIZE = 32
 STIMULUS = re.compile(r'([a-z]+)[0-9]+-([a-z]+)[0-9]+')  # <shape><number>-<texture><number>
@@ -101,10 +102,9 @@ def load_classifier(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         UsageError: if the file is no such checkpoint, or the classes are not those of ImageNet-1k.
     """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        checkpoint = read_checkpoint(str(path))
         args = checkpoint['args']
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+    except (UsageError, KeyError, TypeError) as error:
         raise UsageError(f'{path} is not a checkpoint of train.py: {str(error).splitlines()[0]}') from error
     if args.num_classes != NUM_CLASSES:
         raise UsageError(f'{path} has {args.num_classes} classes, but shape bias needs the 1000 of ImageNet-1k')

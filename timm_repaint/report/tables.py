@@ -1,15 +1,13 @@
 """The paper's tables beside ours: Markdown, CSV, a plot, and the commands of the runs that are missing."""
 
-import csv
 import shlex
 from collections.abc import Collection, Sequence
-from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from timm_repaint.markdown import markdown_table
-from timm_repaint.report.tables_paper import TITLES, Entry, all_entries
+from timm_repaint.report.tables_paper import TITLES, load_pandas, paper_figures
 from timm_repaint.report.tables_plot import draw_plot
-from timm_repaint.report.tables_rows import Row, compare
 from timm_repaint.report.tables_runs import RECIPES, TableRun, read_runs, recipe_path
 
 REPOSITORY = RECIPES.parents[2]
@@ -19,10 +17,10 @@ MISSING = 'missing'
 TRIAL = '*'  # behind a smaller trial's figure
 NONE = '-'
 HEADINGS = ('row', 'paper', 'ours', 'gain: paper', 'gain: ours', 'runs')
-COLUMNS = (
+COLUMNS = [
     *('table', 'row', 'metric', 'recipe', 'paper', 'ours', 'trial', 'seeds'),
     *('paper_gain', 'paper_min', 'paper_max', 'gain', 'min', 'max'),
-)
+]
 
 
 def write_tables(
@@ -42,33 +40,64 @@ def write_tables(
         tables: Numbers of the tables that are wanted.
 
     Raises:
-        UsageError: if a folder holds no run, two runs are of one recipe and seed, or matplotlib is missing.
+        UsageError: if a folder holds no run, two runs are of one recipe and seed, or pandas or matplotlib is missing.
     """
+    figures = paper_figures()
+    figures = figures[figures['table'].isin(tables)]
     runs, remarks = read_runs(folders)
-    entries = [entry for entry in all_entries() if entry.table in tables]
-    rows = compare(runs, entries)
+    rows = compare(runs, figures)
     output.mkdir(parents=True, exist_ok=True)
     text = markdown(rows, seeds, remarks)
     (output / 'tables.md').write_text(text)
-    write_csv(rows, output / 'tables.csv')
+    rows.to_csv(output / 'tables.csv', columns=COLUMNS, index=False, lineterminator='\r\n')
     print(text)
-    commands = missing_commands(runs, entries, seeds, runs_folder)
+    commands = missing_commands(runs, figures, seeds, runs_folder)
     if commands:
         print(f'# Runs of {len(commands)} recipes are missing. Set the variables of {ROW_SCRIPT}, and send them off:')
         print('\n'.join(commands))
     draw_plot(rows, output / 'tables.png')  # last: it needs matplotlib
 
 
-def markdown(rows: Sequence[Row], seeds: Sequence[int], remarks: Sequence[str]) -> str:
+def compare(runs: Sequence[TableRun], figures: Any) -> Any:
+    """The paper's figures with ours beside them.
+
+    Args:
+        runs: Ours.
+        figures: See `paper_figures`.
+
+    Returns:
+        The figures with 'ours' (the mean over seeds), 'seeds', 'trial' (whether they are smaller trials), and the gain
+        over our baseline by the paper's rule: 'gain' of the means, 'min' of our worst run against the best baseline
+        run, 'max' the reverse. Missing: for the baseline itself, without runs, and where only one is a trial.
+    """
+    values = [(run.recipe, name, run.seed, value) for run in runs for name, value in run.metrics.items()]
+    ours = load_pandas().DataFrame(values, columns=['recipe', 'metric', 'seed', 'value']).sort_values('seed')
+    by_row = ours.groupby(['recipe', 'metric']).agg(
+        ours=('value', 'mean'),
+        worst=('value', 'min'),
+        best=('value', 'max'),
+        seeds=('seed', lambda seeds: ' '.join(map(str, seeds))),
+    )
+    rows = figures.join(by_row, on=['recipe', 'metric'])
+    rows = rows.join(by_row.add_prefix('base_'), on=['baseline', 'metric']).fillna({'seeds': ''})
+    trials = {run.recipe for run in runs if run.scaled}
+    rows['trial'] = rows['recipe'].isin(trials)
+    fair = (rows['recipe'] != rows['baseline']) & (rows['trial'] == rows['baseline'].isin(trials))
+    for gain, own, other in (('gain', 'ours', 'ours'), ('min', 'worst', 'best'), ('max', 'best', 'worst')):
+        rows[gain] = (rows[own] - rows[f'base_{other}']).where(fair)
+    return rows
+
+
+def markdown(rows: Any, seeds: Sequence[int], remarks: Sequence[str]) -> str:
     """The tables, and what they rest on."""
     parts = ['# The tables: the paper and these runs\n']
-    for table, members in groupby(rows, key=lambda row: row.entry.table):
-        lines = markdown_table(HEADINGS, [_cells(row, seeds) for row in members])
+    for table, members in rows.groupby('table'):
+        lines = markdown_table(HEADINGS, [_cells(row, set(seeds)) for row in members.itertuples()])
         parts.append(f'## Table {table}: {TITLES[table]}\n\n{lines}\n')
     parts.append(
         'Ours: mean over the seeds after the last epoch, %. Gain: over our baseline, percentage points; in brackets '
         'the worst run against the best baseline run, and the reverse.'
-        + f' {TRIAL}: smaller trials, see below.' * any(row.trial for row in rows)
+        + f' {TRIAL}: smaller trials, see below.' * bool(rows['trial'].any())
         + '\n'
     )
     if remarks:
@@ -76,51 +105,33 @@ def markdown(rows: Sequence[Row], seeds: Sequence[int], remarks: Sequence[str]) 
     return '\n'.join(parts)
 
 
-def _cells(row: Row, seeds: Sequence[int]) -> list[str]:
-    entry, mean = row.entry, row.mean
+def _cells(row: Any, seeds: set[int]) -> list[str]:
+    done = set(map(int, row.seeds.split()))
+    no_gain = NONE if row.recipe == row.baseline or (done and row.trial) else MISSING
     return [
-        entry.row,
-        NONE if entry.value is None else f'{entry.value:.2f}',
-        MISSING if mean is None else f'{mean:.2f}' + TRIAL * row.trial,
-        _gain_text(entry.gain, entry.low, entry.high),
-        _our_gain_text(row),
-        f'{len(row.values)} of {len(set(seeds) | row.values.keys())}',
+        row.row,
+        _text('{:.2f}', row.paper) or NONE,
+        _text('{:.2f}', row.ours, TRIAL * row.trial) or MISSING,
+        _gain_text(row.paper_gain, row.paper_min, row.paper_max) or NONE,
+        _gain_text(row.gain, row.min, row.max) or no_gain,
+        f'{len(done)} of {len(seeds | done)}',
     ]
 
 
-def _our_gain_text(row: Row) -> str:
-    if row.entry.recipe == row.entry.baseline:
-        return NONE
-    if row.gain is None:
-        return NONE if row.values and row.trial else MISSING
-    return _gain_text(*row.gain)
+def _gain_text(mean: float, low: float, high: float) -> str:
+    return _text('{:+.2f}', mean, _text(' ({:+.2f}, ', low) + _text('{:+.2f})', high))
 
 
-def _gain_text(mean: float | None, low: float | None, high: float | None) -> str:
-    if mean is None:
-        return NONE
-    return f'{mean:+.2f}' + ('' if low is None else f' ({low:+.2f}, {high:+.2f})')
+def _text(form: str, value: float, behind: str = '') -> str:
+    """The value in this form, '' where there is none."""
+    return form.format(value) + behind if value == value else ''  # nan: there is none
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """A line a figure; what is missing is empty."""
-    with open(path, 'w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for row in rows:
-            entry = row.entry
-            seeds = ' '.join(map(str, sorted(row.values)))
-            own = [entry.table, entry.row, entry.metric, entry.recipe, entry.value, row.mean, row.trial, seeds]
-            writer.writerow([*own, entry.gain, entry.low, entry.high, *(row.gain or [None] * 3)])
-
-
-def missing_commands(
-    runs: Sequence[TableRun], entries: Sequence[Entry], seeds: Sequence[int], runs_folder: Path
-) -> list[str]:
+def missing_commands(runs: Sequence[TableRun], figures: Any, seeds: Sequence[int], runs_folder: Path) -> list[str]:
     """A command for each recipe of which the tables still need runs; it goes on with those that have begun."""
     done = {(run.recipe, run.seed) for run in runs}
     commands = []
-    for recipe in dict.fromkeys(name for entry in entries for name in (entry.baseline, entry.recipe)):
+    for recipe in dict.fromkeys(figures[['baseline', 'recipe']].to_numpy().ravel()):
         missing = [seed for seed in dict.fromkeys(seeds) if (recipe, seed) not in done]
         if missing:
             commands.append(command(recipe, missing, runs_folder))

@@ -16,7 +16,7 @@ from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
 from timm_repaint.options.run_file import ARGS, read_args
 from timm_repaint.report.summary import FINE_TUNE, SUMMARY, UnfinishedError, read_last_row
-from timm_repaint.report.tables_paper import METRICS, all_entries
+from timm_repaint.report.tables_paper import METRICS, paper_figures
 
 RECIPES = Path(__file__).parents[1] / 'recipes' / 'tables'
 DETECTION = RECIPES / 'detection'  # the recipes of timm_repaint.detection.train
@@ -25,6 +25,8 @@ SEED_ENDING = re.compile(r'-seed[0-9]+$')  # of the names of runs that differ in
 FREE = Role.MACHINE.names | Role.DATA.names | Role.OUTPUT.names
 # What a smaller trial of a recipe may change, with a remark; any other option makes it another run.
 SCALE = Role.SCALE.names
+# Of the repaint phase alone.
+REPAINT_PHASES = REPAINT_OPTIONS | Role.START.names | {'no_resume_opt'}
 # Recipes that go on from the checkpoint of another one's run.
 FIRST_PHASES = {'resnet50-shape-resnet': 'resnet50-shape-resnet-stylized'}
 
@@ -88,16 +90,10 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[TableRun], list[str]]:
             )
         if run.scaled:
             remarks.append(f'{folder} is a smaller trial of {run.recipe}: {", ".join(run.scaled)}')
-    kept, others = leave_out_trials(list(runs.values()))
-    return kept, remarks + others
-
-
-def leave_out_trials(runs: Sequence[TableRun]) -> tuple[list[TableRun], list[str]]:
-    """The runs without the smaller trials of recipes that have runs of full size, and a remark on each trial."""
-    full = {run.recipe for run in runs if not run.scaled}
-    out = [run for run in runs if run.scaled and run.recipe in full]
-    remarks = [f'{run.folder} is left out: {run.recipe} has runs of full size' for run in out]
-    return [run for run in runs if run not in out], remarks
+    full = {run.recipe for run in runs.values() if not run.scaled}
+    out = [run for run in runs.values() if run.scaled and run.recipe in full]
+    remarks += [f'{run.folder} is left out: {run.recipe} has runs of full size' for run in out]
+    return [run for run in runs.values() if run not in out], remarks
 
 
 def read_run(folder: Path) -> TableRun:
@@ -122,7 +118,7 @@ def read_run(folder: Path) -> TableRun:
     if recipe['repaint']:
         last = folder / FINE_TUNE
         own = _read_options(last)
-        goes_on = {key: wanted for key, wanted in recipe.items() if not is_repaint_phases(key)}
+        goes_on = {key: wanted for key, wanted in recipe.items() if key not in REPAINT_PHASES}
         differ |= find_differences(own, goes_on, f'{name}, fine-tune phase')
         epochs = own.get('epochs')
     return TableRun(folder, name, options['seed'], _read_metrics(last, epochs, name), tuple(differ.values()))
@@ -145,11 +141,6 @@ def find_differences(options: dict[str, Any], recipe: dict[str, Any], name: str)
     return differ
 
 
-def is_repaint_phases(key: str) -> bool:
-    """Whether an option is of the repaint phase alone."""
-    return key in REPAINT_OPTIONS | Role.START.names or key == 'no_resume_opt'
-
-
 def _goes_on(folder: Path) -> bool:
     """Whether a run has rows, the first of them of a later epoch than 0."""
     try:
@@ -165,9 +156,10 @@ def _read_metrics(folder: Path, epochs: int, recipe: str) -> dict[str, float]:
         row = read_last_row(folder, epochs)
     except UnfinishedError as error:
         raise UnfitRunError(f'it is not finished: {error}') from None
-    metrics = {key: row[metric.column] for key, metric in METRICS.items() if metric.column in row}
-    wanted = {entry.metric for entry in all_entries() if recipe in (entry.recipe, entry.baseline)}
-    lacking = sorted(METRICS[key].column for key in wanted - metrics.keys())
+    metrics = {key: row[column] for key, column in METRICS.items() if column in row}
+    figures = paper_figures()
+    wanted = set(figures[(figures['recipe'] == recipe) | (figures['baseline'] == recipe)]['metric'])
+    lacking = sorted(METRICS[key] for key in wanted - metrics.keys())
     if lacking:
         raise UnfitRunError(f'{folder / SUMMARY} has no {" and no ".join(lacking)}')
     return metrics
