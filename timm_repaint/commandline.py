@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from typing_extensions import ParamSpec
 
+from timm_repaint.errors import INTERRUPTED
+
 Params = ParamSpec('Params')
-INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 def at_least(lowest: int) -> Callable[[str], int]:

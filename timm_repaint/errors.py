@@ -1,13 +1,18 @@
 """A mistake of the user's, told in one line: what we got, what we wanted, how to mend it."""
 
 import functools
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
 from typing_extensions import ParamSpec
 
 Params = ParamSpec('Params')
+INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 class UsageError(ValueError):
@@ -40,12 +45,51 @@ def exits_on_mistakes(main: Callable[Params, int]) -> Callable[Params, int]:
 
 
 def run_command(main: Callable[[], object]) -> NoReturn:
-    """Call a script's `main`; a user's mistake ends the program with its message instead of a traceback."""
+    """Call a script's `main` and end the program with its status, or with a line instead of a traceback.
+
+    A user's mistake ends it with its message, Ctrl-C with the shell's status, also while it closes. A reader of the
+    output who goes ends nothing.
+    """
+    sys.stdout, sys.stderr = PatientStream(sys.stdout), PatientStream(sys.stderr)
     try:
         status = main()
     except UsageError as error:
         sys.exit(f'error: {_message(error)}')
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        status = INTERRUPTED
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _end_at_once)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
+
+
+class PatientStream:
+    """An output stream whose reader may go, as `head` does: the rest is dropped and the work goes on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> Any:
+        return self._patiently(self._stream.write, text)
+
+    def flush(self) -> None:
+        self._patiently(self._stream.flush)
+
+    def _patiently(self, call: Callable[..., Any], *values: Any) -> Any:
+        try:
+            return call(*values)
+        except BrokenPipeError:  # what is still in the stream's buffer has to go somewhere
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            return None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _message(error: UsageError) -> str:

@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +17,7 @@ def write_whole(
 
     Args:
         path: File to write; its folder is made.
-        write: Writes the content to an open file.
+        write: Writes the content to an open file, in memory: Pillow does not say why a disk refuses it.
         place: Moves or links the finished file to its place.
 
     Raises:
@@ -24,11 +25,13 @@ def write_whole(
     """
     path = Path(path)
     part = path.with_name(f'.{uuid.uuid4().hex}.part')  # not named after a process: other hosts write here too
+    content = BytesIO()
+    write(content)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(part, 'wb') as file:
-                write(file)
+                file.write(content.getbuffer())
             place(part, path)
         finally:
             part.unlink(missing_ok=True)

@@ -51,20 +51,22 @@ class LateValue:
 
 
 class Guard:
-    """Counts the updates of one network that were skipped, and ends the training after too many in a row.
+    """Counts the updates of one network that are not finite, and ends the training after too many in a row.
 
     Args:
         name: Whose updates: 'generator', 'discriminator' or 'task'.
         what: That which is not finite, for messages.
         advice: What helps, for the error.
-        max_nonfinite: After so many skipped updates in a row `count` raises.
+        max_nonfinite: After so many in a row `count` raises.
+        counted: What is counted: 'updates', which are skipped, or 'batches', of which nothing is.
     """
 
-    def __init__(self, name: str, what: str, advice: str, max_nonfinite: int) -> None:
+    def __init__(self, name: str, what: str, advice: str, max_nonfinite: int, counted: str = 'updates') -> None:
         self.name = name
         self.what = what
         self.advice = advice
         self.max_nonfinite = max_nonfinite
+        self.counted = counted
         self.counts = torch.zeros(2, dtype=torch.int64)  # skipped in all, and since the last update that was made
         self._late = LateValue()
         self._told = 0
@@ -78,10 +80,10 @@ class Guard:
         self._told = self.skipped
 
     def count(self, bad: Tensor) -> None:
-        """Count an update.
+        """Count an update, or a batch.
 
         Args:
-            bad: Whether it was skipped, a bool scalar on the counters' device.
+            bad: Whether it is not finite, a bool scalar on the counters' device.
 
         Raises:
             NonFiniteLossError: after `max_nonfinite` in a row; the host learns of it an update or more later.
@@ -98,10 +100,13 @@ class Guard:
             return
         skipped, in_a_row = counts
         if skipped > self._told:
-            _logger.warning('The %s is not finite: update skipped (%d so far).', self.what, skipped)
+            done = 'update skipped (%d so far)' if self.counted == 'updates' else '%d batches so far'
+            _logger.warning(f'The %s is not finite: {done}.', self.what, skipped)
         self._told = skipped
         if in_a_row >= self.max_nonfinite:
-            raise NonFiniteLossError(f'the {self.what} was not finite in {in_a_row} updates in a row; {self.advice}')
+            raise NonFiniteLossError(
+                f'the {self.what} was not finite in {in_a_row} {self.counted} in a row; {self.advice}'
+            )
 
     @property
     def skipped(self) -> int:

@@ -21,7 +21,7 @@ from timm_repaint.options import (
     parse_schedule,
     resolve_repaint_epochs,
 )
-from timm_repaint.report.summary import FINE_TUNE
+from timm_repaint.options.run_file import FINE_TUNE
 
 SCRIPTS = Path(timm_repaint.__file__).parent.parent
 LAST = 'last.pth.tar'

@@ -13,7 +13,8 @@ from bench.evidence.arms import ARMS
 from bench.evidence.plan import Run
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text
-from timm_repaint.report.summary import FINE_TUNE, read_last_row
+from timm_repaint.options.run_file import FINE_TUNE
+from timm_repaint.report.summary import read_last_row
 
 RESULT = 'result.json'
 CUE_CONFLICT = 'cue_conflict.json'

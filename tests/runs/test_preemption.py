@@ -1,5 +1,6 @@
 """Signals and kills: a run that a cluster ends goes on as if nothing had happened, and its files are always whole."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+import train
 from tests.helpers import (
     REPAINT,
     REPO,
     SCHEDULE,
     SHAPES,
     TINY,
+    call_main,
     load_checkpoint,
     read_summary,
     run_script,
@@ -182,6 +185,46 @@ def test_a_worker_follows_a_signal_only_when_the_main_process_closes():
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+# Ctrl-C --------------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_with_130_and_the_checkpoints_and_results_so_far(tmp_path):
+    process = start_training(tmp_path, *OPTIONS)
+    wait_until((tmp_path / 'run' / 'last.pth.tar').is_file, process)
+    os.kill(process.pid, signal.SIGINT)
+    assert status_of(process) == 130
+    log = (tmp_path / 'log.txt').read_text()
+    assert 'Interrupted.' in log and '--result' in log and 'Traceback' not in log
+    assert_readable(tmp_path / 'run')
+
+
+def lose(error):
+    """What Python does with an error that a destructor raises."""
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise error from None
+
+
+@pytest.mark.parametrize('moment', ['timm_repaint.engine.loop.to_device', 'timm_repaint.engine.run.mean_lr'])
+@pytest.mark.parametrize('error', [None, RuntimeError('a worker exited')], ids=['lost', 'another error'])
+def test_ctrl_c_ends_with_130_where_its_exception_is_lost(moment, error, tmp_path, monkeypatch):
+    honest = getattr(sys.modules[moment.rpartition('.')[0]], moment.rpartition('.')[2])
+
+    def interrupted(*args):
+        with contextlib.nullcontext() if error else contextlib.suppress(TypeError):
+            lose(error or TypeError())
+        return honest(*args)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(moment, interrupted)
+    try:
+        status = call_main(train.main, *TINY, *SHAPES, '--epochs', 1, '--output', tmp_path, '--experiment', 'run')
+    finally:
+        assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+    assert status == 130
+
+
 # Kills and full disks ------------------------------------------------------------------------------------------------
 
 
@@ -228,7 +271,7 @@ def test_a_full_disk_is_told_with_the_path_and_the_last_checkpoint_stays(tmp_pat
     process.start()
     assert status_of(process) == 0
     message = (tmp_path / 'error.txt').read_text()
-    assert message.startswith(f'cannot write the checkpoint {run}/tmp.pth.tar: no room on the disk; the earlier ones')
+    assert message.startswith(f'cannot write the checkpoint {run}/tmp.pth.tar: File too large; the earlier ones')
     assert not (run / 'tmp.pth.tar').exists()
     assert same_tensors(weights_of(run), before)
     assert_readable(run)

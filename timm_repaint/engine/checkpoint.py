@@ -4,7 +4,8 @@ import argparse
 import glob
 import os
 import pickle
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -12,13 +13,10 @@ from timm import utils
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 
 from timm_repaint.engine.setup import Precision
+from timm_repaint.engine.task_guard import TaskGuard
 from timm_repaint.errors import UsageError
 from timm_repaint.repaint import Repaint
 from timm_repaint.saved import FIRST_FORMAT_KEY, read_checkpoint, unreadable
-
-# Errors of torch's writer, which does not say why it failed.
-TORCH_WRITER = ('inline_container', 'PytorchStreamWriter')
-
 
 REPAINT_KEY = 'repaint'  # E, G, D and their optimizers in a checkpoint
 
@@ -26,11 +24,13 @@ REPAINT_KEY = 'repaint'  # E, G, D and their optimizers in a checkpoint
 class CheckpointParts:
     """What a checkpoint holds of T, by timm's names, and beside it the repaint part: the saver's `task`."""
 
-    def __init__(self, task: TrainingTask, repaint: Repaint | None) -> None:
-        self.task, self.repaint = task, repaint
+    def __init__(self, guard: TaskGuard, repaint: Repaint | None) -> None:
+        self.guard, self.task, self.repaint = guard, guard.task, repaint
 
     def get_checkpoint_state(self, ema: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """See timm's `TrainingTask.get_checkpoint_state`."""
+        """See timm's `TrainingTask.get_checkpoint_state`; weights that are not finite are in no checkpoint."""
+        if not ema:
+            self.guard.check()
         state = self.task.get_checkpoint_state(ema=ema, **kwargs)
         return state if ema or self.repaint is None else {**state, REPAINT_KEY: self.repaint.state_dict()}
 
@@ -39,7 +39,15 @@ class SafeSaver(utils.CheckpointSaver):
     """timm's saver writes a checkpoint beside the last one; here it also takes its place in one step.
 
     Names, contents and choice of the files are timm's.
+
+    Args:
+        args, options: timm's.
+        ready: Is called ahead of each file; makes sure that the folder is there.
     """
+
+    def __init__(self, *args: Any, ready: Callable[[], object] = lambda: None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.ready = ready
 
     def _save(self, save_path: str, epoch: int, metric: float | None = None) -> None:
         """Write a checkpoint.
@@ -47,31 +55,37 @@ class SafeSaver(utils.CheckpointSaver):
         Raises:
             UsageError: if the disk is full or the folder not writable; earlier checkpoints stay.
         """
-        try:
-            super()._save(save_path, epoch, metric)
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not any(name in str(error) for name in TORCH_WRITER):
-                raise
-            with suppress(OSError):
-                os.remove(save_path)
-            reason = error.strerror if isinstance(error, OSError) else 'no room on the disk'
-            raise UsageError(
-                f'cannot write the checkpoint {save_path}: {reason}; the earlier ones are as they were, make room and '
-                'go on with --resume auto'
-            ) from error
+        self.ready()
+        with told(save_path, save_path), open(save_path, 'wb') as file:
+            super()._save(file, epoch, metric)
 
     def _replace(self, src: str, dst: str) -> None:
-        os.replace(src, dst)
+        with told(dst, src):
+            os.replace(src, dst)
 
     def _duplicate(self, src: str, dst: str) -> None:
         """A second name for a checkpoint, or a copy where the file system has no links."""
         beside = f'{dst}.part'
         with suppress(FileNotFoundError):
             os.remove(beside)
-        super()._duplicate(src, beside)
-        os.replace(beside, dst)
+        with told(dst, beside):
+            super()._duplicate(src, beside)
+            os.replace(beside, dst)
         with suppress(FileNotFoundError):  # names of one file: replacing one by the other does nothing
             os.remove(beside)
+
+    def save_recovery(self, epoch: int, batch_idx: int = 0) -> None:
+        """timm's, which deletes the one before the last; a run that does an epoch again may give the names again."""
+        name = f'{self.recovery_prefix}-{epoch}-{batch_idx}{self.extension}'
+        kept = [path for path in (self.prev_recovery_file, self.curr_recovery_file) if os.path.basename(path) != name]
+        self.prev_recovery_file, self.curr_recovery_file = ['', *kept][-2:]
+        super().save_recovery(epoch, batch_idx)
+
+    def forget_missing(self) -> None:
+        """Drop what somebody has removed: without a best checkpoint the next one is the best."""
+        self.checkpoint_files = [entry for entry in self.checkpoint_files if os.path.exists(entry[0])]
+        if not os.path.exists(os.path.join(self.checkpoint_dir, f'model_best{self.extension}')):
+            self.best_metric = self.best_epoch = None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of an earlier run, and with its last two recovery checkpoints, the ones to delete."""
@@ -79,6 +93,33 @@ class SafeSaver(utils.CheckpointSaver):
         pattern = os.path.join(glob.escape(self.recovery_dir), f'{self.recovery_prefix}-*{self.extension}')
         found = sorted(glob.glob(pattern), key=os.path.getmtime)
         self.prev_recovery_file, self.curr_recovery_file = ['', '', *found][-2:]
+
+
+@contextmanager
+def told(path: str, written: str) -> Iterator[None]:
+    """Inside, a checkpoint is written; an error of the disk's is told in one line.
+
+    Args:
+        path: The checkpoint.
+        written: The file that is removed where something fails, for it may be half a one.
+
+    Raises:
+        UsageError: with the disk's own reason.
+    """
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            os.remove(written)
+        cause: BaseException | None = error  # torch's writer raises an error of its own over the disk's
+        while isinstance(cause, RuntimeError):
+            cause = cause.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise UsageError(
+            f'cannot write the checkpoint {path}: {cause.strerror}; the earlier ones are as they were, go on with '
+            '--resume auto when that is mended'
+        ) from error
 
 
 def resume(

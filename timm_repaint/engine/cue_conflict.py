@@ -10,6 +10,7 @@ from torch import Tensor
 
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.engine.parts import Run
+from timm_repaint.files import write_text
 
 _logger = logging.getLogger('timm_repaint')
 
@@ -55,5 +56,5 @@ def report_cue_conflict(run: Run) -> None:
     result = shape_and_texture_accuracy(torch.cat(predictions), torch.cat(shapes), textures)
     _logger.info('Cue conflict: %.1f %% by shape, %.1f %% by texture.', result['shape'], result['texture'])
     if run.output.folder:
-        with open(os.path.join(run.output.folder, 'cue_conflict.json'), 'w') as file:
-            json.dump({'epochs': run.plan.stop_epoch, 'images': len(dataset), **result}, file, indent=2)
+        content = {'epochs': run.plan.stop_epoch, 'images': len(dataset), **result}
+        write_text(os.path.join(run.output.folder, 'cue_conflict.json'), json.dumps(content, indent=2))

@@ -6,11 +6,15 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torchvision
 from timm import utils
+
+from timm_repaint.errors import UsageError
+from timm_repaint.files import write_whole
 
 _logger = logging.getLogger('timm_repaint')
 
@@ -75,13 +79,13 @@ class MeanMeter:
         self.total = self.total + total
         self.count = self.count + count
 
-    def mean(self, args: argparse.Namespace, device: torch.device) -> float:
-        """The mean over all samples of all processes; nan where there was none."""
+    def mean(self, args: argparse.Namespace, device: torch.device) -> float | None:
+        """The mean over all samples of all processes; None where there was none."""
         sums = torch.stack([torch.as_tensor(x, dtype=torch.float32, device=device) for x in (self.total, self.count)])
         if args.distributed:
             torch.distributed.all_reduce(sums)
         total, count = sums.tolist()
-        return total / count if count else float('nan')
+        return total / count if count else None
 
 
 class ProgressLog:
@@ -129,10 +133,15 @@ def mean_lr(optimizer: torch.optim.Optimizer) -> float:
 
 
 def save_batch_image(images: torch.Tensor, output_dir: str | None, batch_idx: int) -> None:
-    """Write the batch [B, C, H, W] that the network saw (`--save-images`)."""
-    if output_dir:
-        path = os.path.join(output_dir, f'train-batch-{batch_idx}.jpg')
-        torchvision.utils.save_image(images, path, padding=0, normalize=True)
+    """Write the batch [B, C, H, W] that the network saw (`--save-images`); a full disk does not end the run."""
+    if not output_dir:
+        return
+    path = os.path.join(output_dir, f'train-batch-{batch_idx}.jpg')
+    write = partial(torchvision.utils.save_image, images, format='jpeg', padding=0, normalize=True)
+    try:
+        write_whole(path, write)
+    except UsageError as error:
+        _logger.warning('No picture of batch %d: %s', batch_idx, error)
 
 
 def synchronize(device: torch.device) -> None:

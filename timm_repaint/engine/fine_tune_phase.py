@@ -11,14 +11,14 @@ import yaml
 from timm.utils import load_checkpoint_metadata
 
 from timm_repaint.errors import UsageError
+from timm_repaint.masks.manifest import sha256
 from timm_repaint.options import build_config_parser, resolve_repaint_epochs
 from timm_repaint.options import parse_args as parse_options
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
-from timm_repaint.options.run_file import ARGS, is_detection, read_repaint_args
+from timm_repaint.options.run_file import ARGS, FINE_TUNE, STARTED_FROM, is_detection, read_args, read_repaint_args
 from timm_repaint.saved import unreadable
 
 _logger = logging.getLogger('timm_repaint')
-FOLDER = 'fine_tune'
 CHECKPOINT = 'last.pth.tar'
 CLASSIFICATION_COMMAND = 'python fine_tune.py'
 DETECTION_COMMAND = 'python -m timm_repaint.detection.fine_tune'
@@ -40,15 +40,33 @@ def parse_args(
     run_options = read_options(run_dir, parser)
     own = REPAINT_OPTIONS | Role.START.names  # T goes on with its optimizer's state and its place in the schedule
     kept = {name: value for name, value in run_options.items() if name not in own}
-    parser.set_defaults(**{**kept, 'output': run_dir, 'experiment': FOLDER})
+    parser.set_defaults(**{**kept, 'output': run_dir, 'experiment': FINE_TUNE})
     args, _ = parse_options(parser, build_config_parser(), argv)
-    own_checkpoint = os.path.join(run_dir, FOLDER, CHECKPOINT)
-    if not args.resume or (args.resume == 'auto' and not os.path.isfile(own_checkpoint)):
-        args.resume = os.path.join(run_dir, CHECKPOINT)
+    start = os.path.join(run_dir, CHECKPOINT)
+    args.started_from = sha256(start) if os.path.isfile(start) else None
+    if not args.resume or (args.resume == 'auto' and not goes_on(run_dir, args.started_from)):
+        args.resume = start
         check_phase(args, argparse.Namespace(**run_options), parser, train_command)
         args.no_resume_opt |= optimizer_differs(args, run_options)
     del args.run_dir
     return args, yaml.safe_dump(vars(args), default_flow_style=False)
+
+
+def goes_on(run_dir: str, digest: str | None) -> bool:
+    """Whether a run has a fine-tuning to go on with: one that started from the checkpoint that the run has now.
+
+    Args:
+        run_dir: The run's folder.
+        digest: Of its last checkpoint; None without one.
+    """
+    folder = os.path.join(run_dir, FINE_TUNE)
+    if not os.path.isfile(os.path.join(folder, CHECKPOINT)):
+        return False
+    theirs = read_args(folder).get(STARTED_FROM)  # earlier versions did not note it
+    if digest is None or theirs in (None, digest):
+        return True
+    _logger.warning('%s was trained again since its fine-tuning in %s began: it starts anew.', run_dir, folder)
+    return False
 
 
 def optimizer_differs(args: argparse.Namespace, run_options: dict[str, Any]) -> bool:

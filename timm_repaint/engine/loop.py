@@ -221,9 +221,12 @@ def save_recovery(saver: utils.CheckpointSaver | None, epoch: int, micro: Micro,
     """Save a recovery checkpoint at the interval, and if a signal asks the run to stop.
 
     Raises:
+        KeyboardInterrupt: after a Ctrl-C whose own one was lost.
         Preempted: in all processes at the same update, once the first one has saved.
     """
     interval, request = args.recovery_interval, stop_request()
+    if request is not None and request.interrupted:
+        raise KeyboardInterrupt
     stop = request is not None and request.agreed(args)
     if saver is not None and (stop or (interval and (micro.update_idx + 1) % interval == 0)):
         saver.save_recovery(epoch, batch_idx=micro.update_idx)

@@ -55,12 +55,15 @@ class TrainMeters:
 
     def means(self, args: argparse.Namespace, device: torch.device) -> OrderedDict[str, float]:
         """By name; nan where there was none."""
-        return OrderedDict((name, meter.mean(args, device)) for name, meter in self.meters.items())
+        means = self._measured(args, device)
+        return OrderedDict((name, math.nan if mean is None else mean) for name, mean in means.items())
+
+    def _measured(self, args: argparse.Namespace, device: torch.device) -> dict[str, float | None]:
+        return {name: meter.mean(args, device) for name, meter in self.meters.items()}
 
     def text(self, args: argparse.Namespace, device: torch.device) -> str:
         """For the log line."""
         if not self.repaints:
-            loss = self.meters['loss']
-            return f'Loss: {float(loss.latest):#.3g} ({loss.mean(args, device):#.3g})'
-        means = self.means(args, device)
-        return '  '.join(f'{name}: {means[name]:#.3g}' for name in SHOWN if not math.isnan(means[name]))
+            return f'Loss: {float(self.meters["loss"].latest):#.3g} ({self.means(args, device)["loss"]:#.3g})'
+        means = self._measured(args, device)
+        return '  '.join(f'{name}: {means[name]:#.3g}' for name in SHOWN if means[name] is not None)

@@ -3,9 +3,11 @@
 import argparse
 import json
 import logging
+import math
 import os
 import shutil
 from collections import OrderedDict
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +16,10 @@ from timm import utils
 from timm.models import safe_model_name
 
 from timm_repaint.engine.checkpoint import CheckpointParts, SafeSaver
+from timm_repaint.engine.run_folder import RunFolder
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text
+from timm_repaint.options.run_file import ARGS
 
 _logger = logging.getLogger('timm_repaint')
 DEFAULT_OUTPUT = './output/train'
@@ -47,6 +51,11 @@ def resume_path(args: argparse.Namespace) -> str:
     return ''
 
 
+def begins_fine_tuning(checkpoint: str, folder: str) -> bool:
+    """Whether a run that writes to `folder` begins with the checkpoint of the repaint phase above it."""
+    return os.path.samefile(os.path.dirname(checkpoint) or '.', os.path.join(folder, os.pardir))
+
+
 class RunOutput:
     """The run's folder and what is written to it, on the primary process only.
 
@@ -60,6 +69,8 @@ class RunOutput:
         self.folder: str | None = None
         self.saver: utils.CheckpointSaver | None = None
         self.tensorboard: Any = None
+        self._run_folder: RunFolder | None = None
+        self._args_text = ''
         if utils.is_primary(args):
             stamp = datetime.now().strftime('%Y%m%d-%H%M%S')
             name = args.experiment or '-'.join([stamp, safe_model_name(args.model), str(img_size)])
@@ -72,11 +83,26 @@ class RunOutput:
         loss_scaler: utils.NativeScaler | None,
         args_text: str,
         decreasing_metric: bool,
+        checkpoint: str,
     ) -> None:
-        """Make the folder and the checkpoint saver, write `args.yaml`, start the loggers that the options ask for."""
+        """Make the folder and the checkpoint saver, write `args.yaml`, start the loggers that the options ask for.
+
+        Args:
+            parts: What a checkpoint holds.
+            optimizer: T's.
+            loss_scaler: T's.
+            args_text: For `args.yaml`.
+            decreasing_metric: Whether the best epoch is that with the lowest metric.
+            checkpoint: What the run goes on from; where it begins, the files of another run are put aside.
+
+        Raises:
+            UsageError: if another run goes on in the folder, or it cannot be written.
+        """
         if self.folder is None:
             return
-        os.makedirs(self.folder, exist_ok=True)
+        self._run_folder = RunFolder(self.folder)
+        if not checkpoint or begins_fine_tuning(checkpoint, self.folder):
+            self._run_folder.set_aside()
         self.saver = SafeSaver(
             model=parts.task.get_trainable_module(),
             optimizer=optimizer,
@@ -87,12 +113,27 @@ class RunOutput:
             decreasing=decreasing_metric,
             max_history=self.args.checkpoint_hist,
             task=parts,
+            ready=self.keep_folder,
         )
-        write_text(os.path.join(self.folder, 'args.yaml'), args_text)
+        self._args_text = args_text
+        write_text(os.path.join(self.folder, ARGS), args_text)
         if self.args.log_wandb:
             self._start_wandb()
         if self.args.log_tensorboard:
             self._start_tensorboard()
+
+    def keep_folder(self) -> None:
+        """Make the folder anew if somebody has removed it."""
+        if self._run_folder is None or self._run_folder.keep():
+            return
+        write_text(os.path.join(self._run_folder.path, ARGS), self._args_text)
+        if isinstance(self.saver, SafeSaver):
+            self.saver.forget_missing()
+
+    def release(self) -> None:
+        """Let other runs have the folder."""
+        if self._run_folder is not None:
+            self._run_folder.release()
 
     def _start_wandb(self) -> None:
         try:
@@ -138,12 +179,19 @@ class RunOutput:
     ) -> None:
         if self.folder is None:
             return
+        self.keep_folder()
         path = os.path.join(self.folder, 'summary.csv')
+        beside = f'{path}.part'  # a full disk would leave half a row
         try:
+            if os.path.isfile(path):
+                shutil.copyfile(path, beside)
             utils.update_summary(
-                epoch, train_metrics, eval_metrics, filename=path, lr=lr, log_wandb=self.args.log_wandb
+                epoch, train_metrics, eval_metrics, filename=beside, lr=lr, log_wandb=self.args.log_wandb
             )
+            os.replace(beside, path)
         except OSError as error:
+            with suppress(OSError):
+                os.remove(beside)
             raise UsageError(f'cannot write {path}: {error.strerror}') from error
         if self.tensorboard is not None:
             scalars = {f'train/{name}': value for name, value in train_metrics.items()}
@@ -158,9 +206,13 @@ class RunOutput:
             return
         if self.saver.best_metric is not None:
             _logger.info('*** Best metric: %s (epoch %s)', self.saver.best_metric, self.saver.best_epoch)
-        ranked = sorted(
-            results, key=lambda r: r.get('validation', r['train']).get(metric, 0), reverse=decreasing_metric
-        )
+        worst = math.inf if decreasing_metric else -math.inf
+
+        def rank(result: dict[str, Any]) -> float:
+            value = float(result.get('validation', result['train']).get(metric, 0))
+            return worst if math.isnan(value) else value
+
+        ranked = sorted(results, key=rank, reverse=decreasing_metric)
         print(f'--result\n{json.dumps(ranked[-10:], indent=4)}')
         if self.tensorboard is not None:
             self.tensorboard.close()

@@ -12,6 +12,7 @@ from torch import Tensor
 from timm_repaint.engine.loaders import Loaders
 from timm_repaint.engine.output import RunOutput
 from timm_repaint.engine.setup import Precision
+from timm_repaint.engine.task_guard import TaskGuard
 from timm_repaint.repaint import Repaint
 
 Erasing = Callable[[Tensor], Tensor]
@@ -37,6 +38,7 @@ class Run:
     data_config: dict[str, Any]
     loaders: Loaders
     task: TrainingTask
+    task_guard: TaskGuard
     optimizer: torch.optim.Optimizer
     output: RunOutput
     plan: Plan

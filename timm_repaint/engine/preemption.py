@@ -36,10 +36,12 @@ class StopRequest:
 
     Attributes:
         name: The signal's name; '' until one came.
+        interrupted: Whether Ctrl-C came; its KeyboardInterrupt is lost where Python runs a destructor.
     """
 
     def __init__(self) -> None:
         self.name = ''
+        self.interrupted = False
         self._time = 0.0
         self._answer: torch.Tensor | None = None
 
@@ -50,6 +52,11 @@ class StopRequest:
         elif now - self._time > SAME_SIGNAL_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Handler of Ctrl-C."""
+        self.interrupted = True
+        raise KeyboardInterrupt
 
     def agreed(self, args: argparse.Namespace) -> bool:
         """Whether to stop now; all processes have to ask after each update, and get the same answer.
@@ -65,15 +72,17 @@ class StopRequest:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Take SIGTERM and SIGUSR1 as requests to stop in order; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def stoppable() -> Iterator[StopRequest]:
+    """Take SIGTERM and SIGUSR1 as requests to stop in order, and note Ctrl-C; only the main thread can."""
     request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
     before = {number: signal.signal(number, request) for number in SIGNALS}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job of a shell's ignores it
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, request.interrupt)
     try:
-        yield
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

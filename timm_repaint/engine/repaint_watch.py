@@ -91,7 +91,10 @@ class RepaintWatch:
             if run.output.folder and (at_interval or completed == run.plan.stop_epoch):
                 copies = repaint_copies(repainter, self.images.gallery, GALLERY_COPIES, own_draws(run), batch_size)
                 path = os.path.join(run.output.folder, f'gallery-{epoch}.png')
-                self.save_gallery(path, self.images.gallery, copies)
+                try:
+                    self.save_gallery(path, self.images.gallery, copies)
+                except UsageError as error:  # a picture is not worth the run
+                    _logger.warning('No gallery of epoch %d: %s', epoch, error)
         leak = Leak(*[math.nan] * 4)
         # The phase's end, not `--stop-epoch`: a run in two parts has the same figures as one in one.
         if self.images.unseen is not None and (at_interval or completed == resolve_repaint_epochs(run.args)):

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from timm_repaint.engine.setup import (
     resolve_precision,
     setup_device,
 )
+from timm_repaint.engine.task_guard import TaskGuard
+from timm_repaint.errors import INTERRUPTED
 from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch
 from timm_repaint.repaint import Repaint
 
@@ -78,10 +81,11 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
             others draw their random numbers as timm's script does (see `random_state.py`).
 
     Returns:
-        The process's exit status: 0, or `REQUEUE_STATUS` after a signal that asked the run to stop.
+        The process's exit status: 0, `REQUEUE_STATUS` after a signal that asked the run to stop, or `INTERRUPTED`.
     """
     exact_resume |= args.repaint
-    with stoppable():
+    results: list[dict[str, Any]] = []
+    with stoppable() as request:
         checkpoint = resume_path(args)
         run = build_run(args, functions, checkpoint, fresh_workers=exact_resume)
         plan = run.plan
@@ -90,21 +94,29 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
         if args.resume == 'auto' and checkpoint and plan.start_epoch >= plan.stop_epoch:
             _logger.info('%s is finished: %d of %d epochs done.', run.output.folder, plan.start_epoch, plan.stop_epoch)
             return 0
-        open_output(run, args_text, checkpoint)
-        if exact_resume and utils.is_primary(run.args):
-            warn_of_inexact_resume(run.args)
         try:
-            results = run_epochs(run, functions, exact_resume)
+            open_output(run, args_text, checkpoint)
+            if exact_resume and utils.is_primary(run.args):
+                warn_of_inexact_resume(run.args)
+            run_epochs(run, functions, exact_resume, results)
             if run.args.cue_conflict:
                 report_cue_conflict(run)
         except Preempted as stop:
             if utils.is_primary(run.args):
                 _logger.info('%s; --resume auto goes on from last.pth.tar.', stop)
             return REQUEUE_STATUS
+        except (KeyboardInterrupt, Exception) as error:
+            request.interrupted |= isinstance(error, KeyboardInterrupt)
+            if not request.interrupted:  # what else came of a Ctrl-C, such as the end of the loader's workers
+                raise
+            _logger.info('Interrupted.')
         finally:
+            run.output.release()
             if run.args.distributed:
                 torch.distributed.destroy_process_group()
     run.output.close(results, run.metric, run.decreasing_metric)
+    if request.interrupted:
+        return INTERRUPTED
     if run.repaint is not None:
         completed = results[-1]['epoch'] + 1 if results else plan.start_epoch
         finish_repaint_phase(run, completed, functions.fine_tune_command)
@@ -157,6 +169,7 @@ def build_run(
     optimizer = build_optimizer(task, args, args.lr)
     repaint = build_repaint(args, data_config, loaders, device) if args.repaint else None
     epochs_done = resume(task, checkpoint, optimizer, precision, args)
+    guard = TaskGuard(task, args.repaint_max_nonfinite * max(1, args.grad_accum_steps), device)
     if to_train:
         if repaint is not None and checkpoint:
             resume_repaint(repaint, checkpoint, args)
@@ -165,13 +178,16 @@ def build_run(
     plan = schedule(args, loaders, optimizer, epochs_done)
     erasing = build_erasing(args, device) if args.repaint else None
     watch = functions.watch()
-    return Run(args, device, precision, data_config, loaders, task, optimizer, output, plan, repaint, erasing, watch)
+    return Run(
+        args, device, precision, data_config, loaders, task, guard, optimizer, output, plan, repaint, erasing, watch
+    )  # fmt: skip
 
 
 def open_output(run: Run, args_text: str, checkpoint: str) -> None:
     """Make the run's folder, or go on in it."""
-    parts = CheckpointParts(run.task, run.repaint)
-    run.output.open(parts, run.optimizer, run.precision.loss_scaler, args_text, run.decreasing_metric)
+    parts = CheckpointParts(run.task_guard, run.repaint)
+    scaler, decreasing = run.precision.loss_scaler, run.decreasing_metric
+    run.output.open(parts, run.optimizer, scaler, args_text, decreasing, checkpoint)
     if run.output.saver is not None and run.args.resume == 'auto' and checkpoint:
         run.output.saver.load_state_dict_from_checkpoint(checkpoint)
     run.output.trim_summary(run.plan.start_epoch)
@@ -206,21 +222,16 @@ def schedule(args: argparse.Namespace, loaders: Loaders, optimizer: torch.optim.
     return Plan(start_epoch, stop_epoch, num_epochs, lr_scheduler)
 
 
-def run_epochs(run: Run, functions: Functions, exact_resume: bool) -> list[dict[str, Any]]:
-    """Train and validate epoch by epoch; an interrupt (Ctrl-C) ends the run in order."""
-    results: list[dict[str, Any]] = []
-    try:
-        for epoch in range(run.plan.start_epoch, run.plan.stop_epoch):
-            if exact_resume:
-                seed_epoch(run.args, epoch)
-            run.loaders.set_epoch(epoch, run.args.distributed)
-            set_isda_epoch(run.task, epoch, run.plan.num_epochs)
-            result = run_epoch(run, epoch, functions)
-            if result:
-                results.append(result)
-    except KeyboardInterrupt:
-        _logger.info('Interrupted.')
-    return results
+def run_epochs(run: Run, functions: Functions, exact_resume: bool, results: list[dict[str, Any]]) -> None:
+    """Train and validate epoch by epoch, and add to `results` what was measured."""
+    for epoch in range(run.plan.start_epoch, run.plan.stop_epoch):
+        if exact_resume:
+            seed_epoch(run.args, epoch)
+        run.loaders.set_epoch(epoch, run.args.distributed)
+        set_isda_epoch(run.task, epoch, run.plan.num_epochs)
+        result = run_epoch(run, epoch, functions)
+        if result:
+            results.append(result)
 
 
 def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | None:
@@ -228,6 +239,7 @@ def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | No
     args, task = run.args, run.task
     train_metrics = train_epoch(run, epoch, functions)
     distribute_bn(run, task.get_trainable_module())
+    run.task_guard.check()  # ahead of those who would blame the generator
     completed = epoch + 1
     milestone = completed in (args.save_epochs or ())
     if run.repaint is not None:
@@ -240,7 +252,9 @@ def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | No
     run.output.write_summary(epoch, train_metrics, eval_metrics, mean_lr(run.optimizer))
     latest = (eval_metrics or train_metrics)[run.metric]
     if run.output.saver is not None:
-        run.output.saver.save_checkpoint(epoch, metric=latest)
+        losses = (train_metrics.get('loss', 0.0), (eval_metrics or train_metrics).get('loss', 0.0))
+        finite = all(map(math.isfinite, (latest, *losses)))  # else it is the last checkpoint, and never the best
+        run.output.saver.save_checkpoint(epoch, metric=latest if finite else None)
         if milestone:
             run.output.saver.save_milestone(completed)
     if run.plan.lr_scheduler is not None:

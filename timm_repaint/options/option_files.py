@@ -16,6 +16,7 @@ from timm.utils import ParseKwargs
 from timm_repaint.errors import UsageError
 from timm_repaint.options.bases import describe, read_files
 from timm_repaint.options.removed import drop_removed
+from timm_repaint.options.run_file import STARTED_FROM
 from timm_repaint.recipes import find_recipe
 
 _logger = logging.getLogger('timm_repaint')
@@ -82,7 +83,7 @@ def load_config(parser: argparse.ArgumentParser, path: str) -> dict[Any, Any]:
 def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: str) -> dict[str, Any]:
     """Turns a YAML mapping into defaults for the parser.
 
-    Keys are an option's names, long or short, with dashes or underscores. `config` itself is left out in silence. Other
+    Keys are an option's names, long or short, with dashes or underscores. `config` is left out in silence. Other
     unknown keys stop a file that says `repaint: true`; in any other they are named in a warning and left out, as files
     of timm's script may have options of other versions.
 
@@ -99,7 +100,7 @@ def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: 
     unknown = []
     for key, value in config.items():
         name = _name(key)
-        if name == 'config':
+        if name in ('config', STARTED_FROM):
             continue
         if name not in actions:
             unknown.append(key)

@@ -10,6 +10,9 @@ from timm_repaint.errors import UsageError
 from timm_repaint.options.removed import drop_removed
 
 ARGS = 'args.yaml'
+FINE_TUNE = 'fine_tune'  # the folder of the second phase in a run's
+STARTED_FROM = 'started_from'  # in that one's `args.yaml`: the digest of the checkpoint that it went on from
+EARLIER = 'earlier-'  # and a number: where a run puts the files of another one that it finds in its folder
 RUN = 'RUN is the output folder of a train.py --repaint run'
 
 

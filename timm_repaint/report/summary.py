@@ -3,7 +3,6 @@
 import csv
 from pathlib import Path
 
-FINE_TUNE = 'fine_tune'  # folder of the second phase, as fine_tune.py names it
 SUMMARY = 'summary.csv'
 
 

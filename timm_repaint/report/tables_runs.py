@@ -14,8 +14,8 @@ from timm_repaint.errors import UsageError
 from timm_repaint.options.option_files import check_config, load_config
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
-from timm_repaint.options.run_file import ARGS, read_args
-from timm_repaint.report.summary import FINE_TUNE, SUMMARY, UnfinishedError, read_last_row
+from timm_repaint.options.run_file import ARGS, EARLIER, FINE_TUNE, read_args
+from timm_repaint.report.summary import SUMMARY, UnfinishedError, read_last_row
 from timm_repaint.report.tables_paper import METRICS, paper_figures
 
 RECIPES = Path(__file__).parents[1] / 'recipes' / 'tables'
@@ -63,6 +63,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for folder in folders:
         runs = [path.parent for path in sorted(folder.rglob(ARGS)) if path.parent.name != FINE_TUNE]
+        runs = [run for run in runs if not any(part.startswith(EARLIER) for part in run.relative_to(folder).parts)]
         if not runs:
             raise UsageError(f'{folder} holds no run: there is no {ARGS} in it or below')
         found += runs

@@ -1,0 +1,164 @@
+"""One run at a time in an output folder, on a network disk too; a dead process leaves no lock behind.
+
+The kernel's lock on a file goes with its process. Disks that have none, or none that other machines hear of, have
+heartbeats instead: the file's time moves while its owner lives.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from timm_repaint.errors import UsageError
+
+_logger = logging.getLogger('timm_repaint')
+NAME = '.lock'
+BEAT_SECONDS = 10.0
+PATIENCE = 2.5  # beats without a sign of life of a process on another machine
+
+
+class FolderLock:
+    """A lock of a folder that one process at a time can take.
+
+    Args:
+        folder: Must be there when the lock is taken.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = str(folder)
+        self.path = Path(folder) / NAME
+        self._file: int | None = None
+        self._over = threading.Event()
+        self._beat: threading.Thread | None = None
+
+    def take(self) -> None:
+        """Take the lock, which this process must not have.
+
+        Raises:
+            UsageError: if another process has it, or the folder cannot be written.
+        """
+        try:
+            while not self._take_once():  # the owner of before removed the file between two steps
+                pass
+        except OSError as error:
+            raise UsageError(f'cannot write {self.path}: {error.strerror}') from error
+
+    @property
+    def held(self) -> bool:
+        """Whether the file that this process locked is still at its place."""
+        try:
+            return self._file is not None and os.path.samestat(os.fstat(self._file), os.stat(self.path))
+        except OSError:
+            return False
+
+    def release(self) -> None:
+        """Give the lock back; does nothing without it."""
+        self._over.set()
+        if self._beat is not None:  # it must not outlive the open file
+            self._beat.join()
+        if self._file is None:
+            return
+        if self.held:
+            with suppress(OSError):
+                self.path.unlink()
+        os.close(self._file)
+        self._file = None
+
+    def _take_once(self) -> bool:
+        self.release()
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            kernel_locks = lock_by_kernel(self._file)
+            owner = read_owner(self._file)
+            if kernel_locks is False or (owner and lives(owner, bool(kernel_locks), self.path)):
+                raise UsageError(
+                    f'{self.folder} is in use by {describe(owner)}; wait for its end, or give another name'
+                )
+            if not self.held:
+                return False
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, json.dumps(this_process()).encode(), 0)
+        except BaseException:
+            os.close(self._file)
+            self._file = None
+            raise
+        self._over = threading.Event()
+        self._beat = threading.Thread(target=beat, args=(self._file, self._over), daemon=True)
+        self._beat.start()
+        return True
+
+
+def lock_by_kernel(file: int) -> bool | None:
+    """Whether this process has the kernel's lock on a file now; None where the disk has no locks."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: a loader's worker would keep that one
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def this_process() -> dict[str, Any]:
+    """What tells a process from all others."""
+    pid = os.getpid()
+    return {'host': socket.gethostname(), 'pid': pid, 'started': start_of(pid), 'since': time.strftime('%F %T')}
+
+
+def start_of(pid: int) -> str | None:
+    """When a process of this machine started, in ticks since the machine's start; None where there is none."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def read_owner(file: int) -> dict[str, Any]:
+    """What a process wrote into its lock; {} where that is nothing."""
+    try:
+        owner = json.loads(os.pread(file, 4096, 0))
+    except ValueError:
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def lives(owner: dict[str, Any], kernel_locks: bool, path: Path) -> bool:
+    """Whether the process that wrote the lock goes on, as far as the kernel's locks do not say it."""
+    me = this_process()
+    if owner.get('host') != me['host']:
+        return beats(path, owner)
+    if kernel_locks and owner.get('pid') != me['pid']:
+        return False
+    return isinstance(owner.get('pid'), int) and start_of(owner['pid']) == owner.get('started') is not None
+
+
+def beats(path: Path, owner: dict[str, Any]) -> bool:
+    """Wait for a sign of life of a process on another machine."""
+    with suppress(OSError):
+        last, deadline = os.stat(path).st_mtime_ns, time.monotonic() + PATIENCE * BEAT_SECONDS
+        _logger.info('%s is of %s; waiting for a sign of life.', path, describe(owner))
+        while time.monotonic() < deadline:
+            time.sleep(BEAT_SECONDS / 20)
+            if os.stat(path).st_mtime_ns != last:
+                return True
+    return False
+
+
+def beat(file: int, over: threading.Event) -> None:
+    """Move the file's time until it is over."""
+    while not over.wait(BEAT_SECONDS):
+        with suppress(OSError):
+            os.utime(file)
+
+
+def describe(owner: dict[str, Any]) -> str:
+    """The owner of a lock, for messages."""
+    if not owner:
+        return 'another run'
+    return f'another run (process {owner.get("pid")} on {owner.get("host")}, since {owner.get("since")})'
