@@ -186,16 +186,22 @@ def check_same_classes(train: Any, validation: Any) -> None:
     ours, theirs = class_numbers(train), class_numbers(validation)
     if ours is None or theirs is None or ours == theirs:
         return
-    more, less = sorted(theirs.keys() - ours.keys()), sorted(ours.keys() - theirs.keys())
-    differ = [
-        f'{text} {_some(names)}'
-        for text, names in (('the validation split lacks', less), ('only the validation split has', more))
-        if names
-    ]
     raise UsageError(
         f'training and validation have other class folders, so that one number would mean two classes: '
-        f'{"; ".join(differ)}; rename or add folders, or {CLASS_MAP}'
+        f'{tell_difference(ours, theirs)}; rename or add folders, or {CLASS_MAP}'
     )
+
+
+def tell_difference(train: Iterable[str], validation: Iterable[str]) -> str:
+    """Which classes one of two splits lacks."""
+    ours, theirs = list(train), list(validation)
+    lacks, more = ([name for name in a if name not in set(b)] for a, b in ((ours, theirs), (theirs, ours)))
+    told = [
+        f'{text} {_some(names)}'
+        for text, names in (('the validation split lacks', lacks), ('only the validation split has', more))
+        if names
+    ]
+    return '; '.join(told) or 'their order differs'
 
 
 def class_numbers(dataset: Any) -> Mapping[str, int] | None:

@@ -2,7 +2,8 @@
 
 import logging
 import multiprocessing
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from PIL import Image
 from timm.data import ImageDataset
@@ -13,6 +14,51 @@ from timm_repaint.errors import UsageError
 from timm_repaint.pictures import UNREADABLE, convert_picture, is_deep
 
 _logger = logging.getLogger('timm_repaint')
+T = TypeVar('T')
+
+
+class Skipping:
+    """Takes the next image for one that cannot be read, as timm does, and says which it was.
+
+    Args:
+        retries: After so many unreadable ones in a row it gives up.
+
+    Attributes:
+        count: Number of skipped reads so far, over all workers.
+    """
+
+    def __init__(self, retries: int) -> None:
+        self.retries = retries
+        self._count = multiprocessing.Value('l', 0)
+
+    @property
+    def count(self) -> int:
+        return self._count.value
+
+    def read(self, load: Callable[[int], T], index: int, length: int, name: Callable[[int], str]) -> tuple[T, int]:
+        """The image at `index`, or the next readable one, and its position.
+
+        Args:
+            load: Reads the image at a position, and raises an error of `UNREADABLE`.
+            index: Which one is wanted.
+            length: How many there are.
+            name: What an image is called.
+
+        Raises:
+            UsageError: if too many in a row are unreadable.
+        """
+        reason = ''
+        for attempt in range(self.retries):
+            position = (index + attempt) % length
+            try:
+                return load(position), position
+            except UNREADABLE as error:
+                with self._count.get_lock():
+                    self._count.value += 1
+                    count = self._count.value
+                reason = ' '.join(str(error).split()) or type(error).__name__
+                _logger.warning('Unreadable image %s skipped (%d skipped so far): %s', name(position), count, reason)
+        raise UsageError(f'{self.retries} unreadable images in a row, from {name(index)} on: {reason}')
 
 
 class NamedImages(Dataset):
@@ -29,12 +75,12 @@ class NamedImages(Dataset):
 
     def __init__(self, dataset: ImageDataset) -> None:
         self.dataset = dataset
-        self._skipped = multiprocessing.Value('l', 0)
+        self._skipping = Skipping(dataset._max_retries)
         self._deep = multiprocessing.Value('l', 0)
 
     @property
     def skipped(self) -> int:
-        return self._skipped.value
+        return self._skipping.count
 
     @property
     def image_root(self) -> str | None:
@@ -59,22 +105,8 @@ class NamedImages(Dataset):
         Raises:
             UsageError: if too many in a row are unreadable.
         """
-        retries, reason = self.dataset._max_retries, ''
-        for attempt in range(retries):
-            position = (index + attempt) % len(self)
-            try:
-                picture, *rest = self._open(position)
-            except UNREADABLE as error:
-                with self._skipped.get_lock():
-                    self._skipped.value += 1
-                    count = self._skipped.value
-                reason = ' '.join(str(error).split()) or type(error).__name__
-                _logger.warning(
-                    'Unreadable image %s skipped (%d skipped so far): %s', self.filename(position), count, reason
-                )
-                continue
-            return self._transformed(picture, *rest), position
-        raise UsageError(f'{retries} unreadable images in a row, from {self.filename(index)} on: {reason}')
+        opened, position = self._skipping.read(self._open, index, len(self), self.filename)
+        return self._transformed(*opened), position
 
     def _open(self, position: int) -> tuple[Any, ...]:
         """Picture, target and what else the reader gives."""
@@ -99,7 +131,7 @@ class NamedImages(Dataset):
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ('dataset', '_skipped', '_deep'):  # not there yet while a worker unpickles
+        if name in ('dataset', '_skipping', '_deep'):  # not there yet while a worker unpickles
             raise AttributeError(name)
         return getattr(self.dataset, name)  # filename(), reader, set_epoch() …
 

@@ -1,6 +1,5 @@
 """Boxes and classes of a data set's images: COCO's JSON files, held as arrays that loader workers share."""
 
-import json
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from timm_repaint.detection.coco_file import CocoFile, read_json
 from timm_repaint.errors import UsageError
 
 
@@ -46,6 +46,12 @@ class Annotations:
         boxes = boxes.clip(0, (width, height, width, height)).astype(np.float32)
         wanted = ~self.crowds[rows] & ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
         return boxes[wanted], self.classes[rows][wanted]
+
+    def count_slivers(self) -> int:
+        """Boxes of which less than a pixel lies in their image, from which nothing can be learned."""
+        sizes_wh = np.repeat(self.sizes_hw[:, ::-1], np.diff(self.first), axis=0)  # [A, 2]
+        inside = self.boxes.clip(0, np.concatenate([sizes_wh, sizes_wh], axis=1))
+        return int((~self.crowds & ((inside[:, 2:] - inside[:, :2]) < 1).any(axis=1)).sum())
 
     def select(self, indices: np.ndarray) -> 'Annotations':
         """Those of some of the images, in the order of `indices`, [N] whole numbers."""
@@ -94,47 +100,28 @@ def read_coco(root: str, split: str) -> Annotations:
     Images come in the order of their ids, those without boxes too.
 
     Raises:
-        UsageError: if the file is missing or no COCO file, has no images, or a box of an image or category that it does
-            not list; if an image's name leaves its folder.
+        UsageError: if the file is missing or wrong: see `CocoFile`.
     """
     path = annotation_path(root, split)
     if not os.path.isfile(path):
         raise UsageError(f'{path} does not exist; the data folder needs annotations/ and {split}/, as COCO has them')
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-        return parse_coco(content, path)
-    except UsageError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # ValueError: JSON's, UTF-8's, a box's
-        raise UsageError(f'{path} is no file of COCO annotations: {type(error).__name__} {error}') from error
+    return parse_coco(read_json(path), path)
 
 
-def parse_coco(content: dict[str, Any], path: str) -> Annotations:
+def parse_coco(content: Any, path: str) -> Annotations:
     """The content of a COCO file as arrays; see `read_coco`."""
-    categories = sorted(content['categories'], key=lambda category: category['id'])
+    file = CocoFile(content, path)
+    categories = sorted(file.categories, key=lambda category: category['id'])
+    images = sorted(file.images, key=lambda image: image['id'])
     class_of = {category['id']: number for number, category in enumerate(categories, start=1)}
-    images = sorted(content['images'], key=lambda image: image['id'])
-    if not images or not categories:
-        raise UsageError(f'{path} lists {len(images)} images and {len(categories)} categories; it needs some of both')
     number_of = {image['id']: number for number, image in enumerate(images)}
-    for image in images:
-        check_inside(image['file_name'], path)
-    boxes: list[list[Any]] = [[] for _ in images]
-    for annotation in content['annotations']:
-        image_id, category_id = annotation['image_id'], annotation['category_id']
-        if image_id not in number_of or category_id not in class_of:
-            raise UsageError(
-                f'{path}: annotation {annotation.get("id")} is of image {image_id} and category {category_id}, which '
-                'the file does not both list'
-            )
-        left, top, width, height = annotation['bbox']
-        area, crowd = annotation.get('area', width * height), annotation.get('iscrowd', 0)
-        row = (left, top, left + width, top + height, area, crowd, class_of[category_id])
-        boxes[number_of[image_id]].append(row)
+    boxes: list[list[list[float]]] = [[] for _ in images]
+    for number in range(len(file.annotations)):
+        image, row = file.row(number, number_of, class_of)
+        boxes[image].append(row)
     rows = np.array([row for image in boxes for row in image], dtype=np.float64).reshape(-1, 7)
     return Annotations(
-        class_names=tuple(category['name'] for category in categories),
+        class_names=tuple(str(category['name']) for category in categories),
         file_names=tuple(image['file_name'] for image in images),
         sizes_hw=np.array([(image['height'], image['width']) for image in images], dtype=np.int32),
         first=np.cumsum([0, *map(len, boxes)]),
@@ -143,10 +130,3 @@ def parse_coco(content: dict[str, Any], path: str) -> Annotations:
         crowds=rows[:, 5] != 0,
         areas=rows[:, 4].astype(np.float32),
     )
-
-
-def check_inside(name: str, path: str) -> None:
-    """Refuse a file name that leads out of the images' folder."""
-    normal = os.path.normpath(name)
-    if os.path.isabs(normal) or normal.split(os.sep)[0] == os.pardir:
-        raise UsageError(f'{path} names the image {name!r}, which is not in the folder of its split')

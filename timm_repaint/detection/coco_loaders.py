@@ -6,6 +6,7 @@ knows.
 """
 
 import argparse
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,15 +14,18 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_loader
+from timm.data.dataset import _ERROR_RETRY
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from timm_repaint.data.folders import tell_difference
 from timm_repaint.data.masked import append_labels, extend_normalization
+from timm_repaint.data.named import Skipping
 from timm_repaint.data.replay import label_picture
 from timm_repaint.data.shapes import CLASSES
 from timm_repaint.data.stored import known_classes, segment_ids
-from timm_repaint.detection.annotations import read_coco
+from timm_repaint.detection.annotations import Annotations, read_coco
 from timm_repaint.detection.images import CocoImages, DetectionImages
 from timm_repaint.detection.shapes_boxes import SHAPES, DetectionShapes
 from timm_repaint.detection.transforms import Augmentation, Moved, Transform, eval_transform, move, train_transform
@@ -32,6 +36,7 @@ from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import FolderMasks, StoredMasks
 
+_logger = logging.getLogger('timm_repaint')
 NO_CLASS = -1
 COCO_SPLITS = {'train': 'train2017', 'validation': 'val2017'}  # for timm's names; others are taken as they are
 
@@ -59,30 +64,39 @@ class DetectionDataset(Dataset):
         self.transform = transform
         self.masks = None if masks is not None and masks.on_device else masks
         self.training = training
+        self._skipping = Skipping(_ERROR_RETRY)
 
     def __len__(self) -> int:
         return len(self.annotations)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         """Image [3, S, S] or image and labels [4, S, S], uint8; objects [n, 5] float32, or the image's number."""
-        moved, labels = self.read(index)
+        moved, labels, position = self.read(index)
         image = moved.image if labels is None else append_labels(moved.image, labels)
-        return image, objects_tensor(moved) if self.training else torch.tensor(index)
+        return image, objects_tensor(moved) if self.training else torch.tensor(position)
 
-    def read(self, index: int) -> tuple[Moved, np.ndarray | None]:
-        """The transformed image with its boxes, and its label map, [S, S] integers.
+    def read(self, index: int) -> tuple[Moved, np.ndarray | None, int]:
+        """The transformed image with its boxes, its label map, [S, S] integers, and its number.
+
+        An unreadable image is named, and the next one comes in its place.
 
         Raises:
-            UsageError: if the image or its mask cannot be read or do not fit together.
+            UsageError: if too many images in a row cannot be read, or a mask not or does not fit its image.
         """
-        picture = self.images.read(index)
+
+        def name(number: int) -> str:
+            return self.filename(number, absolute=True)
+
+        picture, index = self._skipping.read(self.images.read, index, len(self), name)
         stored = self._stored_labels(index, picture)
         moved = move(self.transform, picture, *self.annotations.objects(index), stored)
         if self.masks is None:
-            return moved, None
+            return moved, None, index
         if moved.labels is None:
-            return moved, self.masks(moved.image.permute(1, 2, 0).contiguous().numpy())  # type: ignore[operator]
-        return moved, known_classes(moved.labels) if self.masks.kind == 'semantic' else segment_ids(moved.labels)
+            labels = self.masks(moved.image.permute(1, 2, 0).contiguous().numpy())  # type: ignore[operator]
+        else:
+            labels = known_classes(moved.labels) if self.masks.kind == 'semantic' else segment_ids(moved.labels)
+        return moved, labels, index
 
     def _stored_labels(self, index: int, picture: Image.Image) -> np.ndarray | None:
         """Stored label + 1 at the image's own size, [H, W]."""
@@ -155,6 +169,7 @@ def build_loaders(
     strength = Augmentation(args.scale_jitter, args.hflip, args.vflip, args.color_jitter or 0.0)
     augment = plain if args.no_aug else train_transform(size_px, mean, strength, data_config['interpolation'])
     images = read_images(args, args.train_split, size_px, training=True)
+    check_boxes(images.annotations)
     masks = build_masks(args, images) if args.repaint else None
     dataset_train = DetectionDataset(images, augment, masks)
     common = _loader_kwargs(args, data_config, device, dtype)
@@ -206,11 +221,24 @@ def _loader_kwargs(
     }
 
 
+def check_boxes(annotations: Annotations) -> None:
+    """Say how many boxes of the training images are not learned; refuse annotations without any other."""
+    slivers, crowds, count = annotations.count_slivers(), int(annotations.crowds.sum()), len(annotations.classes)
+    if slivers + crowds == count:
+        raise UsageError(
+            f'nothing to learn: of {count} boxes of the training images {crowds} are crowds, {slivers} have less than '
+            'a pixel in their image; a bbox is left, top, width and height in pixels'
+        )
+    if slivers:
+        _logger.warning('%d of %d boxes have less than a pixel in their image and are left out.', slivers, count)
+
+
 def check_same_classes(train: DetectionDataset, validation: DetectionDataset) -> None:
     """Refuse splits whose class numbers do not mean the same."""
     ours, theirs = train.annotations.class_names, validation.annotations.class_names
-    if ours != theirs:
-        raise UsageError(
-            f'the training split has the classes {", ".join(ours)}, the validation split {", ".join(theirs)}; both '
-            'have to list the same categories'
-        )
+    if ours == theirs:
+        return
+    raise UsageError(
+        'training and validation split list other categories, so that one number would mean two classes: '
+        f'{tell_difference(ours, theirs)}; both have to list the same ones'
+    )

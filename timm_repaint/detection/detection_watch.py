@@ -37,7 +37,7 @@ class DetectionWatch(RepaintWatch):
         count = min(count, len(fixed))
         images_u8, label_maps, targets = [], [], []
         for number in range(count):
-            moved, labels = fixed.read(number * len(fixed) // count)
+            moved, labels, _ = fixed.read(number * len(fixed) // count)
             image_u8 = moved.image.permute(1, 2, 0).contiguous().numpy()
             images_u8.append(image_u8)
             label_maps.append((masks(image_u8) if labels is None else labels).astype(np.uint16))

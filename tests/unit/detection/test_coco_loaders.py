@@ -8,7 +8,15 @@ import torch
 from PIL import Image
 
 from timm_repaint.data.masked import split_labels
-from timm_repaint.detection.coco_loaders import NO_CLASS, DetectionDataset, build_loaders, collate, pad_objects
+from timm_repaint.detection.annotations import parse_coco
+from timm_repaint.detection.coco_loaders import (
+    NO_CLASS,
+    DetectionDataset,
+    build_loaders,
+    check_boxes,
+    collate,
+    pad_objects,
+)
 from timm_repaint.detection.images import CocoImages
 from timm_repaint.detection.options import build_parser
 from timm_repaint.detection.transforms import eval_transform, train_transform
@@ -84,7 +92,7 @@ def test_masks_on_the_fly_are_those_of_the_finished_image(coco):
 def test_stuff_maps_move_along_and_the_space_around_the_image_is_unknown(coco):
     masks = FolderMasks(coco / 'stuffthingmaps', coco, 182)
     images = CocoImages(str(coco), 'train2017')
-    moved, labels = DetectionDataset(images, eval_transform(128, MEAN), masks).read(0)
+    moved, labels, _ = DetectionDataset(images, eval_transform(128, MEAN), masks).read(0)
     height, width = images.annotations.sizes_hw[0]
     stored = np.asarray(Image.open(coco / 'stuffthingmaps/train2017' / images.filename(0).replace('.jpg', '.png')))
     rows = round(height * 128 / max(height, width))
@@ -102,7 +110,7 @@ def test_the_cache_of_a_coco_tree_is_found_and_its_padding_is_a_segment_of_its_o
     images = CocoImages(str(coco), 'train2017')
     masks = build_masks(args, images)
     assert isinstance(masks, CachedMasks)
-    _, labels = DetectionDataset(images, eval_transform(128, MEAN), masks).read(0)
+    _, labels, _ = DetectionDataset(images, eval_transform(128, MEAN), masks).read(0)
     height, width = images.annotations.sizes_hw[0]
     rows = round(height * 128 / max(height, width))
     assert set(np.unique(labels[rows:])) == {0} and 0 not in np.unique(labels[:rows])
@@ -138,3 +146,20 @@ def test_workers_draw_the_same_crops_again_from_the_same_seed(coco):
     (first, boxes), (again, same), (other, _) = batch(0), batch(0), batch(1)
     assert torch.equal(first, again) and torch.equal(boxes, same)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ('boxes', 'message'),
+    [
+        ([], 'nothing to learn: of 0 boxes'),
+        ([(0.1, 0.1, 0.5, 0.5)], '1 have less than a pixel in their image; a bbox is left, top, width and height in'),
+    ],
+)
+def test_training_images_without_any_box_of_a_pixel_are_refused(boxes, message):
+    annotated = [{'image_id': 1, 'category_id': 1, 'bbox': bbox} for bbox in boxes]
+    images = [{'id': 1, 'file_name': 'a.jpg', 'height': 9, 'width': 9}]
+    content = {'images': images, 'annotations': annotated, 'categories': [{'id': 1, 'name': 'x'}]}
+    with pytest.raises(UsageError, match=message):
+        check_boxes(parse_coco(content, 'file.json'))
+    content['annotations'] = [*annotated, {'image_id': 1, 'category_id': 1, 'bbox': (0, 0, 5, 5)}]
+    check_boxes(parse_coco(content, 'file.json'))
