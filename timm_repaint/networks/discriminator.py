@@ -5,14 +5,17 @@ spectral norm (Miyato et al., ICLR 2018).
 """
 
 import itertools
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timm_repaint.networks.spade import LEAKY_SLOPE, SpectralConv2d, channels_last, filter_channels, narrow_condition
+from timm_repaint.networks.spectral import SpectralWeights
 
 Features = list[Tensor]
+Given = tuple[Tensor, Tensor]  # weight and bias
 SMALL_IMAGE_PX = 64  # below, D has a layer less
 MIN_WIDTH = 16
 
@@ -35,13 +38,13 @@ class PatchDiscriminator(nn.Module):
         self.layers.append(SpectralConv2d(*pairs[-1], 3, padding=1))
         self.logits = SpectralConv2d(channels[-1], 1, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Features:
-        """[B, 3 + K, H, W] -> the layers' features, then the logits [B, 1, h, w]."""
+    def forward(self, x: Tensor, given: Iterator[Given]) -> Features:
+        """[B, 3 + K, H, W] and each layer's weight and bias -> the layers' features, then the logits [B, 1, h, w]."""
         outputs = []
         for layer in self.layers:
-            x = F.leaky_relu(layer(x), LEAKY_SLOPE)
+            x = F.leaky_relu(layer(x, next(given)), LEAKY_SLOPE)
             outputs.append(x)
-        return [*outputs, self.logits(x)]
+        return [*outputs, self.logits(x, next(given))]
 
 
 class Discriminator(nn.Module):
@@ -65,7 +68,12 @@ class Discriminator(nn.Module):
         self.num_layers = num_layers
         # The smallest scale keeps logits of 2x2.
         self.min_size_px = 2 ** (num_layers - 1 + num_scales)
+        self.spectral = SpectralWeights(self._layers)
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def _layers(self) -> list[SpectralConv2d]:
+        return [layer for layer in self.modules() if isinstance(layer, SpectralConv2d)]
 
     def forward(self, image_pm1: Tensor, condition: Tensor) -> list[Features]:
         """Judge a batch.
@@ -83,12 +91,15 @@ class Discriminator(nn.Module):
             raise ValueError(
                 f'the discriminator got {height}x{width} px, needs {self.min_size_px}; use fewer layers or scales'
             )
-        x = torch.cat([channels_last(image_pm1), channels_last(self.narrow(condition))], dim=1)
+        given = iter(self.spectral(self._layers))
+        if isinstance(self.narrow, SpectralConv2d):
+            condition = self.narrow(condition, next(given))
+        x = torch.cat([channels_last(image_pm1), channels_last(condition)], dim=1)
         outputs = []
         for index, scale in enumerate(self.scales):
             if index > 0:
                 x = halve(x)
-            outputs.append(scale(x))
+            outputs.append(scale(x, given))
         return outputs
 
 

@@ -57,8 +57,10 @@ class SpectralConv2d(BorderConv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, padding_mode=padding_mode)
         spectral_norm(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, in_channels, H, W] -> [B, out_channels, h, w]."""
+    def forward(self, x: Tensor, given: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """[B, in_channels, H, W] -> [B, out_channels, h, w]; by a given weight and bias of `SpectralWeights`."""
+        if given is not None:
+            return self._conv_forward(x, *given)
         with torch.autocast(x.device.type, enabled=False):
             weight = self.weight  # runs the power iteration
         return self._conv_forward(x, weight, self.bias)
