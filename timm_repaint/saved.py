@@ -1,47 +1,16 @@
 """E and G from a file: of `train.py --repaint`, of one's own loop, or of version 0.1; tensors and plain values only."""
 
-import argparse
-import pickle
 from collections.abc import Mapping
 from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from timm_repaint.config import DEFAULTS
 from timm_repaint.errors import UsageError
 from timm_repaint.packed import read_header
 from timm_repaint.painters import AnyRepainter, create_repainter
+from timm_repaint.weights import read_checkpoint
 
 STATE_KEY = '_extra_state'
 FIRST_FORMAT_KEY = 'task_state'  # of version 0.1, which kept E, G and D there
-
-
-def unreadable(path: str, error: Exception) -> UsageError:
-    """What to say of a file that torch cannot read as a checkpoint, or will not because it holds pickled objects."""
-    if isinstance(error, RuntimeError):
-        return UsageError(f'{path} is not a checkpoint: {str(error).splitlines()[0]}')
-    return UsageError(
-        f'{path} is not a checkpoint of tensors and plain values; nothing else is loaded, because it could run code'
-    )
-
-
-def read_checkpoint(path: str) -> Any:
-    """What a file holds: tensors and plain values, on the CPU.
-
-    Raises:
-        UsageError: if it is missing, damaged, or holds anything else.
-    """
-    try:
-        if path.endswith('.safetensors'):
-            return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location='cpu', weights_only=True)
-    except OSError as error:
-        raise UsageError(f'{path}: {error.strerror}; name a checkpoint') from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, SafetensorError) as error:
-        raise unreadable(path, error) from error
 
 
 def load_repainter(path: str) -> AnyRepainter:

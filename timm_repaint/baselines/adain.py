@@ -5,13 +5,10 @@ The weights' keys are the places of the convolutions among all layers of a plain
 `vgg_normalised.pth` and `decoder.pth`.
 """
 
-import os
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from timm_repaint.errors import UsageError
+from timm_repaint.weights import fill, read_state_dict
 
 # Channels behind each 3x3 convolution; VGG-19 up to relu4_1, and back.
 VGG_PLAN = (64, 64, 'pool', 128, 128, 'pool', 256, 256, 256, 256, 'pool', 512)
@@ -64,28 +61,9 @@ def load_adain(vgg_path: str, decoder_path: str) -> AdaIN:
         UsageError: if a file is missing, unreadable, or of another layout.
     """
     networks = AdaIN()
-    _fill(networks.encoder, vgg_path, 'VGG (vgg_normalised.pth)')
-    _fill(networks.decoder, decoder_path, 'AdaIN decoder (decoder.pth)')
+    parts = (networks.encoder, networks.decoder)
+    kinds = ('the VGG (vgg_normalised.pth)', 'the decoder (decoder.pth)')
+    for network, path, kind in zip(parts, (vgg_path, decoder_path), kinds, strict=True):
+        wanted, state = network.state_dict(), read_state_dict(path)
+        fill(network, {key: state[key] for key in state if key in wanted}, path, kind)
     return networks.eval().requires_grad_(False)
-
-
-def _fill(network: nn.Module, path: str, kind: str) -> None:
-    if not os.path.isfile(path):
-        raise UsageError(f'{path} does not exist or is no file; give the weights of the {kind}')
-    try:
-        state: Any = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # a damaged file makes torch.load raise nearly anything
-        reason = str(error).strip().split('\n')[0] or type(error).__name__
-        raise UsageError(f'{path} cannot be read: {reason}') from error
-    state = state if isinstance(state, dict) else {}
-    wanted = network.state_dict()
-    problems = [f'{key} is missing' for key in wanted if not isinstance(state.get(key), Tensor)]
-    problems += [
-        f'{key} is {list(state[key].shape)} instead of {list(tensor.shape)}'
-        for key, tensor in wanted.items()
-        if isinstance(state.get(key), Tensor) and state[key].shape != tensor.shape
-    ]
-    if problems:
-        rest = f' and {len(problems) - 1} more' if len(problems) > 1 else ''
-        raise UsageError(f'{path} has another layout than the {kind}: {problems[0]}{rest}')
-    network.load_state_dict({key: state[key].float() for key in wanted})

@@ -16,7 +16,8 @@ from timm_repaint.engine.setup import Precision
 from timm_repaint.engine.task_guard import TaskGuard
 from timm_repaint.errors import UsageError
 from timm_repaint.repaint import Repaint
-from timm_repaint.saved import FIRST_FORMAT_KEY, read_checkpoint, unreadable
+from timm_repaint.saved import FIRST_FORMAT_KEY
+from timm_repaint.weights import read_checkpoint, unreadable
 
 REPAINT_KEY = 'repaint'  # E, G, D and their optimizers in a checkpoint
 

@@ -16,7 +16,7 @@ from timm_repaint.options import build_config_parser, resolve_repaint_epochs
 from timm_repaint.options import parse_args as parse_options
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
 from timm_repaint.options.run_file import ARGS, FINE_TUNE, STARTED_FROM, is_detection, read_args, read_repaint_args
-from timm_repaint.saved import unreadable
+from timm_repaint.weights import unreadable
 
 _logger = logging.getLogger('timm_repaint')
 CHECKPOINT = 'last.pth.tar'

@@ -19,7 +19,7 @@ from torch import nn
 
 from timm_repaint.data.shapes import CLASSES as SHAPE_CLASSES
 from timm_repaint.errors import UsageError
-from timm_repaint.saved import unreadable
+from timm_repaint.weights import unreadable
 
 _logger = logging.getLogger('timm_repaint')
 SHAPES_IMG_SIZE = 64

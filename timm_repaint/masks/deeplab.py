@@ -1,8 +1,7 @@
 """Semantic masks by DeepLab-v2 (public COCO-Stuff and VOC checkpoints) and torchvision's DeepLab-v3, on any device."""
 
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,9 +11,9 @@ from torchvision.models import segmentation
 
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.deeplab_network import RESNET101_BLOCKS, DeepLabV2
+from timm_repaint.weights import StateDict, fill, read_state_dict
 
 MAX_CLASSES = 255  # the label 255 means unknown
-NAMED_KEYS = 3  # how many differing keys an error names
 # Full-size logits at a time: 256 MiB in float32; a batch of 256 at 224 px with 182 classes would be 9 GiB.
 LOGITS_PER_CHUNK = 2**26
 
@@ -32,8 +31,6 @@ V3_DEPTHS: dict[str, Callable[..., nn.Module]] = {
     'resnet101': segmentation.deeplabv3_resnet101,
 }
 V3_WEIGHTS = segmentation.DeepLabV3_ResNet101_Weights.DEFAULT
-
-StateDict = dict[str, Tensor]
 
 
 class DeepLabMasks(nn.Module):
@@ -162,20 +159,19 @@ def load_deeplabv2(path: str) -> DeepLabV2:
     """DeepLab-v2 from a checkpoint; blocks, width and number of classes are read from it.
 
     Args:
-        path: a state dict, or one under 'state_dict' or 'model'; `module.` before its keys and the older spellings
-            (`scale.`, `aspp.stages.`, `proj.`) are understood.
+        path: see `read_state_dict`; the older spellings (`scale.`, `aspp.stages.`, `proj.`) are understood.
 
     Raises:
         UsageError: if the file is missing, unreadable or of another layout (the first keys that differ are named).
     """
-    state = {_respell(key): value for key, value in _read_state_dict(path).items()}
+    state = {_respell(key): value for key, value in read_state_dict(path).items()}
     layers = enumerate(RESNET101_BLOCKS, start=2)
     blocks = [_count_blocks(state, f'base.layer{layer}') or default for layer, default in layers]
     width = _length(state, 'base.layer1.conv1.conv.weight', 64)
     num_classes = _count_classes(state, 'base.aspp.c0.bias', path)
     with torch.device('meta'):  # the file's tensors take the parameters' place
         net = DeepLabV2(num_classes, blocks, width)
-    _fill(net, state, path, 'DeepLab-v2')
+    fill(net, state, path, 'DeepLab-v2')
     return net
 
 
@@ -188,13 +184,13 @@ def load_deeplabv3(path: str = '') -> tuple[nn.Module, int]:
     Raises:
         UsageError: if the file is missing, unreadable or of another layout, or the download fails.
     """
-    state = _read_state_dict(path) if path else _download_deeplabv3()
+    state = read_state_dict(path) if path else _download_deeplabv3()
     state = {key: value for key, value in state.items() if not key.startswith('aux_classifier.')}
     depth = 'resnet50' if state.keys().isdisjoint({'backbone.layer3.22.conv1.weight'}) else 'resnet101'
     num_classes = _count_classes(state, 'classifier.4.bias', path)
     with torch.device('meta'):
         net = V3_DEPTHS[depth](weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False)
-    _fill(net, state, path or V3_WEIGHTS.url, f'DeepLab-v3 with {depth}')
+    fill(net, state, path or V3_WEIGHTS.url, f'DeepLab-v3 with {depth}')
     return net, num_classes
 
 
@@ -205,26 +201,6 @@ def _download_deeplabv3() -> StateDict:
         raise UsageError(
             f'deeplabv3 could not download {V3_WEIGHTS.url} ({error}); give a local file with --mask-checkpoint FILE'
         ) from error
-
-
-def _read_state_dict(path: str) -> StateDict:
-    """The file's tensors by key, without a wrapper's `module.`."""
-    if not os.path.isfile(path):
-        raise UsageError(f'checkpoint {path} does not exist or is no file')
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # a damaged file makes torch.load raise nearly anything
-        reason = str(error).strip().split('\n')[0] or type(error).__name__
-        raise UsageError(f'checkpoint {path} cannot be read: {reason}') from error
-    for name in ('state_dict', 'model'):
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise UsageError(
-            f"checkpoint {path} holds no tensors by name, neither at the top nor in 'state_dict' or 'model'"
-        )
-    prefix = 'module.' if all(str(key).startswith('module.') for key in content) else ''
-    return {str(key).removeprefix(prefix): value for key, value in content.items() if isinstance(value, Tensor)}
 
 
 def _respell(key: str) -> str:
@@ -242,36 +218,10 @@ def _count_blocks(state: StateDict, layer: str) -> int:
 def _count_classes(state: StateDict, bias: str, path: str) -> int:
     count = _length(state, bias, 21)
     if count > MAX_CLASSES:
-        raise UsageError(f'checkpoint {path} has {count} classes; a label map holds {MAX_CLASSES} and 255 = unknown')
+        raise UsageError(f'{path} has {count} classes; a label map holds {MAX_CLASSES} and 255 = unknown')
     return count
 
 
 def _length(state: StateDict, key: str, default: int) -> int:
     length = state[key].shape[0] if key in state and state[key].ndim else 0
     return length or default
-
-
-def _fill(net: nn.Module, state: StateDict, path: str, kind: str) -> None:
-    """Put the state's tensors in place of the net's, in float32; raises UsageError where they differ."""
-    wanted = net.state_dict()
-    for key in wanted:
-        if key.endswith('.num_batches_tracked'):  # unused in evaluation, absent from old files
-            state.setdefault(key, torch.tensor(0))
-    missing = [key for key in wanted if key not in state]
-    unexpected = [key for key in state if key not in wanted]
-    reshaped = [
-        f'{key} {list(state[key].shape)} instead of {list(wanted[key].shape)}'
-        for key in wanted
-        if key in state and state[key].shape != wanted[key].shape
-    ]
-    differences = {'missing': missing, 'unexpected': unexpected, 'of another shape': reshaped}
-    told = [f'{name} {_name_first(keys)}' for name, keys in differences.items() if keys]
-    if told:
-        raise UsageError(f'checkpoint {path} is not {kind}: {"; ".join(told)}')
-    net.load_state_dict(state, assign=True)
-    net.float()
-
-
-def _name_first(keys: list[str]) -> str:
-    rest = len(keys) - NAMED_KEYS
-    return ', '.join(keys[:NAMED_KEYS]) + (f' and {rest} more' if rest > 0 else '')

@@ -1,14 +1,11 @@
-"""A function over many items in worker processes, with a bounded number of results in flight."""
+"""A function over many items in worker processes, which torch's loader starts, feeds and ends."""
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
 
 from timm_repaint.errors import UsageError
 
@@ -18,10 +15,24 @@ CHUNK = 4  # items a task: little work is shared out evenly, and an interrupt is
 CHUNKS_AHEAD = 3  # a worker
 
 
+class _Chunks(Dataset):
+    """Results of a function, a list a chunk of items."""
+
+    def __init__(self, function: Callable[[list[Any]], list[Any]], items: list[Any], chunk: int) -> None:
+        self.function = function
+        self.chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, index: int) -> list[Any]:
+        return self.function(self.chunks[index])
+
+
 def in_workers(
     function: Callable[[list[Item]], list[Result]], items: Iterable[Item], workers: int, chunk: int = CHUNK
 ) -> Iterator[Result]:
-    """Yields the results of function(some of the items) one by one, in any order.
+    """Yields the results of function(some of the items) one by one; workers end with their parent.
 
     Args:
         function: picklable; gets up to `chunk` items and returns their results.
@@ -32,45 +43,25 @@ def in_workers(
     Raises:
         UsageError: if a worker was killed, as a machine out of memory does.
     """
-    chunks = _chunks(items, chunk)
-    if workers <= 1:
-        for part in chunks:
-            yield from function(part)
-        return
-    method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None  # spawn would import torch anew
-    context = multiprocessing.get_context(method)
+    processes: dict[str, Any] = {}
+    if workers > 1:
+        processes = {'num_workers': workers, 'prefetch_factor': CHUNKS_AHEAD, 'worker_init_fn': _leave_signals}
+        if 'fork' in multiprocessing.get_all_start_methods():  # spawn would import torch anew
+            processes['multiprocessing_context'] = 'fork'
     try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_the_parent) as pool:
-            running: set[Future[list[Result]]] = set()
-            for part in chunks:
-                running.add(pool.submit(function, part))
-                if len(running) >= CHUNKS_AHEAD * workers:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        yield from future.result()
-            for future in as_completed(running):
-                yield from future.result()
-    except BrokenProcessPool:
+        for results in DataLoader(_Chunks(function, list(items), chunk), None, collate_fn=_as_it_is, **processes):
+            yield from results
+    except RuntimeError as error:
+        if not str(error).startswith('DataLoader worker'):  # torch's word for one that was killed
+            raise
         raise UsageError('a worker process was killed (out of memory?); run again, with fewer --workers') from None
 
 
-def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while part := list(islice(iterator, size)):
-        yield part
+def _as_it_is(results: list[Any]) -> list[Any]:
+    return results
 
 
-def _follow_the_parent() -> None:
-    """Ctrl-C and SLURM's SIGTERM reach all processes; workers end with their parent, after the file they write.
-
-    A parent that is killed says nothing, so a thread waits for its end: a worker would hang in its queue for good.
-    """
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C and SLURM's SIGTERM reach all processes; workers end with their parent, after the file they write."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
-
-
-def _end_with(parent: multiprocessing.process.BaseProcess | None) -> None:
-    if parent is not None:
-        parent.join()
-        os._exit(1)

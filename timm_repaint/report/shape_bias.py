@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from timm_repaint.errors import UsageError
 from timm_repaint.progress import progress
-from timm_repaint.saved import read_checkpoint
+from timm_repaint.weights import read_checkpoint
 
 _LISTS = yaml.safe_load(Path(__file__).with_name('sixteen_classes.yaml').read_text(encoding='utf-8'))
 CATEGORIES: dict[str, list[str]] = {name: text.split() for name, text in _LISTS.items()}
