@@ -29,9 +29,9 @@ from timm_repaint.detection.annotations import Annotations, read_coco
 from timm_repaint.detection.images import CocoImages, DetectionImages
 from timm_repaint.detection.shapes_boxes import SHAPES, DetectionShapes
 from timm_repaint.detection.transforms import Augmentation, Moved, Transform, eval_transform, move, train_transform
-from timm_repaint.engine.loaders import Loaders, loader_kwargs
+from timm_repaint.engine.loaders import Loaders, finish, loader_kwargs
 from timm_repaint.engine.masks import build_masks
-from timm_repaint.engine.preemption import keep_workers
+from timm_repaint.engine.setup import Network
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import FolderMasks, StoredMasks
@@ -155,15 +155,9 @@ def read_images(args: argparse.Namespace, split: str, size_px: int, training: bo
     return CocoImages(data_root(args), coco_split(split), args.train_fraction if training else 1.0)
 
 
-def build_loaders(
-    args: argparse.Namespace,
-    data_config: dict[str, Any],
-    model: torch.nn.Module,
-    device: torch.device,
-    dtype: torch.dtype | None,
-    fresh_workers: bool,
-) -> Loaders:
+def build_loaders(network: Network, fresh_workers: bool) -> Loaders:
     """Training and validation loaders; the arguments are those of `engine/loaders.py`."""
+    args, data_config = network.args, network.data_config
     size_px, mean = data_config['input_size'][-1], data_config['mean']
     plain = eval_transform(size_px, mean, data_config['interpolation'])
     strength = Augmentation(args.scale_jitter, args.hflip, args.vflip, args.color_jitter or 0.0)
@@ -172,52 +166,42 @@ def build_loaders(
     check_boxes(images.annotations)
     masks = build_masks(args, images) if args.repaint else None
     dataset_train = DetectionDataset(images, augment, masks)
-    common = _loader_kwargs(args, data_config, device, dtype)
     loader_train = create_loader(
         dataset_train,  # type: ignore[arg-type]
         batch_size=args.batch_size,
         is_training=True,
         use_multi_epochs_loader=args.use_multi_epochs_loader,
         persistent_workers=not fresh_workers,
-        **common,
+        **_loader_kwargs(network),
     )
-    if len(loader_train) == 0:
-        raise UsageError(
-            f'{len(dataset_train)} training images do not fill a batch of {args.batch_size}; use a smaller --batch-size'
-        )
     dataset_train.transform = augment  # as below
     if dataset_train.masks is not None:
         extend_normalization(loader_train)
-    loader_eval = build_eval_loader(args, data_config, device, dtype) if args.val_split else None
+    loader_eval = build_eval_loader(network) if args.val_split else None
     if loader_eval is not None:
         check_same_classes(dataset_train, loader_eval.dataset)
-    for loader in (loader_train, loader_eval):
-        keep_workers(loader)
-    return Loaders(loader_train, loader_eval, dataset_train, None, masks)
+    return finish(Loaders(loader_train, loader_eval, dataset_train, None, masks), args.batch_size)
 
 
-def build_eval_loader(
-    args: argparse.Namespace, data_config: dict[str, Any], device: torch.device, dtype: torch.dtype | None
-) -> Any:
+def build_eval_loader(network: Network) -> Any:
     """The loader of the validation split."""
+    args, data_config = network.args, network.data_config
     size_px, batch_size = data_config['input_size'][-1], args.validation_batch_size or args.batch_size
     plain = eval_transform(size_px, data_config['mean'], data_config['interpolation'])
     dataset = DetectionDataset(read_images(args, args.val_split, size_px, training=False), plain, training=False)
-    loader = create_loader(dataset, batch_size=batch_size, **_loader_kwargs(args, data_config, device, dtype))  # type: ignore[arg-type]
+    loader = create_loader(dataset, batch_size=batch_size, **_loader_kwargs(network))  # type: ignore[arg-type]
     dataset.transform = plain  # create_loader puts one for class labels there
     return loader
 
 
-def _loader_kwargs(
-    args: argparse.Namespace, data_config: dict[str, Any], device: torch.device, dtype: torch.dtype | None
-) -> dict[str, Any]:
+def _loader_kwargs(network: Network) -> dict[str, Any]:
     """What both loaders have in common."""
     return {
-        **loader_kwargs(args, data_config, device, dtype),
-        'input_size': data_config['input_size'],
-        'num_workers': args.workers,
+        **loader_kwargs(network),
+        'input_size': network.data_config['input_size'],
+        'num_workers': network.args.workers,
         'collate_fn': collate,
-        'worker_seeding': args.worker_seeding,
+        'worker_seeding': network.args.worker_seeding,
     }
 
 

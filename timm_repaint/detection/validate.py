@@ -50,7 +50,7 @@ def main() -> None:
 
     network = build_network(args, FUNCTIONS)
     device, precision = network.device, network.precision
-    loader = build_eval_loader(args, network.data_config, device, precision.model_dtype)
+    loader = build_eval_loader(network)
     metrics = validate(network.model, loader, None, args, device, precision.autocast, precision.model_dtype)
     if utils.is_primary(args):
         figures = f'mAP@0.5:0.95 {metrics["map"]:.2f}  AP@0.5 {metrics["ap50"]:.2f}'

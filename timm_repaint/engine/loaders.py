@@ -37,6 +37,7 @@ from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.data.stored import follow_schedule
 from timm_repaint.engine.masks import build_masks, with_stored_masks
 from timm_repaint.engine.preemption import keep_workers
+from timm_repaint.engine.setup import Network
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import StoredMasks
@@ -145,18 +146,12 @@ def _create_dataset(name: str, split: str, **kwargs: Any) -> Any:
         raise UsageError(f'{split} split of --dataset {name!r}: {told or type(error).__name__}') from error
 
 
-def build_loaders(
-    args: argparse.Namespace,
-    data_config: dict[str, Any],
-    model: torch.nn.Module,
-    device: torch.device,
-    dtype: torch.dtype | None,
-    fresh_workers: bool,
-) -> Loaders:
+def build_loaders(network: Network, fresh_workers: bool) -> Loaders:
     """Training and validation loaders with timm's augmentation; with `--repaint` images come with their label maps.
 
     `fresh_workers` starts the training loader's workers anew in each epoch (see `random_state.py`).
     """
+    args, data_config, model = network.args, network.data_config, network.model
     check_source(args)
     dataset_train = build_dataset(args, args.train_split, data_config, is_training=True)
     dataset_eval = build_dataset(args, args.val_split, data_config, is_training=False) if args.val_split else None
@@ -166,7 +161,7 @@ def build_loaders(
     if args.repaint:
         masks = build_masks(args, dataset_train)
         dataset_train = with_stored_masks(dataset_train, masks)
-    common = loader_kwargs(args, data_config, device, dtype)
+    common = loader_kwargs(network)
     train_kwargs = {**common, **_augmentation_kwargs(args, data_config), 'persistent_workers': not fresh_workers}
     eval_kwargs = {**common, **_eval_kwargs(args, data_config)}
     mixup_fn = None
@@ -185,25 +180,34 @@ def build_loaders(
         loader_train, mixup_fn = _train_loader(dataset_train, args, data_config, train_kwargs, masks)
         if dataset_eval is not None:
             loader_eval = create_loader(dataset_eval, input_size=data_config['input_size'], **eval_kwargs)
-    if len(loader_train) == 0:
+    return finish(Loaders(loader_train, loader_eval, dataset_train, mixup_fn, masks), args.batch_size)
+
+
+def finish(loaders: Loaders, batch_size: int) -> Loaders:
+    """The loaders, with workers that wait for an orderly stop.
+
+    Raises:
+        UsageError: if the training images do not fill a batch.
+    """
+    if len(loaders.train) == 0:
         raise UsageError(
-            f'{len(dataset_train)} training images do not fill a batch of {args.batch_size}; use a smaller --batch-size'
+            f'{len(loaders.dataset_train)} training images do not fill a batch of {batch_size}; use a smaller '
+            '--batch-size'
         )
-    for loader in (loader_train, loader_eval):
+    for loader in (loaders.train, loaders.eval):
         keep_workers(loader)
-    return Loaders(loader_train, loader_eval, dataset_train, mixup_fn, masks)
+    return loaders
 
 
-def loader_kwargs(
-    args: argparse.Namespace, data_config: dict[str, Any], device: torch.device, dtype: torch.dtype | None
-) -> dict[str, Any]:
+def loader_kwargs(network: Network) -> dict[str, Any]:
     """Arguments of timm's `create_loader` that all loaders of a run have in common."""
+    args, data_config = network.args, network.data_config
     return {
         'mean': data_config['mean'],
         'std': data_config['std'],
         'pin_memory': args.pin_mem,
-        'img_dtype': dtype or torch.float32,
-        'device': device,
+        'img_dtype': network.precision.model_dtype or torch.float32,
+        'device': network.device,
         'distributed': args.distributed,
         'use_prefetcher': not args.no_prefetcher,
     }

@@ -27,7 +27,7 @@ from timm_repaint.engine.random_state import seed_epoch, warn_of_inexact_resume
 from timm_repaint.engine.repaint_phase import build_erasing, build_repaint, finish_repaint_phase
 from timm_repaint.engine.repaint_watch import RepaintWatch
 from timm_repaint.engine.setup import (
-    Precision,
+    Network,
     build_model,
     place_model,
     resolve_data,
@@ -123,17 +123,6 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
     return 0
 
 
-@dataclass(frozen=True)
-class Network:
-    """T on its device, before any data."""
-
-    args: argparse.Namespace  # with the device's part, classes and learning rate worked out
-    device: torch.device
-    precision: Precision
-    model: nn.Module
-    data_config: dict[str, Any]
-
-
 def build_network(args: argparse.Namespace, functions: Functions) -> Network:
     """The stages before the data."""
     device = setup_device(args)
@@ -164,7 +153,7 @@ def build_run(
     network = build_network(args, functions)
     args, device, precision, data_config = network.args, network.device, network.precision, network.data_config
     model, model_dtype = network.model, precision.model_dtype
-    loaders = functions.build_loaders(args, data_config, model, device, model_dtype, fresh_workers=fresh_workers)
+    loaders = functions.build_loaders(network, fresh_workers)
     task = functions.build_task(model, args, device, model_dtype)
     optimizer = build_optimizer(task, args, args.lr)
     repaint = build_repaint(args, data_config, loaders, device) if args.repaint else None

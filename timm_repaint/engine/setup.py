@@ -40,6 +40,17 @@ class Precision:
     loss_scaler: utils.NativeScaler | None
 
 
+@dataclass(frozen=True)
+class Network:
+    """T on its device, before any data."""
+
+    args: argparse.Namespace  # with the device's part, classes and learning rate worked out
+    device: torch.device
+    precision: Precision
+    model: nn.Module
+    data_config: dict[str, Any]
+
+
 def setup_device(args: argparse.Namespace) -> torch.device:
     """Join the process group if there is one, choose the device and seed the random generators.
 

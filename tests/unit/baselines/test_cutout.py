@@ -1,5 +1,7 @@
 """--cutout: the square, its places, and its turn after everything else."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from PIL import Image
@@ -9,6 +11,7 @@ from tests.helpers import REPAINT, SHAPES, column, train_here
 from timm_repaint.baselines.cutout import CutOut
 from timm_repaint.engine.loaders import build_loaders
 from timm_repaint.engine.repaint_phase import build_erasing
+from timm_repaint.engine.setup import Network, Precision
 from timm_repaint.options import build_parser
 
 
@@ -58,9 +61,9 @@ def test_the_loader_cuts_out_without_repaint_and_leaves_it_to_the_task_with_it()
     for options in ((), ('--cutout', '32'), ('--cutout', '32', '--repaint')):
         args = build_parser().parse_args([*SHAPES, '-b', '8', '-j', '0', '--val-split', '', *options])
         args.distributed, args.rank = False, 0
-        loaders = build_loaders(
-            args, {**data_config, 'crop_pct': 1.0}, model, torch.device('cpu'), None, fresh_workers=False
-        )
+        precision = Precision(None, nullcontext, None)
+        network = Network(args, torch.device('cpu'), precision, model, {**data_config, 'crop_pct': 1.0})
+        loaders = build_loaders(network, fresh_workers=False)
         (images, _) = next(iter(loaders.train))
         shares.append((images[:, :3] == 0).float().mean(dim=(1, 2, 3)))  # no 8-bit value is the mean
     assert shares[0].max() == shares[2].max() == 0

@@ -1,6 +1,7 @@
 """Batches for a detector: targets in one tensor, masks from every source."""
 
 import argparse
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from timm_repaint.detection.images import CocoImages
 from timm_repaint.detection.options import build_parser
 from timm_repaint.detection.transforms import eval_transform, train_transform
 from timm_repaint.engine.masks import build_masks
+from timm_repaint.engine.setup import Network, Precision
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.cache import Folders, list_images, make_masks
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
@@ -48,7 +50,8 @@ def config(size_px=128):
 
 
 def load(args, size_px=128):
-    return build_loaders(args, config(size_px), torch.nn.Identity(), CPU, None, fresh_workers=True)
+    precision = Precision(None, nullcontext, None)
+    return build_loaders(Network(args, CPU, precision, torch.nn.Identity(), config(size_px)), fresh_workers=True)
 
 
 def test_objects_are_filled_up_with_no_class():
