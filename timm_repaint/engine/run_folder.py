@@ -10,8 +10,16 @@ from timm_repaint.errors import UsageError
 from timm_repaint.options.run_file import ARGS, EARLIER, FINE_TUNE
 
 _logger = logging.getLogger('timm_repaint')
-RESULTS = ('last.pth.tar', 'model_best.pth.tar', 'checkpoint-*.pth.tar', 'milestone-*.pth.tar', 'summary.csv')
-OTHERS = ('recovery-*.pth.tar', ARGS, 'gallery-*.png', 'train-batch-*.jpg', 'cue_conflict.json', 'tensorboard')
+RESULTS = ('last.pth.tar', 'model_best.pth.tar', 'checkpoint-*.pth.tar', 'milestone-*.pth.tar')
+OTHERS = (
+    'summary.csv',
+    'recovery-*.pth.tar',
+    ARGS,
+    'gallery-*.png',
+    'train-batch-*.jpg',
+    'cue_conflict.json',
+    'tensorboard',
+)
 
 
 class RunFolder:
@@ -37,7 +45,7 @@ class RunFolder:
         self._lock.take()
 
     def set_aside(self) -> None:
-        """Put the files of an earlier run, if it has left results, into a folder of their own.
+        """Put the files of an earlier run, if it has left checkpoints, into a folder of their own.
 
         Raises:
             UsageError: if its fine-tune phase goes on.
