@@ -125,14 +125,16 @@ def test_a_mistake_in_the_data_is_one_line_and_the_command_line_is_as_before(tmp
 # Recipes by name -----------------------------------------------------------------------------------------------------
 
 
-def test_demo_trains_by_its_name_and_fine_tunes(tmp_path, monkeypatch, capsys):
+def test_demo_trains_by_its_name_and_fine_tunes(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     small = ('--epochs', 2, '--train-num-samples', 24, '--val-num-samples', 8, '--repaint-width', 8)
     assert run_cli('train', '-c', 'demo', *TINY, *SCHEDULE, *small, '-vb', 8) == 0
     run = tmp_path / 'output' / 'train' / 'demo'
     assert load_checkpoint(run / 'last.pth.tar')['args'].repaint_gallery_interval == 4  # as the recipe says
-    assert 'with\n    timm-repaint fine-tune ./output/train/demo\n' in capsys.readouterr().out
+    assert caplog.messages[-1].split(None, 1) == ['next', 'timm-repaint fine-tune output/train/demo']
     assert run_cli('fine-tune', 'output/train/demo') == 0
+    assert 'Done: 2 of 2 epochs. Best top1' in caplog.text
+    assert caplog.messages[-1].split(None, 1) == ['next', 'timm-repaint paint output/train/demo IMAGES REPAINTS']
     assert column(run / 'fine_tune', 'epoch') == [1]
 
 

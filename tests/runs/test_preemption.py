@@ -102,7 +102,7 @@ def test_a_signal_to_all_processes_of_the_job_does_not_kill_the_loaders_workers(
             [*command, '-j', '2', '--log-interval', '1', '--output', tmp_path, '--experiment', 'run'],
             cwd=REPO, env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    while 'Train: 0 [   3' not in log_path.read_text():
+    while 'Train: 0 [4/' not in log_path.read_text():
         assert process.poll() is None, log_path.read_text()
         time.sleep(0.05)
     for _ in range(2):

@@ -3,15 +3,17 @@
 import argparse
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import torchvision
 from timm import utils
+from tqdm import tqdm
 
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_whole
@@ -89,42 +91,76 @@ class MeanMeter:
 
 
 class ProgressLog:
-    """Times of updates and data, and a log line every `--log-interval` updates."""
+    """How far an epoch is: a line every `--log-interval` updates; on a terminal a bar, and a line at its end.
 
-    def __init__(self, epoch: int, num_updates: int, args: argparse.Namespace) -> None:
+    Args:
+        epoch: Counted from 0.
+        num_updates: Of the epoch.
+        args: All options.
+        updates_of_run: From the schedule's start to the run's end, for the time that is left; None: not known.
+        stream: Where the bar goes, if it is a terminal.
+    """
+
+    def __init__(
+        self,
+        epoch: int,
+        num_updates: int,
+        args: argparse.Namespace,
+        updates_of_run: int | None = None,
+        stream: TextIO = sys.stderr,
+    ) -> None:
         self.epoch, self.num_updates, self.args = epoch, num_updates, args
-        self.update_time, self.data_time = utils.AverageMeter(), utils.AverageMeter()
-        self.num_samples = 0
-        self.update_start = self.data_start = time.time()
+        self.epochs_behind = None if updates_of_run is None else updates_of_run // num_updates - epoch - 1
+        self.data_s, self.done, self.num_samples = 0.0, 0, 0
+        self.start = self.first = self.data_start = self.shown = time.monotonic()
+        self.primary = utils.is_primary(args)
+        quiet = not (self.primary and stream.isatty())
+        self.bar = tqdm(total=num_updates, desc=f'Epoch {epoch}', file=stream, leave=False, disable=quiet)
 
-    def got_batch(self, micro: Micro) -> None:
-        self.data_time.update(micro.accum_steps * (time.time() - self.data_start))
+    def got_batch(self) -> None:
+        """A batch is there, up to here the loader was waited for."""
+        self.data_s += time.monotonic() - self.data_start
 
     def ran_batch(self, num_samples: int) -> None:
         self.num_samples += num_samples
-        self.data_start = time.time()
+        self.data_start = time.monotonic()
 
     def updated(self) -> None:
-        now = time.time()
-        self.update_time.update(now - self.update_start)
-        self.update_start = now
+        self.done += 1
+        self.bar.update()
+        if self.done == 1:  # it has the start of the loader's workers in it
+            self.first = time.monotonic()
 
     def due(self, micro: Micro) -> bool:
         return micro.update_idx % self.args.log_interval == 0 or micro.last
 
-    def write(self, micro: Micro, text: str, optimizer: torch.optim.Optimizer) -> None:
-        """Log `text` with the place in the epoch, the speed and the learning rate, on the primary process."""
-        rate = self.num_samples / max(self.update_time.val, 1e-9)
-        if utils.is_primary(self.args):
-            _logger.info(
-                'Train: %d [%4d/%d (%3.0f%%)]  %s  Time: %.3fs (%.3fs), %.1f/s  LR: %.3e  Data: %.3f (%.3f)',
-                self.epoch, micro.update_idx, self.num_updates, 100 * (micro.update_idx + 1) / self.num_updates, text,
-                self.update_time.val, self.update_time.avg, rate, mean_lr(optimizer),
-                self.data_time.val, self.data_time.avg,
-            )  # fmt: skip
+    def write(self, micro: Micro, text: str) -> None:
+        """Show `text` with the place in the epoch, the speed and the time that is left, on the primary process."""
+        now = time.monotonic()
+        rate = self.num_samples / max(now - self.shown, 1e-9)
+        self.num_samples, self.shown = 0, now
+        if not self.primary:
+            return
+        self.bar.set_postfix_str(f'{text}  {rate:.0f}/s', refresh=False)
+        if micro.last:
+            self.bar.close()
+        elif not self.bar.disable:
+            return
+        _logger.info(
+            'Train: %d [%d/%d]  %s  %.0f/s  data: %.0f%%  left: %s',
+            self.epoch, micro.update_idx + 1, self.num_updates, text, rate,
+            100 * self.data_s / max(now - self.start, 1e-9), self.time_left(now),
+        )  # fmt: skip
 
-    def restart(self) -> None:
-        self.num_samples = 0
+    def time_left(self, now: float) -> str:
+        """Of the epoch and, where its end is known, of the run without its validations; '?' at the first update."""
+        if self.done < 2:
+            return '?'
+        update_s, updates = (now - self.first) / (self.done - 1), self.num_updates - self.done
+        left = tqdm.format_interval(update_s * updates)
+        if self.epochs_behind is None:
+            return left
+        return f'{left}, run {tqdm.format_interval(update_s * (updates + self.epochs_behind * self.num_updates))}'
 
 
 def mean_lr(optimizer: torch.optim.Optimizer) -> float:

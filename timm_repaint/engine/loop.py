@@ -67,7 +67,7 @@ def train_one_epoch(
     switch_mixup_off(loader, mixup_fn, epoch, args)
     num_batches, accum_steps = len(loader), max(1, args.grad_accum_steps)
     num_updates = updates_per_epoch(num_batches, accum_steps)
-    meters, progress = TrainMeters(repaint is not None), ProgressLog(epoch, num_updates, args)
+    meters, progress = TrainMeters(repaint is not None), ProgressLog(epoch, num_updates, args, num_updates_total)
     task.train()
     optimizer.zero_grad()
     for micro in accumulate(loader, num_batches, accum_steps):
@@ -82,7 +82,7 @@ def train_one_epoch(
             inputs, target = mixup_fn(inputs, target)
         if erasing is not None:
             inputs = erasing(inputs)
-        progress.got_batch(micro)
+        progress.got_batch()
         with task_role(task, learns, micro.need_update):
             with amp_autocast():
                 result = task(inputs, target)
@@ -105,13 +105,12 @@ def train_one_epoch(
                 finish_update(task, optimizer, args, device, done)
             progress.updated()
             if progress.due(micro):
-                progress.write(micro, meters.text(args, device), optimizer)
+                progress.write(micro, meters.text(args, device))
                 if args.save_images and utils.is_primary(args) and isinstance(inputs, torch.Tensor) and learns:
                     save_batch_image(inputs, output_dir, micro.batch_idx)
             save_recovery(saver, epoch, micro, args)
             if lr_scheduler is not None:
                 lr_scheduler.step_update(num_updates=done)
-            progress.restart()
     if hasattr(optimizer, 'sync_lookahead'):
         optimizer.sync_lookahead()
     return meters.means(args, device)

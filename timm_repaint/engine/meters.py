@@ -14,7 +14,6 @@ from timm_repaint.judging import StepMetrics
 from timm_repaint.repaint import Repaint
 
 REPAINT_NAMES = (*(field.name for field in fields(StepMetrics)), 'hits_repaint', 'hits_original')
-SHOWN = ('loss', 'd_loss', 'g_gan', 'g_feat', 'hits_repaint', 'hits_original')
 
 
 class TrainMeters:
@@ -63,7 +62,10 @@ class TrainMeters:
 
     def text(self, args: argparse.Namespace, device: torch.device) -> str:
         """For the log line."""
-        if not self.repaints:
-            return f'Loss: {float(self.meters["loss"].latest):#.3g} ({self.means(args, device)["loss"]:#.3g})'
         means = self._measured(args, device)
-        return '  '.join(f'{name}: {means[name]:#.3g}' for name in SHOWN if means[name] is not None)
+        if not self.repaints:
+            return f'loss: {float(self.meters["loss"].latest):#.3g} ({means["loss"]:#.3g})'
+        hits = {name: means[f'hits_{name}'] for name in ('repaint', 'original')}
+        known = ', '.join(f'{share:.0f}% {name}' for name, share in hits.items() if share is not None)
+        parts = {'loss': None if means['loss'] is None else f'{means["loss"]:#.3g}', 'hits': known}
+        return '  '.join(f'{name}: {value}' for name, value in parts.items() if value)

@@ -11,7 +11,9 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from timm import utils
 from timm.models import safe_model_name
 
@@ -23,6 +25,7 @@ from timm_repaint.options.run_file import ARGS
 
 _logger = logging.getLogger('timm_repaint')
 DEFAULT_OUTPUT = './output/train'
+GALLERY = 'repaint/gallery'
 
 
 def experiment_dir(args: argparse.Namespace) -> str | None:
@@ -116,6 +119,7 @@ class RunOutput:
             ready=self.keep_folder,
         )
         self._args_text = args_text
+        logging.getLogger(utils.CheckpointSaver.__module__).setLevel(logging.WARNING)  # all its files at each epoch
         write_text(os.path.join(self.folder, ARGS), args_text)
         if self.args.log_wandb:
             self._start_wandb()
@@ -181,6 +185,12 @@ class RunOutput:
             return
         self.keep_folder()
         path = os.path.join(self.folder, 'summary.csv')
+        of_t = {name: value for name, value in train_metrics.items() if name == 'loss' or not self.args.repaint}
+        of_repaint = {f'repaint/{name}': train_metrics[name] for name in train_metrics if name not in of_t}
+        if self.args.log_wandb and of_repaint:
+            import wandb
+
+            wandb.log(of_repaint, commit=False)  # with what update_summary sends
         beside = f'{path}.part'  # a full disk would leave half a row
         try:
             if os.path.isfile(path):
@@ -194,18 +204,34 @@ class RunOutput:
                 os.remove(beside)
             raise UsageError(f'cannot write {path}: {error.strerror}') from error
         if self.tensorboard is not None:
-            scalars = {f'train/{name}': value for name, value in train_metrics.items()}
+            scalars = {**{f'train/{name}': value for name, value in of_t.items()}, **of_repaint, 'lr': lr}
             scalars |= {f'eval/{name}': value for name, value in (eval_metrics or {}).items()}
-            for name, value in {**scalars, 'lr': lr}.items():
-                self.tensorboard.add_scalar(name, value, epoch)
+            for name, value in scalars.items():
+                if math.isfinite(value):  # the leak probe runs at intervals
+                    self.tensorboard.add_scalar(name, value, epoch)
             self.tensorboard.flush()
 
-    def close(self, results: list[dict[str, Any]], metric: str, decreasing_metric: bool) -> None:
-        """Log the best epoch and print the ten best as JSON behind the line `--result`, as timm does."""
+    def show_gallery(self, path: str, epoch: int) -> None:
+        """Send a gallery's PNG to TensorBoard and W&B, where the options ask for them."""
+        if self.tensorboard is not None:
+            with Image.open(path) as picture:
+                self.tensorboard.add_image(GALLERY, np.asarray(picture), epoch, dataformats='HWC')
+        if self.args.log_wandb:
+            import wandb
+
+            wandb.log({GALLERY: wandb.Image(path)}, commit=False)  # with the epoch's figures
+
+    def close(self, results: list[dict[str, Any]], metric: str, decreasing_metric: bool, in_file: bool) -> None:
+        """Give the ten best epochs as JSON: behind the line `--result` and the best one's log line, as timm does.
+
+        Args:
+            results: Of each epoch.
+            metric: By which they are ranked.
+            decreasing_metric: Whether less is better.
+            in_file: Whether they go to `result.json` in the run's folder instead.
+        """
         if self.saver is None:
             return
-        if self.saver.best_metric is not None:
-            _logger.info('*** Best metric: %s (epoch %s)', self.saver.best_metric, self.saver.best_epoch)
         worst = math.inf if decreasing_metric else -math.inf
 
         def rank(result: dict[str, Any]) -> float:
@@ -213,6 +239,21 @@ class RunOutput:
             return worst if math.isnan(value) else value
 
         ranked = sorted(results, key=rank, reverse=decreasing_metric)
-        print(f'--result\n{json.dumps(ranked[-10:], indent=4)}')
+        text = json.dumps(known_values(ranked[-10:]), indent=4)
+        if in_file:
+            write_text(os.path.join(str(self.folder), 'result.json'), f'{text}\n')
+        else:
+            if self.saver.best_metric is not None:
+                _logger.info('*** Best metric: %s (epoch %s)', self.saver.best_metric, self.saver.best_epoch)
+            print(f'--result\n{text}')
         if self.tensorboard is not None:
             self.tensorboard.close()
+
+
+def known_values(tree: Any) -> Any:
+    """Lists and dictionaries for JSON, which has no nan or infinity: None instead."""
+    if isinstance(tree, list):
+        return [known_values(value) for value in tree]
+    if isinstance(tree, dict):
+        return {name: known_values(value) for name, value in tree.items()}
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

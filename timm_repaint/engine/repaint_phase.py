@@ -1,8 +1,7 @@
-"""The repaint phase's parts from the options, and its last words."""
+"""The repaint phase's parts from the options."""
 
 import argparse
 import logging
-import shlex
 from typing import Any
 
 import torch
@@ -12,9 +11,9 @@ from timm.data.random_erasing import RandomErasing
 from timm_repaint.baselines.cutout import CutOut
 from timm_repaint.config import DEFAULTS, RepaintConfig
 from timm_repaint.engine.loaders import Loaders
-from timm_repaint.engine.parts import Erasing, Run
+from timm_repaint.engine.parts import Erasing
 from timm_repaint.errors import UsageError
-from timm_repaint.options.conflicts import parse_schedule, resolve_repaint_epochs
+from timm_repaint.options.conflicts import parse_schedule
 from timm_repaint.repaint import Repaint
 
 _logger = logging.getLogger('timm_repaint')
@@ -76,15 +75,3 @@ def build_erasing(args: argparse.Namespace, device: torch.device) -> Erasing | N
             device=device,
         )
     return CutOut(args.cutout, erasing) if args.cutout else erasing
-
-
-def finish_repaint_phase(run: Run, completed_epochs: int, fine_tune_command: str) -> None:
-    """Say how to go on when all of the phase is done: the fine-tune phase on the original images."""
-    done, plan = completed_epochs >= resolve_repaint_epochs(run.args), run.plan
-    if not done or run.output.folder is None or plan.stop_epoch >= plan.num_epochs:
-        return
-    print(
-        f'Repaint phase done: epochs 0 to {plan.stop_epoch - 1} of {plan.num_epochs}. Fine-tune on the originals with\n'
-        f'    {fine_tune_command} {shlex.quote(run.output.folder)}',
-        flush=True,
-    )

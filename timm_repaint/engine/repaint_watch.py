@@ -93,6 +93,7 @@ class RepaintWatch:
                 path = os.path.join(run.output.folder, f'gallery-{epoch}.png')
                 try:
                     self.save_gallery(path, self.images.gallery, copies)
+                    run.output.show_gallery(path, epoch)
                 except UsageError as error:  # a picture is not worth the run
                     _logger.warning('No gallery of epoch %d: %s', epoch, error)
         leak = Leak(*[math.nan] * 4)

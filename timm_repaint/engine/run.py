@@ -3,6 +3,7 @@
 import argparse
 import logging
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from timm.task import TrainingTask
 from torch import nn
 
 from timm_repaint.baselines.isda import set_isda_epoch
+from timm_repaint.engine.announce import announce_end, announce_epoch
 from timm_repaint.engine.checkpoint import CheckpointParts, resume, resume_repaint
 from timm_repaint.engine.criterion import build_task
 from timm_repaint.engine.cue_conflict import report_cue_conflict
@@ -24,7 +26,7 @@ from timm_repaint.engine.output import RunOutput, resume_path
 from timm_repaint.engine.parts import Plan, Run, best_by
 from timm_repaint.engine.preemption import REQUEUE_STATUS, Preempted, stoppable
 from timm_repaint.engine.random_state import seed_epoch, warn_of_inexact_resume
-from timm_repaint.engine.repaint_phase import build_erasing, build_repaint, finish_repaint_phase
+from timm_repaint.engine.repaint_phase import build_erasing, build_repaint
 from timm_repaint.engine.repaint_watch import RepaintWatch
 from timm_repaint.engine.setup import (
     Network,
@@ -78,7 +80,7 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
         args_text: The same for `args.yaml`.
         functions: Those of the script.
         exact_resume: Whether a resumed run has to end as an uninterrupted one, bit by bit; `--repaint` runs always do,
-            others draw their random numbers as timm's script does (see `random_state.py`).
+            others draw their random numbers as timm's script does (see `random_state.py`), and print its result.
 
     Returns:
         The process's exit status: 0, `REQUEUE_STATUS` after a signal that asked the run to stop, or `INTERRUPTED`.
@@ -114,12 +116,11 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
             run.output.release()
             if run.args.distributed:
                 torch.distributed.destroy_process_group()
-    run.output.close(results, run.metric, run.decreasing_metric)
+    run.output.close(results, run.metric, run.decreasing_metric, in_file=exact_resume)
+    if exact_resume:
+        announce_end(run, results[-1]['epoch'] + 1 if results else plan.start_epoch, functions.fine_tune_command)
     if request.interrupted:
         return INTERRUPTED
-    if run.repaint is not None:
-        completed = results[-1]['epoch'] + 1 if results else plan.start_epoch
-        finish_repaint_phase(run, completed, functions.fine_tune_command)
     return 0
 
 
@@ -225,7 +226,7 @@ def run_epochs(run: Run, functions: Functions, exact_resume: bool, results: list
 
 def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | None:
     """One epoch: train, validate, write the summary, save, step the schedule; None where validation is skipped."""
-    args, task = run.args, run.task
+    args, task, start = run.args, run.task, time.monotonic()
     train_metrics = train_epoch(run, epoch, functions)
     distribute_bn(run, task.get_trainable_module())
     run.task_guard.check()  # ahead of those who would blame the generator
@@ -246,6 +247,7 @@ def run_epoch(run: Run, epoch: int, functions: Functions) -> dict[str, Any] | No
         run.output.saver.save_checkpoint(epoch, metric=latest if finite else None)
         if milestone:
             run.output.saver.save_milestone(completed)
+    announce_epoch(run, epoch, latest, time.monotonic() - start)
     if run.plan.lr_scheduler is not None:
         run.plan.lr_scheduler.step(completed, latest)
     result: dict[str, Any] = {'epoch': epoch, 'train': train_metrics}
@@ -272,7 +274,7 @@ def train_epoch(run: Run, epoch: int, functions: Functions) -> OrderedDict[str, 
         loss_scaler=run.precision.loss_scaler,
         model_dtype=run.precision.model_dtype,
         mixup_fn=run.loaders.mixup_fn,
-        num_updates_total=run.plan.num_epochs
+        num_updates_total=run.plan.stop_epoch
         * updates_per_epoch(run.loaders.batches_per_epoch, max(1, run.args.grad_accum_steps)),
         naflex_mode=run.args.naflex_loader,
         **behind,

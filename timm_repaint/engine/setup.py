@@ -55,9 +55,18 @@ def setup_device(args: argparse.Namespace) -> torch.device:
     """Join the process group if there is one, choose the device and seed the random generators.
 
     timm's `init_distributed_device` writes `device`, `rank`, `world_size`, `local_rank` and `distributed` into `args`.
+    Without a GPU a process by itself takes the CPU.
+
+    Raises:
+        UsageError: if several processes, as on a cluster, were to have GPUs that are not there.
     """
     for module in args.device_modules or ():
         importlib.import_module(module)
+    if args.device.startswith('cuda') and not torch.cuda.is_available():
+        if utils.is_distributed_env():
+            raise UsageError(f'torch finds no GPU, --device is {args.device}; for the CPU give --device cpu')
+        _logger.warning('torch finds no GPU: training on the CPU, as with --device cpu.')
+        args.device = 'cpu'
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
