@@ -18,6 +18,7 @@ OTHERS = (
     'gallery-*.png',
     'train-batch-*.jpg',
     'cue_conflict.json',
+    'result.json',
     'tensorboard',
 )
 
