@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from timm_repaint.masks.choice import MaskSource
     from timm_repaint.masks.deeplab import DeepLabV2Masks, DeepLabV3Masks
     from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
+    from timm_repaint.masks.superpixels import SuperpixelMasks
     from timm_repaint.random_repaint import RandomRepaint
     from timm_repaint.repaint import Repaint
     from timm_repaint.saved import load_repainter
@@ -27,6 +28,7 @@ else:
         'RandomRepaint': 'random_repaint',
         'Repaint': 'repaint',
         'RepaintConfig': 'config',
+        'SuperpixelMasks': 'masks.superpixels',
         'load_repainter': 'saved',
         'with_masks': 'data.masked',
     }
@@ -50,6 +52,7 @@ __all__ = [
     'RandomRepaint',
     'Repaint',
     'RepaintConfig',
+    'SuperpixelMasks',
     'load_repainter',
     'with_masks',
 ]

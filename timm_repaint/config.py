@@ -63,7 +63,7 @@ class RepaintConfig:
     masks: 'str | MaskSource | None' = option(
         'fh',
         "where label maps come from if they do not come with the images: 'fh' (Felzenszwalb-Huttenlocher, cut on the "
-        "CPU in forward: for trying out), 'deeplabv3', a mask source, or None",
+        "CPU in forward: for trying out), 'superpixels' (cut on the device), 'deeplabv3', a mask source, or None",
     )
     num_labels: int | None = option(
         None,

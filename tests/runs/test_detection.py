@@ -129,8 +129,10 @@ def test_a_checkpoint_that_holds_more_than_weights_is_refused(coco, tmp_path):
         train_here(tmp_path, coco, '--initial-checkpoint', tmp_path / 'more.pth.tar', '--epochs', 1)
 
 
-def test_semantic_masks_of_files_train_too(coco, tmp_path):
-    masks = ('--mask', 'folder', '--mask-dir', coco / 'stuffthingmaps', '--mask-classes', 182)
+@pytest.mark.parametrize('mask', ['folder', 'superpixels'])
+def test_semantic_masks_of_files_train_too_and_superpixels(coco, tmp_path, mask):
+    files = ('--mask-dir', coco / 'stuffthingmaps', '--mask-classes', 182) if mask == 'folder' else ()
+    masks = ('--mask', mask, *files)
     run = train_here(tmp_path, coco, '--repaint', '--epochs', 2, '--repaint-epochs', 1, *masks)
     assert math.isfinite(column(run, 'train_g_feat')[0]) and math.isfinite(column(run, 'train_leak_original')[0])
 

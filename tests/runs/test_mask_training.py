@@ -10,7 +10,7 @@ from PIL import Image
 from tests.helpers import REPO, SCHEDULE, TINY, load_repaint, read_summary, run_script, train_here
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.deeplab_network import DeepLabV2
-from timm_repaint.masks.label_png import save_labels
+from timm_repaint.masks.label_png import load_labels, save_labels
 
 CLASSES = ('bird', 'cat')
 
@@ -70,6 +70,17 @@ def test_a_network_makes_masks_on_the_device(photographs, tmp_path):
     out = tmp_path / 'painted'
     run_script('-m timm_repaint.paint', run, photographs / 'validation', out, '--copies', 1)
     assert len(list(out.rglob('*.png'))) == 8
+
+
+def test_superpixels_are_cut_on_the_device(photographs, tmp_path):
+    run = train_on(photographs, tmp_path, '--mask', 'superpixels')
+    (row,) = read_summary(run)
+    assert row['train_g_feat'] > 0 and row['train_diversity'] > 0
+    assert (run / 'gallery-0.png').is_file()
+    masks = tmp_path / 'masks'
+    run_script('-m timm_repaint.masks', photographs, masks, '--mask', 'superpixels', '--workers', 1)
+    labels = load_labels(masks / 'train' / 'cat' / '7.png')
+    assert labels.shape == (40, 48) and labels[20, 2] != labels[20, 45]
 
 
 @pytest.fixture(scope='module')

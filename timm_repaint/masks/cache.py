@@ -213,7 +213,7 @@ def _segment_on_device(
 
 
 def _segment_batch(folders: Folders, source: Any, group: list[_Decoded]) -> Iterator[Done]:
-    device = next(source.parameters()).device
+    device = next((weight.device for weight in source.parameters()), torch.device('cpu'))  # superpixels have none
     images_u8 = np.stack([decoded.image_u8 for decoded in group if decoded.image_u8 is not None])  # [B, h, w, 3]
     image_pm1 = torch.from_numpy(images_u8).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1  # [B, 3, h, w]
     labels = source.labels(image_pm1).cpu().numpy()  # [B, h, w]

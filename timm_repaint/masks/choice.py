@@ -9,6 +9,7 @@ import numpy as np
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.deeplab import DeepLabV2Masks, DeepLabV3Masks
 from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA, FelzenszwalbMasks
+from timm_repaint.masks.superpixels import SuperpixelMasks
 from timm_repaint.option import ABOVE_ZERO, ONE_OR_MORE, ZERO_OR_MORE, option
 
 MASKS, STORED_MASKS = 'Repaint: masks', 'Repaint: stored masks'  # groups of the command line
@@ -21,7 +22,7 @@ class MaskSource(Protocol):
     Attributes:
         kind: 'segment' (ids without meaning) or 'semantic' (class ids, 255 = unknown).
         num_labels: number of classes of a semantic source, None for a segment source.
-        on_device: whether it is a network that works on batches, by `labels(image_pm1)`, instead of in loader workers.
+        on_device: whether it works on batches where they are, by `labels(image_pm1)`, instead of in loader workers.
     """
 
     kind: str
@@ -42,6 +43,7 @@ BUILDERS: dict[str, Callable[['MaskOptions'], MaskSource]] = {
     'fh': lambda options: FelzenszwalbMasks(
         options.fh_scale, options.fh_sigma, options.fh_min_size, options.fh_backend
     ),
+    'superpixels': lambda _: SuperpixelMasks(),
     'deeplabv2': _build_deeplabv2,
     'deeplabv3': lambda options: DeepLabV3Masks(options.mask_checkpoint),
 }
@@ -54,8 +56,8 @@ class MaskOptions:
 
     mask: str = option(
         'fh',
-        'source of the masks; fh: Felzenszwalb-Huttenlocher segments; deeplabv2, deeplabv3: classes by a network; '
-        'folder: PNG label maps; outlines: those of --dataset shapes',
+        'source of the masks; fh: Felzenszwalb-Huttenlocher segments; superpixels: segments cut on the device; '
+        'deeplabv2, deeplabv3: classes by a network; folder: PNG label maps; outlines: those of --dataset shapes',
         paper='fh, or DeepLab-v2',
         group=MASKS,
         choices=tuple(sorted(MASK_SOURCES)),
@@ -121,7 +123,7 @@ def create_mask_source(options: MaskOptions) -> MaskSource:
 
 
 # Sources that need no settings.
-NAMED_SOURCES = {'fh': FelzenszwalbMasks, 'deeplabv3': DeepLabV3Masks}
+NAMED_SOURCES = {'fh': FelzenszwalbMasks, 'superpixels': SuperpixelMasks, 'deeplabv3': DeepLabV3Masks}
 
 
 def find_source(masks: Any) -> Any:

@@ -75,7 +75,7 @@ def resize_labels(labels: Tensor, size_hw: tuple[int, int]) -> Tensor:
         (2 * torch.arange(new, device=labels.device) + 1) * old // (2 * new)
         for new, old in zip(size_hw, labels.shape[1:], strict=True)
     )
-    return labels[:, rows[:, None], columns[None, :]]
+    return labels.index_select(1, rows).index_select(2, columns)
 
 
 def pool_segments(features: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ def test_a_config_makes_the_same_as_its_options():
         ({'freeze': True}, r'freeze needs a checkpoint'),
         ({'generator': 'shift', 'checkpoint': 'x.pth'}, r"generator 'shift' has no network to load or to freeze"),
         ({'generator': 'mean', 'detail': 'swap'}, r"paints flat segments, without detail; use 'shift'"),
-        ({'masks': 'slic'}, r"masks is 'slic'; choose one of fh, deeplabv3"),
+        ({'masks': 'slic'}, r"masks is 'slic'; choose one of fh, superpixels, deeplabv3"),
         ({'masks': 3}, r'masks is a int; it must be a name, a MaskSource or None'),
         ({'num_labels': 300}, r'num_labels is 300; it must be from 1 to 255'),
         ({'task_weight': float('nan')}, r'task_weight is nan; it must be 0 or more'),
