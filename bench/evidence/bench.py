@@ -1,6 +1,5 @@
 """The bench from options to table: START HERE for the order of the steps."""
 
-import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,12 +10,11 @@ from bench.evidence.arms import select_arms
 from bench.evidence.data import Subset, plan_subset
 from bench.evidence.plan import Place, Run, plan_runs
 from bench.evidence.plot import draw_plot
-from bench.evidence.results import is_finished, read_results, write_csv
-from bench.evidence.runs import LOG, execute_all
+from bench.evidence.results import is_finished, leave_result, read_results, write_csv
 from bench.evidence.table import make_table
-from bench.evidence.tree import make_masks, make_tree
+from bench.evidence.tree import make_tree
+from bench.runner import make_masks, run_all, tell_failed
 from timm_repaint.errors import UsageError
-from timm_repaint.progress import progress
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,10 @@ def run_bench(bench: Bench, dry_run: bool = False) -> int:
             print('\n'.join([f'# {run.name}', *map(shlex.join, run.commands)]))
         return 0
     prepare(subsets, pending, bench)
-    failed = do_runs(pending, bench, len(runs))
+    print(f'{len(runs)} runs, {len(runs) - len(pending)} of them done before; results in {bench.output}')
+    failed = run_all(pending, bench.jobs, leave_result, lambda: write_tables(bench.output))
     write_report(bench.output)
-    for run, problem in failed:
-        log = run.folder / LOG
-        print(f'failed: {run.name}: {problem}' + (f' (log: {log})' if log.is_file() else ''), file=sys.stderr)
-    return 1 if failed else 0
+    return tell_failed(failed)
 
 
 def check_names(subsets: Sequence[Subset]) -> None:
@@ -81,20 +77,7 @@ def prepare(subsets: Sequence[Subset], pending: Sequence[Run], bench: Bench) -> 
         if own:
             make_tree(subset, bench.output)
         if any(run.stored_masks for run in own):
-            make_masks(subset, bench.output, bench.jobs)
-
-
-def do_runs(pending: Sequence[Run], bench: Bench, total: int) -> list[tuple[Run, str]]:
-    """Do the runs with a progress bar, keeping table and CSV up to date; returns the failed ones with the reason."""
-    print(f'{total} runs, {total - len(pending)} of them done before; results in {bench.output}')
-    failed = []
-    with contextlib.closing(execute_all(pending, bench.jobs)) as outcomes:
-        for run, problem in progress(outcomes, 'runs', len(pending)):
-            if problem:
-                failed.append((run, problem))
-            else:
-                write_tables(bench.output)
-    return failed
+            make_masks(subset.tree(bench.output) / 'train', subset.masks(bench.output), bench.jobs)
 
 
 def write_tables(output: Path) -> str:

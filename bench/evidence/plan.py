@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm_repaint
 from bench.evidence.arms import ARMS, CHECKPOINT, Arm
 from bench.evidence.data import Subset
+from bench.runner import REPO
 from timm_repaint.errors import UsageError
 from timm_repaint.options import (
     build_config_parser,
@@ -23,7 +23,6 @@ from timm_repaint.options import (
 )
 from timm_repaint.options.run_file import FINE_TUNE
 
-SCRIPTS = Path(timm_repaint.__file__).parent.parent
 LAST = 'last.pth.tar'
 
 
@@ -81,11 +80,8 @@ def plan_runs(subsets: Sequence[Subset], arms: Sequence[Arm], seeds: Sequence[in
     """All runs, seed by seed, so that arms can be compared after the first seed already.
 
     Raises:
-        UsageError: if train.py does not know an arm's options, or the scripts are not where the package is.
+        UsageError: if train.py does not know an arm's options.
     """
-    for script in ('train.py', 'fine_tune.py'):
-        if not (SCRIPTS / script).is_file():
-            raise UsageError(f'{SCRIPTS} has no {script}: the bench runs from a checkout, so install it with pip -e')
     return [plan_run(subset, arm, seed, place) for seed in seeds for subset in subsets for arm in arms]
 
 
@@ -114,7 +110,7 @@ def plan_run(subset: Subset, arm: Arm, seed: int, place: Place) -> Run:
         first += ['--mask-dir', str(subset.masks(place.output))]
         options = parse_words(first, arm.name)
     phase = phase_epochs(options)
-    train, fine_tune = ((sys.executable, str(SCRIPTS / script)) for script in ('train.py', 'fine_tune.py'))
+    train, fine_tune = ((sys.executable, str(REPO / script)) for script in ('train.py', 'fine_tune.py'))
     if not options.repaint:
         first += ['--stop-epoch', str(phase)]
     commands = [(*train, *first)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.evidence.results import Result
-from bench.evidence.table import Comparison, compare, group_results
+from bench.evidence.table import Comparison, compare
 from timm_repaint.optional import new_figure
 
 WIDTH_IN = 9.0
@@ -23,7 +23,7 @@ def draw_plot(results: Sequence[Result], path: Path) -> bool:
     Raises:
         UsageError: if matplotlib is not installed.
     """
-    comparisons = [c for c in compare(group_results(results)) if c.column == 'top1']
+    comparisons = [c for c in compare(results) if c.column == 'top1']
     if not comparisons:
         return False
     keys = dict.fromkeys((c.data, c.size) for c in comparisons)

@@ -1,7 +1,6 @@
 """What a finished run leaves: one JSON file, read back when the bench is called again."""
 
 import argparse
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -11,12 +10,13 @@ from typing import Any
 
 from bench.evidence.arms import ARMS
 from bench.evidence.plan import Run
+from bench.runner import RESULT
+from bench.seeds import pd
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text
 from timm_repaint.options.run_file import FINE_TUNE
 from timm_repaint.report.summary import read_last_row
 
-RESULT = 'result.json'
 CUE_CONFLICT = 'cue_conflict.json'
 # Options that only say where things lie.
 PLACES = ('data', 'data_dir', 'output', 'experiment', 'mask_dir', 'repaint_checkpoint')
@@ -52,10 +52,6 @@ class Result:
     phase_top1: float
     train_loss: float
     measures: dict[str, float] = field(default_factory=dict)
-
-    def value(self, name: str) -> float | None:
-        """A column by name; None where this run does not have it."""
-        return asdict(self).get(name, self.measures.get(name))
 
 
 def collect(run: Run, seconds: float) -> Result:
@@ -99,9 +95,9 @@ def plain_options(options: argparse.Namespace) -> dict[str, Any]:
     return json.loads(json.dumps({name: value for name, value in vars(options).items() if name not in PLACES}))
 
 
-def write_result(result: Result, folder: Path) -> None:
-    """Write the result whole: a file that is there is complete."""
-    write_text(folder / RESULT, json.dumps(asdict(result), indent=2) + '\n')
+def leave_result(run: Run, seconds: float) -> None:
+    """Write a run's result whole: a file that is there is complete."""
+    write_text(run.folder / RESULT, json.dumps(asdict(collect(run, seconds)), indent=2) + '\n')
 
 
 def read_result(path: Path) -> Result:
@@ -140,12 +136,12 @@ def read_results(output: Path) -> list[Result]:
     return sorted(results, key=lambda r: (r.data, r.size, order.get(r.arm, len(order)), r.arm, r.seed))
 
 
-def write_csv(results: Sequence[Result], path: Path) -> None:
-    """A row a run; columns that only some runs have are empty in the others."""
+def to_frame(results: Sequence[Result]) -> Any:
+    """A row a run, a column a figure; columns that only some runs have are empty in the others."""
     own = ['data', 'size', 'arm', 'seed', 'top1', 'phase_top1', 'train_loss', 'seconds']
-    measures = list(dict.fromkeys(name for result in results for name in result.measures))
-    with open(path, 'w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(own + measures)
-        for result in results:
-            writer.writerow([result.value(name) for name in own + measures])
+    return pd.DataFrame([{**{name: getattr(result, name) for name in own}, **result.measures} for result in results])
+
+
+def write_csv(results: Sequence[Result], path: Path) -> None:
+    """The same as a file."""
+    to_frame(results).to_csv(path, index=False)

@@ -1,17 +1,16 @@
 """The bench's table in Markdown: means over seeds, and paired differences with their intervals."""
 
-import statistics
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from bench.evidence.arms import ARMS, CONTROLS, SAMPLES
-from bench.evidence.results import Result
-from bench.evidence.statistics import Difference, paired_difference, standard_deviation
+from bench.evidence.results import Result, to_frame
+from bench.seeds import Difference, paired_difference
 from timm_repaint.markdown import markdown_table
 
 NONE = '-'
-# Columns of Result and of its measures: name -> heading. Those that no run has are left out.
+# Columns of the results: name -> heading. Those that no run has are left out.
 MEANS = {
     'phase_top1': 'top-1 after phase 1',
     'train_loss': 'train loss',
@@ -30,26 +29,9 @@ MEANS = {
 }
 THREE_DIGITS = ('train_loss', 'validation_loss', 'diversity', 'distance')
 COMPARED = {'top1': 'top-1', 'phase_shape': MEANS['phase_shape'], 'shape': MEANS['shape']}
+KEYS = ['data', 'size', 'arm']
 
-
-class Group(NamedTuple):
-    """The runs of one arm on one set of images."""
-
-    data: str
-    size: int
-    arm: str
-    results: list[Result]
-
-    @property
-    def is_repaint_on_plain(self) -> bool:
-        """Whether the arm has repaints and is compared with plain training."""
-        first = self.results[0]
-        return first.baseline == 'plain' and bool(first.options.get('repaint'))
-
-    def by_seed(self, name: str) -> dict[int, float]:
-        """A column by seed, of the runs that have it."""
-        values = {result.seed: result.value(name) for result in self.results}
-        return {seed: value for seed, value in values.items() if value is not None}
+Key = tuple[str, int, str]
 
 
 class Comparison(NamedTuple):
@@ -63,27 +45,36 @@ class Comparison(NamedTuple):
     difference: Difference
 
 
-def group_results(results: Sequence[Result]) -> list[Group]:
-    """Groups in the order of the results."""
-    groups: dict[tuple[str, int, str], list[Result]] = {}
+def first_results(results: Sequence[Result]) -> dict[Key, Result]:
+    """The first run of each arm on each set of images, which knows what all of them have in common."""
+    firsts: dict[Key, Result] = {}
     for result in results:
-        groups.setdefault((result.data, result.size, result.arm), []).append(result)
-    return [Group(*key, members) for key, members in groups.items()]
+        firsts.setdefault((result.data, result.size, result.arm), result)
+    return firsts
 
 
-def compare(groups: Sequence[Group]) -> Iterator[Comparison]:
+def compare(results: Sequence[Result]) -> Iterator[Comparison]:
     """Each arm against its baseline, then repaint arms against the controls; what has no common seed is left out."""
-    by_arm = {group[:3]: group for group in groups}
-    pairs = [(group, group.results[0].baseline) for group in groups]
-    rivals = [group for group in groups if group.arm not in CONTROLS and group.is_repaint_on_plain]
-    pairs += [(group, control) for control in CONTROLS for group in rivals]
-    pairs += [(group, SAMPLES[group.arm]) for group in groups if group.arm in SAMPLES]
+    if not results:
+        return
+    firsts, frame = first_results(results), to_frame(results).set_index('seed')
+    groups = dict(iter(frame.groupby(KEYS, sort=False)))
+    pairs = [(key, first.baseline) for key, first in firsts.items()]
+    rivals = [key for key, first in firsts.items() if key[2] not in CONTROLS and is_repaint_on_plain(first)]
+    pairs += [(key, control) for control in CONTROLS for key in rivals]
+    pairs += [(key, SAMPLES[key[2]]) for key in firsts if key[2] in SAMPLES]
     for column in COMPARED:
-        for group, baseline in pairs:
-            other = by_arm.get((group.data, group.size, baseline))
-            difference = paired_difference(group.by_seed(column), other.by_seed(column)) if other else None
-            if difference is not None:
-                yield Comparison(group.data, group.size, group.arm, baseline, column, difference)
+        for key, baseline in pairs:
+            other = (*key[:2], baseline)
+            if column in frame and other in groups:
+                difference = paired_difference(groups[key][column], groups[other][column])
+                if difference is not None:
+                    yield Comparison(*key, baseline, column, difference)
+
+
+def is_repaint_on_plain(result: Result) -> bool:
+    """Whether the arm has repaints and is compared with plain training."""
+    return result.baseline == 'plain' and bool(result.options.get('repaint'))
 
 
 def signed(value: float) -> str:
@@ -99,11 +90,21 @@ def interval(difference: Difference) -> str:
 
 def make_table(results: Sequence[Result]) -> str:
     """The whole text of `table.md`."""
-    groups = group_results(results)
-    comparisons = list(compare(groups))
-    names = [name for name in MEANS if any(group.by_seed(name) for group in groups)]
+    firsts, comparisons, frame = first_results(results), list(compare(results)), to_frame(results)
+    groups = frame.groupby(KEYS, sort=False)
+    top1 = groups['top1'].agg(['count', 'mean', 'std'])
+    names = [name for name in MEANS if name in frame]
+    means = groups[names].mean()
+    differences = {c[:3]: c.difference for c in comparisons if c[3:5] == (firsts[c[:3]].baseline, 'top1')}
+    rows = []
+    for key, first in firsts.items():
+        count, mean, deviation = top1.loc[key]
+        row = [first.data, str(first.size), first.arm, _epochs(first), str(int(count)), f'{mean:.2f}']
+        row.append(_number(deviation, 2))
+        difference = differences.get(key)
+        row += [NONE] * 3 if difference is None else [signed(difference.mean), interval(difference), first.baseline]
+        rows.append(row + [_number(means.loc[key, name], 3 if name in THREE_DIGITS else 1) for name in names])
     head = ['data', 'images', 'arm', 'epochs', 'seeds', 'top-1, %', 'sd', 'difference', '95 % interval', 'baseline']
-    rows = [_row(group, comparisons, names) for group in groups]
     parts = ['## Arms', markdown_table(head + [MEANS[name] for name in names], rows)]
     parts.append(
         'Top-1 is that of the last epoch. A difference is the mean over seeds of the difference between runs of one '
@@ -112,32 +113,16 @@ def make_table(results: Sequence[Result]) -> str:
     further = [c for c in comparisons if c.column != 'top1' or c.baseline in (*CONTROLS, *SAMPLES.values())]
     if further:
         parts += ['## Further differences', _further(further)]
-    parts += ['## What the arms are', '\n'.join(dict.fromkeys(_about(group) for group in groups))]
+    parts += ['## What the arms are', '\n'.join(dict.fromkeys(map(_about, firsts.values())))]
     return '\n\n'.join(parts) + '\n'
 
 
-def _row(group: Group, comparisons: Sequence[Comparison], names: Sequence[str]) -> list[str]:
-    top1 = list(group.by_seed('top1').values())
-    deviation = standard_deviation(top1)
-    row = [group.data, str(group.size), group.arm, _epochs(group), str(len(top1)), f'{statistics.fmean(top1):.2f}']
-    row.append(NONE if deviation is None else f'{deviation:.2f}')
-    baseline = group.results[0].baseline
-    wanted = (group.data, group.size, group.arm, baseline, 'top1')
-    difference = next((c.difference for c in comparisons if c[:5] == wanted), None)
-    row += [NONE] * 3 if difference is None else [signed(difference.mean), interval(difference), baseline]
-    return row + [_mean(group, name) for name in names]
+def _epochs(result: Result) -> str:
+    return ' + '.join(str(end - start) for start, end in pairwise([0, *result.epochs]))
 
 
-def _epochs(group: Group) -> str:
-    ends = [0, *group.results[0].epochs]
-    return ' + '.join(str(end - start) for start, end in pairwise(ends))
-
-
-def _mean(group: Group, name: str) -> str:
-    values = list(group.by_seed(name).values())
-    if not values:
-        return NONE
-    return f'{statistics.fmean(values):.{3 if name in THREE_DIGITS else 1}f}'
+def _number(value: float, digits: int) -> str:
+    return f'{value:.{digits}f}' if value == value else NONE  # nan: there is none
 
 
 def _further(comparisons: Sequence[Comparison]) -> str:
@@ -149,7 +134,7 @@ def _further(comparisons: Sequence[Comparison]) -> str:
     return markdown_table(head, rows)
 
 
-def _about(group: Group) -> str:
-    arm = ARMS.get(group.arm)
+def _about(result: Result) -> str:
+    arm = ARMS.get(result.arm)
     options = f' (`{arm.options}`)' if arm is not None and arm.options else ''
-    return f'- **{group.arm}**: {group.results[0].shows}{options}'
+    return f'- **{result.arm}**: {result.shows}{options}'

@@ -1,9 +1,7 @@
-"""The images of a subset on disk: a tree of links, or drawn shapes, and the masks of its training images."""
+"""The images of a subset on disk: a tree of links, or drawn shapes."""
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from bench.evidence.data import Subset
@@ -55,16 +53,3 @@ def write_shapes(subset: Subset, folder: Path) -> None:
         for index in range(count):
             image, label = dataset[index]
             image.save(folder / split / CLASSES[label] / f'{index:05}.png')
-
-
-def make_masks(subset: Subset, output: Path, workers: int) -> None:
-    """Make the masks of the subset's training images; those that are there stay.
-
-    Raises:
-        UsageError: if an image has no mask.
-    """
-    train = subset.tree(output) / 'train'
-    command = [sys.executable, '-m', 'timm_repaint.masks', str(train), str(subset.masks(output))]
-    done = subprocess.run([*command, '--mask', 'fh', '--workers', str(workers)])
-    if done.returncode:
-        raise UsageError(f'the masks of {train} could not be made, see above')

@@ -1,4 +1,4 @@
-"""Top-1 of a checkpoint on folders of images, as JSON: `python -m bench.photos.evaluate CHECKPOINT MODEL FOLDER…`."""
+"""Top-1 of a checkpoint on folders of images, as a JSON file: `python evaluate.py CHECKPOINT MODEL OUT FOLDER…`."""
 
 import argparse
 import json
@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('checkpoint')
     parser.add_argument('model', choices=timm.list_models(), metavar='MODEL')
+    parser.add_argument('out', type=Path, help='the file that is written')
     parser.add_argument('folders', nargs='+', type=Path)
     parser.add_argument('--img-size', type=int, default=128)
     args = parser.parse_args()
@@ -39,7 +40,7 @@ def main() -> None:
     if any(names != classes[0] for names in classes):
         parser.error(f'the folders have different classes: {classes}')
     model = create_model(args.model, num_classes=len(classes[0]), checkpoint_path=args.checkpoint).eval()
-    print(json.dumps({folder.name: top1(model, folder, args.img_size) for folder in args.folders}))
+    args.out.write_text(json.dumps({folder.name: top1(model, folder, args.img_size) for folder in args.folders}))
 
 
 if __name__ == '__main__':

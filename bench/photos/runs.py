@@ -1,19 +1,19 @@
-"""One run of an arm: its phases by train.py and fine_tune.py, then the tests; what is finished is not done again."""
+"""The runs of the bench: the phases of each by train.py and fine_tune.py, then the tests of its last checkpoint."""
 
 import json
-import os
 import shlex
 import shutil
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bench.photos.arms import ARMS, CLEAN_END_EPOCHS, COMMON, EPOCHS, SETTINGS, Arm
+from bench.photos.arms import ARMS, CLEAN_END_EPOCHS, COMMON, EPOCHS, SETTINGS
+from bench.runner import REPO, RESULT, make_masks
 from timm_repaint.files import write_text
 
-REPO = Path(__file__).resolve().parent.parent.parent
+TESTS = 'tests.json'
+EVALUATE = Path(__file__).with_name('evaluate.py')
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,19 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run: names of a setting and an arm, and the seed."""
+class Run:
+    """An arm in a setting with a seed; see `bench.runner.BenchRun`."""
 
     setting: str
     arm: str
     seed: int
+    folder: Path
+    commands: tuple[tuple[str, ...], ...]
+    needs: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
 
 
 def images_of(place: Place, name: str) -> Path:
@@ -56,42 +63,28 @@ def images_of(place: Place, name: str) -> Path:
     return target
 
 
-def masks_of(place: Place, name: str) -> Path:
+def masks_of(place: Place, name: str) -> None:
     """Masks of a setting's training photographs, made once."""
-    target = place.output / 'masks' / name
-    make = ['-m', 'timm_repaint.masks', str(images_of(place, name) / 'train'), str(target), '--mask', 'fh']
-    call(make, target.with_suffix('.log'))
-    return target
+    make_masks(images_of(place, name) / 'train', place.output / 'masks' / name, workers=1)
 
 
-def call(command: list[str], log: Path, output: int | None = None) -> str:
-    """Run Python with one thread; its output goes to a file, whose end is shown if it fails.
-
-    Args:
-        command: Python's arguments.
-        log: The file.
-        output: `subprocess.PIPE` returns what it prints instead.
-
-    Raises:
-        RuntimeError: if it fails.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPO)}
-    with open(log, 'a') as file:
-        done = subprocess.run(
-            [sys.executable, *command], cwd=REPO, env=environment, stdout=output or file, stderr=file, text=True
-        )
-    if done.returncode:
-        raise RuntimeError(f'{shlex.join(command)} ended with {done.returncode}; {log}:\n{log.read_text()[-2000:]}')
-    return done.stdout or ''
+def plan_run(place: Place, setting: str, arm: str, seed: int) -> Run:
+    """A run with its commands; each goes on from what an earlier try left."""
+    folder = place.output / 'runs' / f'{setting}-{arm}-seed{seed}'
+    *phases, last = plan_phases(place, setting, arm, seed, folder)
+    splits = [str((place.data / SETTINGS[setting].folder / split).resolve()) for split in SETTINGS[setting].splits]
+    checkpoint = folder / ('fine_tune' if ARMS[arm].first else '.') / 'last.pth.tar'
+    tests = [str(EVALUATE), str(checkpoint), COMMON.split()[1], str(folder / TESTS), *splits]
+    commands = [(sys.executable, *command) for command in (*phases, last, tests)]
+    return Run(setting, arm, seed, folder, tuple(commands))
 
 
-def phases(place: Place, job: Job, folder: Path) -> list[list[str]]:
-    """The commands of a run; the last one leaves the checkpoint that counts."""
-    arm, images = ARMS[job.arm], images_of(place, job.setting)
+def plan_phases(place: Place, setting: str, name: str, seed: int, folder: Path) -> list[list[str]]:
+    """The commands that train; the last one leaves the checkpoint that counts."""
+    arm, images = ARMS[name], images_of(place, setting)
     classes = len(list((images / 'train').iterdir()))
     base = [
-        'train.py', str(images), '--val-split', '', '--num-classes', str(classes), '--seed', str(job.seed),
+        str(REPO / 'train.py'), str(images), '--val-split', '', '--num-classes', str(classes), '--seed', str(seed),
         *COMMON.split(), '--pretrained', '--pretrained-path', str(place.weights), *shlex.split(arm.both),
     ]  # fmt: skip
     place_of_run = ('--output', str(folder.parent), '--experiment', folder.name, '--resume', 'auto')
@@ -99,37 +92,21 @@ def phases(place: Place, job: Job, folder: Path) -> list[list[str]]:
     if not arm.first:
         return [first]
     if arm.repaints:
-        first += ['--mask-dir', str(place.output / 'masks' / job.setting)]
-        return [first, ['fine_tune.py', str(folder), '--resume', 'auto']]
+        first += ['--mask-dir', str(place.output / 'masks' / setting)]
+        return [first, [str(REPO / 'fine_tune.py'), str(folder), '--resume', 'auto']]
     last = [*base, '--output', str(folder), '--experiment', 'fine_tune', '--resume', str(folder / 'last.pth.tar')]
     return [[*first, '--stop-epoch', str(EPOCHS - CLEAN_END_EPOCHS)], last]
 
 
-def final_checkpoint(arm: Arm, folder: Path) -> Path:
-    return folder / ('fine_tune' if arm.first else '.') / 'last.pth.tar'
+def leave_result(run: Run, seconds: float) -> None:
+    """Write a run's result, and remove what takes tens of MB."""
+    row = {'setting': run.setting, 'arm': run.arm, 'seed': run.seed, **json.loads((run.folder / TESTS).read_text())}
+    write_text(run.folder / RESULT, json.dumps({**row, 'seconds': round(seconds)}))
+    for checkpoint in run.folder.rglob('*.pth.tar'):
+        checkpoint.unlink()
+    shutil.rmtree(run.folder / 'tensorboard', ignore_errors=True)
 
 
-def run(place: Place, job: Job) -> dict[str, object]:
-    """Train, test the last checkpoint, and leave `result.json`; a row of the results.
-
-    Raises:
-        RuntimeError: if a command fails.
-    """
-    folder = place.output / 'runs' / f'{job.setting}-{job.arm}-seed{job.seed}'
-    result = folder / 'result.json'
-    if not result.is_file():
-        start, log = time.time(), folder.with_suffix('.log')
-        for command in phases(place, job, folder):
-            call(command, log)
-        seconds = time.time() - start
-        data, splits = place.data / SETTINGS[job.setting].folder, SETTINGS[job.setting].splits
-        checkpoint = final_checkpoint(ARMS[job.arm], folder)
-        tests = [str((data / split).resolve()) for split in splits]
-        command = ['-m', 'bench.photos.evaluate', str(checkpoint), COMMON.split()[1], *tests]
-        told = call(command, log, subprocess.PIPE)
-        row = {'setting': job.setting, 'arm': job.arm, 'seed': job.seed, **json.loads(told), 'seconds': round(seconds)}
-        write_text(result, json.dumps(row))
-        for checkpoint in folder.rglob('*.pth.tar'):  # tens of MB each
-            checkpoint.unlink()
-        shutil.rmtree(folder / 'tensorboard', ignore_errors=True)
-    return json.loads(result.read_text())
+def read_rows(output: Path) -> list[dict[str, Any]]:
+    """The results of all runs so far, those of earlier calls too."""
+    return [json.loads(path.read_text()) for path in sorted(output.glob(f'runs/*/{RESULT}'))]

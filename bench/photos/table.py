@@ -1,54 +1,57 @@
 """Means of the arms over their seeds, and differences from plain training in pairs of one seed."""
 
-import csv
-import statistics
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from bench.evidence.statistics import paired_difference
+from bench.photos.arms import ARMS
+from bench.seeds import paired_difference, pd
+from timm_repaint.files import write_text
 from timm_repaint.markdown import markdown_table
 
-TESTS = ('validation', 'art_painting', 'cartoon')
-OTHER_DOMAINS = ('art_painting', 'cartoon')
+TESTS = ['validation', 'art_painting', 'cartoon']
+OTHER_DOMAINS = ['art_painting', 'cartoon']
 BASELINE = 'plain'
 
 
-def read_scores(path: Path) -> dict[tuple[str, str], dict[int, dict[str, float]]]:
-    """(setting, arm) -> seed -> top-1 by test, with 'other domains' their mean where both are there."""
-    scores: dict[tuple[str, str], dict[int, dict[str, float]]] = defaultdict(dict)
-    with open(path, newline='') as file:
-        for row in csv.DictReader(file):
-            values = {name: float(row[name]) for name in TESTS if row[name]}
-            if all(name in values for name in OTHER_DOMAINS):
-                values['other domains'] = statistics.mean(values[name] for name in OTHER_DOMAINS)
-            scores[row['setting'], row['arm']][int(row['seed'])] = values
-    return dict(scores)
+def write_results(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Write `results.csv`, a line a run, and `table.md`, each in one step.
+
+    Args:
+        rows: By run: setting, arm, seed, seconds, and top-1 in % by test.
+        folder: Where the files go.
+    """
+    frame = pd.DataFrame(rows).reindex(columns=['setting', 'arm', 'seed', *TESTS, 'seconds'])
+    order = {name: place for place, name in enumerate(ARMS)}
+    by = ['setting', 'arm', 'seed']
+    frame = frame.sort_values(by, key=lambda column: column.map(order) if column.name == 'arm' else column)
+    write_text(folder / 'results.csv', frame.round(2).to_csv(index=False))
+    write_text(folder / 'table.md', make_table(frame.round(2)))
 
 
-def cell(scores: dict[int, dict[str, float]], plain: dict[int, dict[str, float]], test: str) -> str:
-    """'mean (+difference ± half-width)' of an arm on a test."""
-    values, others = ({seed: row[test] for seed, row in arm.items() if test in row} for arm in (scores, plain))
-    if not values:
+def make_table(frame: Any) -> str:
+    """Markdown: a table a setting, a row an arm."""
+    frame = frame.assign(**{'other domains': frame[OTHER_DOMAINS].mean(axis=1, skipna=False)}).set_index('seed')
+    parts = []
+    for setting, rows in frame.groupby('setting', sort=False):
+        plain = rows[rows['arm'] == BASELINE]
+        tests = [test for test in (*TESTS, 'other domains') if plain[test].notna().any()] or TESTS
+        table = []
+        for arm, own in rows.groupby('arm', sort=False):
+            others = None if arm == BASELINE else plain
+            cells = [cell(own[test], None if others is None else others[test]) for test in tests]
+            table.append([arm, ' '.join(map(str, sorted(own.index))), *cells])
+        parts += [f'## {setting}', markdown_table(('arm', 'seeds', *tests), table)]
+    return '\n\n'.join(parts) + '\n'
+
+
+def cell(values: Any, others: Any = None) -> str:
+    """'mean (+difference ± half-width)' of an arm's values by seed, against others'."""
+    if not values.notna().any():
         return '-'
-    text = f'{statistics.mean(values.values()):.1f}'
-    difference = paired_difference(values, others)
-    if scores is plain or difference is None:
+    text = f'{values.mean():.1f}'
+    difference = None if others is None else paired_difference(values, others)
+    if difference is None:
         return text
     half = difference.half_width
     return f'{text} ({difference.mean:+.1f}{"" if half is None else f" ± {half:.1f}"})'
-
-
-def write_table(results: Path, target: Path) -> None:
-    """Markdown: a table a setting, a row an arm."""
-    scores = read_scores(results)
-    parts = []
-    for setting in dict.fromkeys(setting for setting, _ in scores):
-        plain = scores.get((setting, BASELINE), {})
-        tests = [test for test in (*TESTS, 'other domains') if any(test in v for v in plain.values())] or list(TESTS)
-        rows = []
-        for (name, arm), by_seed in scores.items():
-            if name == setting:
-                cells = [cell(plain if arm == BASELINE else by_seed, plain, test) for test in tests]
-                rows.append([arm, ' '.join(map(str, sorted(by_seed))), *cells])
-        parts += [f'## {setting}', markdown_table(('arm', 'seeds', *tests), rows)]
-    target.write_text('\n\n'.join(parts) + '\n')

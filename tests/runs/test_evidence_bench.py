@@ -18,7 +18,8 @@ from bench.evidence.arms import ARMS
 from bench.evidence.bench import run_bench
 from bench.evidence.data import RECIPES, Subset
 from bench.evidence.plan import Place, plan_run
-from bench.evidence.runs import Processes, execute_all
+from bench.evidence.results import leave_result
+from bench.runner import Processes, execute_all
 from tests.helpers import REPO, copy_images, mtimes, run_script
 from timm_repaint.errors import UsageError
 from timm_repaint.report.summary import UnfinishedError
@@ -158,7 +159,7 @@ def short_run(name, output, *commands):
 @pytest.mark.parametrize('jobs', [1, 2])
 def test_a_run_waits_for_the_one_that_it_needs(tmp_path, jobs):
     names = ('repaint-frozen', 'repaint', 'plain')
-    outcomes = list(execute_all([short_run(name, tmp_path) for name in names], jobs))
+    outcomes = list(execute_all([short_run(name, tmp_path) for name in names], jobs, leave_result))
     assert [problem for _, problem in outcomes] == [''] * 3
     order = [run.arm.name for run, _ in outcomes]
     assert order.index('repaint') < order.index('repaint-frozen')
@@ -171,7 +172,7 @@ def test_a_run_whose_forerunner_failed_is_not_started(tmp_path):
         short_run('repaint-frozen', tmp_path),
         short_run('plain', tmp_path),
     ]
-    problems = {run.arm.name: problem for run, problem in execute_all(runs, 1)}
+    problems = {run.arm.name: problem for run, problem in execute_all(runs, 1, leave_result)}
     assert problems['repaint'] == 'exit code 1: no such thing'
     assert problems['repaint-frozen'].startswith('it needs ') and 'has not finished' in problems['repaint-frozen']
     assert problems['plain'] == ''
@@ -182,14 +183,14 @@ def test_a_run_that_stopped_early_starts_again_from_scratch(tmp_path):
     run = short_run('plain', tmp_path)
     (run.folder / 'fine_tune').mkdir(parents=True)
     (run.folder / 'fine_tune' / 'last.pth.tar').touch()
-    assert [problem for _, problem in execute_all([run], 1)] == ['']
+    assert [problem for _, problem in execute_all([run], 1, leave_result)] == ['']
     assert not (run.folder / 'fine_tune' / 'last.pth.tar').exists()
 
 
 def test_a_phase_that_ends_too_early_is_a_failure(tmp_path):
     run = short_run('plain', tmp_path)
     first = (*run.commands[0][:-1], '7')
-    ((_, problem),) = execute_all([replace(run, commands=(first, run.commands[1]))], 1)
+    ((_, problem),) = execute_all([replace(run, commands=(first, run.commands[1]))], 1, leave_result)
     assert problem.endswith(f'seed-0 ends after 7 of {run.epochs[0]} epochs')
 
 

@@ -16,12 +16,12 @@ from bench.evidence.results import (
     Result,
     collect,
     is_finished,
+    leave_result,
     read_results,
     write_csv,
-    write_result,
 )
-from bench.evidence.statistics import paired_difference, standard_deviation
 from bench.evidence.table import make_table
+from bench.seeds import paired_difference
 from timm_repaint.errors import UsageError
 from timm_repaint.report.summary import UnfinishedError
 
@@ -62,11 +62,6 @@ def test_one_seed_has_no_interval_and_no_common_seed_no_difference():
     assert paired_difference({0: 5}, {0: 3, 1: 2}).mean == 2
     assert paired_difference({0: 5}, {0: 3}).half_width is None
     assert paired_difference({0: 5}, {1: 3}) is None
-
-
-def test_the_spread_is_the_samples():
-    assert standard_deviation([2, 4, 4, 4, 5, 5, 7, 9]) == pytest.approx(math.sqrt(32 / 7))
-    assert standard_deviation([2]) is None
 
 
 # Results -------------------------------------------------------------------------------------------------------------
@@ -121,7 +116,7 @@ def test_a_phase_that_stopped_early_is_no_result(run):
 def test_a_result_is_read_back_and_holds_for_its_options_only(run, tmp_path):
     assert not is_finished(run)
     found = collect(run, 1)
-    write_result(found, run.folder)
+    leave_result(run, 1)
     assert is_finished(run)
     assert read_results(tmp_path) == [found]
     other = plan_run(SUBSET, ARMS['repaint'], 3, Place(tmp_path, ('--epochs', '60', '--lr', '0.1')))

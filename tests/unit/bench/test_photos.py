@@ -1,8 +1,6 @@
 """The bench of photographs: commands, a real run on a few pictures, and the table."""
 
 import csv
-import json
-import shutil
 
 import numpy as np
 import pytest
@@ -11,10 +9,12 @@ import torch
 from PIL import Image
 
 from bench.photos import arms as arms_module
-from bench.photos.__main__ import write_results
+from bench.photos.__main__ import main
 from bench.photos.arms import ARMS, Setting
-from bench.photos.runs import Job, Place, masks_of, phases, run
-from bench.photos.table import cell, write_table
+from bench.photos.runs import Place, leave_result, masks_of, plan_phases, plan_run, read_rows
+from bench.photos.table import cell, write_results
+from bench.runner import execute_all
+from bench.seeds import pd
 from tests.helpers import without_padding
 
 
@@ -39,34 +39,43 @@ def place(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(('arm', 'wanted'), [('plain', 1), ('jitter', 1), ('jitter-clean-end', 2), ('repaint', 2)])
 def test_an_arm_with_options_of_its_first_phase_has_two_phases(place, arm, wanted):
-    commands = phases(place, Job('domain-shift', arm, 3), place.output / 'run')
+    commands = plan_phases(place, 'domain-shift', arm, 3, place.output / 'run')
     assert len(commands) == wanted and all('3' in command for command in commands[:1])
     assert ('--mask-dir' in commands[0]) == (arm == 'repaint')
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arm', ['plain', 'jitter-clean-end', 'repaint', 'augmix'])
-def test_a_run_trains_all_epochs_is_tested_and_is_not_done_again(place, arm):
+def test_a_run_trains_all_epochs_and_is_tested(place, arm):
     masks_of(place, 'few')
-    row = run(place, Job('few', arm, 1))
+    run = plan_run(place, 'few', arm, 1)
+    assert [problem for _, problem in execute_all([run], 1, leave_result, afresh=False)] == ['']
+    (row,) = read_rows(place.output)
     assert row.keys() == {'setting', 'arm', 'seed', 'validation', 'cartoon', 'seconds'}
-    folder = place.output / 'runs' / f'few-{arm}-seed1'
-    last = folder / ('fine_tune' if ARMS[arm].first else '.') / 'summary.csv'
+    assert run.folder == place.output / 'runs' / f'few-{arm}-seed1'
+    last = run.folder / ('fine_tune' if ARMS[arm].first else '.') / 'summary.csv'
     with open(last, newline='') as file:
         assert list(csv.DictReader(file))[-1]['epoch'] == '15'
     assert len(list((place.output / 'images' / 'few' / 'train' / 'cat').iterdir())) == 3
-    shutil.rmtree(place.data)  # nothing is read again
-    assert run(place, Job('few', arm, 1)) == row == json.loads((folder / 'result.json').read_text())
+    assert not list(run.folder.rglob('*.pth.tar'))
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_done_again(place, monkeypatch, capsys):
+    run = plan_run(place, 'few', 'plain', 1)
+    run.folder.mkdir(parents=True)
+    (run.folder / 'result.json').write_text('{}')
+    words = [place.data, '--weights', place.weights, '--output', place.output, '--settings', 'few', '--arms', 'plain']
+    monkeypatch.setattr('sys.argv', ['photos', *map(str, words), '--seeds', '1'])
+    assert main() == 0
+    assert '1 runs, 1 of them done before' in capsys.readouterr().out
 
 
 def test_a_difference_has_the_interval_of_student_over_the_seeds_of_both():
-    def by_seed(*values):
-        return {seed: {'validation': value} for seed, value in enumerate(values)}
-
-    plain = by_seed(10.0, 20.0, 30.0)
-    assert cell(by_seed(11.0, 22.0, 33.0, 99.0), plain, 'validation') == '41.2 (+2.0 ± 2.5)'  # 4.302653 / 3**0.5
-    assert cell(by_seed(11.0), plain, 'validation') == '11.0 (+1.0)'
-    assert cell(plain, plain, 'validation') == '20.0' and cell(plain, plain, 'cartoon') == '-'
+    plain = pd.Series([10.0, 20.0, 30.0])
+    assert cell(pd.Series([11.0, 22.0, 33.0, 99.0]), plain) == '41.2 (+2.0 ± 2.5)'  # 4.302653 / 3**0.5
+    assert cell(pd.Series([11.0]), plain) == '11.0 (+1.0)'
+    assert cell(plain) == '20.0' and cell(pd.Series([float('nan')]), plain) == '-'
 
 
 def test_the_table_compares_pairs_of_one_seed(tmp_path):
@@ -77,8 +86,7 @@ def test_the_table_compares_pairs_of_one_seed(tmp_path):
         {**common, 'arm': 'plain', 'seed': 0, 'art_painting': 40.0},
         {**common, 'arm': 'plain', 'seed': 2, 'art_painting': 99.0},
     ]
-    write_results(rows, tmp_path / 'results.csv')
-    write_table(tmp_path / 'results.csv', tmp_path / 'table.md')
+    write_results(rows, tmp_path)
     text = without_padding((tmp_path / 'table.md').read_text())
     assert '| plain | 0 2 | 80.0 | 69.5 | 30.0 | 49.8 |' in text
     assert '| repaint | 0 1 | 80.0 (+0.0) | 49.0 (+10.0) | 30.0 (+0.0) | 39.5 (+5.0) |' in text

@@ -1,21 +1,47 @@
 """Running the phases as processes, several runs at a time; a run that fails does not stop the others."""
 
+import contextlib
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol, TypeVar
 
-from bench.evidence.plan import Run
-from bench.evidence.results import RESULT, collect, write_result
+from timm_repaint.errors import UsageError
+from timm_repaint.progress import progress
 from timm_repaint.report.summary import UnfinishedError
 
-LOG = 'log.txt'
+REPO = Path(__file__).resolve().parents[1]
+LOG, RESULT = 'log.txt', 'result.json'
+
+
+class BenchRun(Protocol):
+    """What is run.
+
+    Attributes:
+        name: for messages.
+        folder: of the run, with its log and, at its end, its result.
+        commands: one for each phase.
+        needs: folder of the run that comes first, if any.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def commands(self) -> tuple[tuple[str, ...], ...]: ...
+    @property
+    def needs(self) -> Path | None: ...
+
+
+AnyRun = TypeVar('AnyRun', bound=BenchRun)
 
 
 class Processes:
@@ -47,14 +73,15 @@ class Processes:
                 process.terminate()
 
 
-def execute(run: Run, processes: Processes) -> None:
-    """Both phases of a run, from scratch: what an earlier try left is removed. The result is written at the end.
+def execute(run: AnyRun, processes: Processes, finish: Callable[[AnyRun, float], None], afresh: bool) -> None:
+    """All phases of a run, then its result; see `execute_all`.
 
     Raises:
         UnfinishedError: if a phase fails; with the last line of its log.
     """
-    shutil.rmtree(run.folder, ignore_errors=True)
-    run.folder.mkdir(parents=True)
+    if afresh:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     path = run.folder / LOG
     for command in run.commands:
@@ -63,7 +90,7 @@ def execute(run: Run, processes: Processes) -> None:
             code = processes.call(command, log)
         if code:
             raise UnfinishedError(f'exit code {code}: {last_line(path)}')
-    write_result(collect(run, time.monotonic() - start), run.folder)
+    finish(run, time.monotonic() - start)
 
 
 def last_line(path: Path) -> str:
@@ -71,7 +98,9 @@ def last_line(path: Path) -> str:
     return lines[-1] if lines else ''
 
 
-def execute_all(runs: Sequence[Run], jobs: int) -> Generator[tuple[Run, str], None, None]:
+def execute_all(
+    runs: Sequence[AnyRun], jobs: int, finish: Callable[[AnyRun, float], None], afresh: bool = True
+) -> Generator[tuple[AnyRun, str], None, None]:
     """Each run as it ends, with what went wrong ('' if nothing); some are at work at the same time.
 
     A run that needs another one waits for it. When the caller stops early, all processes end.
@@ -79,8 +108,10 @@ def execute_all(runs: Sequence[Run], jobs: int) -> Generator[tuple[Run, str], No
     Args:
         runs: what to run, in this order.
         jobs: number of runs at a time.
+        finish: leaves a run's result, given its seconds.
+        afresh: whether what an earlier try left is removed; False: its commands go on from that.
     """
-    waiting, running, processes = list(runs), dict[Future, Run](), Processes()
+    waiting, running, processes = list(runs), dict[Future, AnyRun](), Processes()
     with ThreadPoolExecutor(jobs) as pool:
         try:
             while waiting or running:
@@ -91,7 +122,7 @@ def execute_all(runs: Sequence[Run], jobs: int) -> Generator[tuple[Run, str], No
                         yield run, f'it needs {run.needs}, which has not finished'
                     elif len(running) < jobs:
                         waiting.remove(run)
-                        running[pool.submit(execute, run, processes)] = run
+                        running[pool.submit(execute, run, processes, finish, afresh)] = run
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), problem_of(future)
         finally:
@@ -105,3 +136,47 @@ def problem_of(future: Future) -> str:
     except (UnfinishedError, OSError) as error:
         return str(error)
     return ''
+
+
+def run_all(
+    runs: Sequence[AnyRun],
+    jobs: int,
+    finish: Callable[[AnyRun, float], None],
+    update: Callable[[], object],
+    afresh: bool = True,
+) -> list[tuple[AnyRun, str]]:
+    """See `execute_all`, with a progress bar.
+
+    Args:
+        update: called after each run that leaves a result, to keep tables up to date.
+
+    Returns:
+        The failed ones with the reason.
+    """
+    failed = []
+    with contextlib.closing(execute_all(runs, jobs, finish, afresh)) as outcomes:
+        for run, problem in progress(outcomes, 'runs', len(runs)):
+            if problem:
+                failed.append((run, problem))
+            else:
+                update()
+    return failed
+
+
+def tell_failed(failed: Sequence[tuple[BenchRun, str]]) -> int:
+    """Name the runs that failed; the exit code."""
+    for run, problem in failed:
+        log = run.folder / LOG
+        print(f'failed: {run.name}: {problem}' + (f' (log: {log})' if log.is_file() else ''), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def make_masks(images: Path, masks: Path, workers: int) -> None:
+    """Make the masks of training images; those that are there stay.
+
+    Raises:
+        UsageError: if an image has no mask.
+    """
+    command = [sys.executable, '-m', 'timm_repaint.masks', str(images), str(masks)]
+    if subprocess.run([*command, '--mask', 'fh', '--workers', str(workers)], cwd=REPO).returncode:
+        raise UsageError(f'the masks of {images} could not be made, see above')
