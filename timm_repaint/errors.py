@@ -94,4 +94,10 @@ class PatientStream:
 
 def _message(error: UsageError) -> str:
     """What the error says; from a loader's worker it arrives with the worker's traceback in front."""
-    return str(error).strip().rpartition(f'{UsageError.__name__}: ')[2]
+    return one_line(str(error).strip().rpartition(f'{UsageError.__name__}: ')[2])
+
+
+def one_line(text: str) -> str:
+    """A text with names of files or another program's words, without line ends and characters that steer a terminal."""
+    joined = ' '.join(line.strip() for line in text.splitlines())
+    return ''.join(one if one.isprintable() else one.encode('unicode_escape').decode() for one in joined)

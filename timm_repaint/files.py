@@ -1,13 +1,26 @@
 """Files that are whole at any moment."""
 
 import os
+import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from timm_repaint.errors import UsageError
+
+PART = '.part'
+PART_SECONDS = 10.0  # a file is written at once: older ones were left by a process that was killed
+
+
+def remove_parts(folder: str | Path) -> None:
+    """Remove the halves of files that killed processes left in a folder and below."""
+    for part in Path(folder).rglob(f'.*{PART}'):
+        with suppress(OSError):
+            if part.stat().st_mtime < time.time() - PART_SECONDS:
+                part.unlink()
 
 
 def write_whole(
@@ -24,7 +37,7 @@ def write_whole(
         UsageError: if the file cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f'.{uuid.uuid4().hex}.part')  # not named after a process: other hosts write here too
+    part = path.with_name(f'.{uuid.uuid4().hex}{PART}')  # not named after a process: other hosts write here too
     content = BytesIO()
     write(content)
     try:

@@ -1,10 +1,11 @@
 """Repaint a folder of images with a trained run: `timm-repaint paint RUN IMAGES OUT --copies 3`.
 
 OUT mirrors IMAGES: `cat/7.jpg` becomes `cat/7-1.png`, `cat/7-2.png`, … of the image's own size. Labels stay true:
-shapes stay where they are. A second call goes on where the first one stopped.
+shapes stay where they are. A second call goes on where the first one stopped; one with another run or seed is refused.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections import Counter
@@ -16,20 +17,23 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from timm.data.readers.img_extensions import get_img_extensions
 
+from timm_repaint.claim import claim
+from timm_repaint.commandline import goes_on
 from timm_repaint.data.samples import to_pm1, to_u8
-from timm_repaint.errors import UsageError, run_command
-from timm_repaint.files import write_whole
+from timm_repaint.errors import UsageError, one_line, run_command
+from timm_repaint.files import remove_parts, write_whole
 from timm_repaint.masks.choice import MaskOptions, create_mask_source
+from timm_repaint.masks.label_png import png_info, read_note
+from timm_repaint.masks.manifest import sha256
+from timm_repaint.masks.origin import Origin, digest, find_origin, read_file
 from timm_repaint.options.run_file import read_args
 from timm_repaint.painters import AnyRepainter
+from timm_repaint.pictures import UNREADABLE, convert_picture, find_pictures
 from timm_repaint.progress import progress
 from timm_repaint.repainter import MIN_SIZE_PX
 from timm_repaint.saved import load_repainter
-
-# What Pillow raises for a broken or suspiciously large file.
-UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)
+from timm_repaint.version import __version__
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -82,27 +86,59 @@ def run_options(checkpoint: Path) -> argparse.Namespace:
     return argparse.Namespace(**read_args(checkpoint.parent, advice))
 
 
-def find_images(folder: Path) -> list[Path]:
-    """All image files below a folder, in order, as timm finds them."""
-    extensions = get_img_extensions(as_set=True)
-    return sorted(path for path in folder.rglob('*') if path.suffix.lower() in extensions)
-
-
-def target_stems(images: list[Path]) -> list[Path]:
+def target_stems(names: list[str]) -> list[str]:
     """Names without an ending; images that differ in nothing but their ending keep it."""
-    count = Counter(path.with_suffix('') for path in images)
-    return [path if count[path.with_suffix('')] > 1 else path.with_suffix('') for path in images]
+    stems = [os.path.splitext(name)[0] for name in names]
+    count = Counter(stems)
+    return [name if count[stem] > 1 else stem for name, stem in zip(names, stems, strict=True)]
 
 
-def load_image(path: Path, max_size: int) -> tuple[Image.Image, tuple[int, int]]:
+def manifest_of(args: argparse.Namespace, checkpoint: Path, masks: Any) -> dict[str, Any]:
+    """What decides the repaints of an image."""
+    return {
+        'kind': 'repaints',
+        'checkpoint_sha256': sha256(str(checkpoint)),
+        'masks': dict(getattr(masks, 'settings', {})),
+        'seed': args.seed,
+        'max_size': args.max_size,
+        'timm_repaint': __version__,
+    }
+
+
+def are_painted(targets: list[Path], image: Path) -> bool:
+    """Whether the repaints of an image are there, and it has not been replaced since.
+
+    Raises:
+        UsageError: if a file of that name is there that this command did not write.
+    """
+    notes = []
+    for target in targets:
+        try:
+            notes.append(read_note(target))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise UsageError(f'cannot read {target}: {error.strerror}') from error
+    for target, note in zip(targets, notes, strict=True):
+        if note is None:
+            raise UsageError(f'{target} was there before and is no repaint: it is not overwritten; give another OUT')
+    return all(find_origin(str(target), str(image)) is Origin.SAME for target in targets)
+
+
+def load_image(content: bytes, max_size: int) -> tuple[Image.Image, tuple[int, int]]:
     """The image in RGB at the size to paint at, and its own size (width, height)."""
-    with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file).convert('RGB')
+    with Image.open(io.BytesIO(content)) as file:
+        image = convert_picture(ImageOps.exif_transpose(file))
     size = image.size
     scale = min(1.0, max_size / max(size))
     width, height = (max(MIN_SIZE_PX, round(side * scale)) for side in size)
     working = (width, height)
     return (image if working == size else image.resize(working, Image.Resampling.BICUBIC)), size
+
+
+def seed_of(seed: int, name: str) -> int:
+    """The seed of an image's repaints, whatever other images there are."""
+    return int(digest(f'{seed} {name}'.encode(errors='surrogateescape')), 16) % 2**63
 
 
 @torch.inference_mode()
@@ -117,6 +153,7 @@ def repaint_image(
         yield to_u8(repainter(image_pm1, label_tensor, generator).image_pm1[0])
 
 
+@goes_on
 def main(argv: list[str] | None = None) -> int:
     """Repaint all images; returns 1 if some could not be read (they are named), else 0."""
     args = parse_args(argv)
@@ -125,33 +162,39 @@ def main(argv: list[str] | None = None) -> int:
     masks: Any = create_mask_source(MaskOptions.of(run_options(checkpoint)))
     if masks.on_device:
         masks.to(args.device)
-    images, root, out = find_images(Path(args.images)), Path(args.images), Path(args.out)
+    root, out = Path(args.images), Path(args.out)
+    names = find_pictures(root)
+    if not names:
+        print(f'no images in {root}', file=sys.stderr)
+        return 1
+    claim(out, manifest_of(args, checkpoint, masks))
+    remove_parts(out)
     unreadable = []
-    stems = target_stems(images)
-    for index, path in enumerate(progress(images, 'repaint')):
-        stem = out / stems[index].relative_to(root)
-        targets = [stem.with_name(f'{stem.name}-{copy}.png') for copy in range(1, args.copies + 1)]
-        if all(target.exists() for target in targets):
-            continue
+    for name, stem in zip(progress(names, 'repaint'), target_stems(names), strict=True):
+        path = root / name
+        targets = [out / f'{stem}-{copy}.png' for copy in range(1, args.copies + 1)]
         try:
-            image, size = load_image(path, args.max_size)
+            if are_painted(targets, path):
+                continue
+            content = read_file(str(path))
+            image, size = load_image(content, args.max_size)
+        except UsageError:
+            raise
         except UNREADABLE as error:
             unreadable.append(f'{path}: {error}')
             continue
         image_u8 = np.asarray(image)
-        # A seed an image, so that a resumed call paints as an uninterrupted one.
-        generator = torch.Generator(args.device).manual_seed(args.seed + index)
+        # A seed an image, so that a call that goes on, or finds more images, paints as one that does all.
+        generator = torch.Generator(args.device).manual_seed(seed_of(args.seed, name))
         for target, repaint in zip(
             targets, repaint_image(repainter, image_u8, masks(image_u8), args.copies, generator), strict=True
         ):
             picture = Image.fromarray(repaint)
             whole = picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
-            write_whole(target, partial(whole.save, format='PNG'))
-    if not images:
-        print(f'no images in {root}', file=sys.stderr)
+            write_whole(target, partial(whole.save, format='PNG', pnginfo=png_info(digest(content))))
     for line in unreadable:
-        print(f'unreadable: {line}', file=sys.stderr)
-    return 1 if unreadable or not images else 0
+        print(f'unreadable: {one_line(line)}', file=sys.stderr)
+    return 1 if unreadable else 0
 
 
 if __name__ == '__main__':

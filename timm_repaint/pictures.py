@@ -36,10 +36,10 @@ def walk(root: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
     while todo:
         folder, trail = todo.pop()
         try:
-            with os.scandir(os.path.join(root, folder)) as listing:
+            with os.scandir(os.path.join(root, folder) if folder else root) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            raise UsageError(f'cannot read the folder {os.path.join(root, folder)}: {error.strerror}') from error
+            raise UsageError(f'cannot read the folder {error.filename}: {error.strerror}') from error
         files: list[str] = []
         folders: list[tuple[str, tuple[str, ...]]] = []
         for entry in entries:
@@ -78,7 +78,7 @@ def is_deep(picture: Image.Image) -> bool:
 
 def convert_picture(picture: Image.Image, mode: str | None = 'RGB') -> Image.Image:
     """An image in another of Pillow's modes; grey values of 16 bits are scaled to 8 unless they fit there anyway."""
-    if is_deep(picture) and mode != picture.mode:
+    if mode and mode != picture.mode and is_deep(picture):
         values = np.asarray(picture).astype(np.float64).clip(0)
         highest = values.max(initial=0)
         if highest > BYTE_MAX:
@@ -87,11 +87,11 @@ def convert_picture(picture: Image.Image, mode: str | None = 'RGB') -> Image.Ima
     return picture.convert(mode) if mode else picture
 
 
-def read_picture(file: Any, mode: str | None = 'RGB') -> Image.Image:
-    """The image of a path or an open file, as stored: no rotation by EXIF.
+def read_picture(file: Any) -> Image.Image:
+    """The image of a path or an open file in RGB, as stored: no rotation by EXIF.
 
     Raises:
         UNREADABLE: if Pillow cannot read it.
     """
     with Image.open(file) as picture:
-        return convert_picture(picture, mode)
+        return convert_picture(picture)

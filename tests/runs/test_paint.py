@@ -1,6 +1,7 @@
 """Repainting a folder of images: python -m timm_repaint.paint RUN IMAGES OUT."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from PIL import Image
 from tests.helpers import REPAINT, REPO, load_repaint, mtimes, run_script, train_here
 from timm_repaint import paint
 from timm_repaint.data.shapes import ShapesDataset
+from timm_repaint.errors import UsageError
 
 
 @pytest.fixture(scope='module')
@@ -33,7 +35,11 @@ def images(tmp_path):
 
 
 def call(*args):
-    return paint.main([str(arg) for arg in (*args, '--device', 'cpu')])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return paint.main([str(arg) for arg in (*args, '--device', 'cpu')])
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def pixels(path):
@@ -100,6 +106,44 @@ def test_a_second_call_paints_only_what_is_missing_and_as_before(run, images, tm
     assert np.array_equal(pixels(out / 'cat' / 'b-2.png'), lost)
 
 
+def test_an_image_that_was_replaced_is_painted_again_and_more_images_change_no_seed(run, images, tmp_path):
+    out = tmp_path / 'out'
+    call(run, images, out, '--copies', 1)
+    before = mtimes(out)
+    os.utime(images / 'cat/b.jpg')  # a copy of the folder has other times, and the same images
+    ShapesDataset(image_size=64)[5][0].resize((40, 32)).save(images / 'a.png')
+    ShapesDataset(image_size=64)[6][0].save(images / '0.png')
+    call(run, images, out, '--copies', 1)
+    after = mtimes(out)
+    assert {name for name in after if after[name] != before.get(name)} == {'a-1.png', '0-1.png'}
+    call(run, images, tmp_path / 'whole', '--copies', 1)
+    for name in ('0-1.png', 'a-1.png', 'cat/b-1.png'):
+        assert np.array_equal(pixels(out / name), pixels(tmp_path / 'whole' / name))
+
+
+def test_linked_folders_are_followed_and_hidden_ones_left_out(run, images, tmp_path):
+    (tmp_path / 'links').mkdir()
+    (tmp_path / 'links/cat').symlink_to(images / 'cat')
+    (images / 'cat/.ipynb_checkpoints').mkdir()
+    ShapesDataset()[0][0].save(images / 'cat/.ipynb_checkpoints/b.png')
+    assert call(run, tmp_path / 'links', tmp_path / 'out', '--copies', 1) == 0
+    painted = {str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*.png')}
+    assert painted == {'cat/b-1.png', 'cat/old/c-1.png'}
+    (images / 'cat/old/back').symlink_to(images)
+    with pytest.raises(UsageError, match='back leads back to'):
+        call(run, images, tmp_path / 'out', '--copies', 1)
+
+
+def test_halves_of_files_that_a_killed_call_left_are_removed(run, images, tmp_path):
+    half = tmp_path / 'out/cat' / f'.{"0" * 32}.part'
+    call(run, images, tmp_path / 'out', '--copies', 1)
+    for seconds in (time.time(), 0):
+        half.write_bytes(b'half')
+        os.utime(half, (seconds, seconds))
+        call(run, images, tmp_path / 'out', '--copies', 1)
+        assert half.exists() == bool(seconds), 'that of a moment ago may be still written'
+
+
 def test_a_killed_call_leaves_whole_pngs_and_can_go_on(run, tmp_path):
     images, out = tmp_path / 'images', tmp_path / 'out'
     images.mkdir()
@@ -116,7 +160,7 @@ def test_a_killed_call_leaves_whole_pngs_and_can_go_on(run, tmp_path):
     for path in out.glob('*.png'):
         pixels(path)  # raises if it is cut off
     assert call(run, images, out, '--copies', 2) == 0
-    assert {path.name for path in out.iterdir()} == {f'{i:02}-{copy}.png' for i in range(40) for copy in (1, 2)}
+    assert {path.name for path in out.glob('*.png')} == {f'{i:02}-{copy}.png' for i in range(40) for copy in (1, 2)}
 
 
 def test_unreadable_images_are_named_and_the_others_painted(run, images, tmp_path):
@@ -167,7 +211,7 @@ def test_images_of_one_name_but_other_endings_keep_apart(run, tmp_path):
     ShapesDataset(image_size=32)[0][0].save(images / 'a.png')
     ShapesDataset(image_size=48)[1][0].save(images / 'a.jpg')
     assert call(run, images, out, '--copies', 1) == 0
-    assert {path.name for path in out.iterdir()} == {'a.png-1.png', 'a.jpg-1.png'}
+    assert {path.name for path in out.iterdir()} == {'a.png-1.png', 'a.jpg-1.png', 'manifest.json'}
     assert pixels(out / 'a.jpg-1.png').shape == (48, 48, 3)
 
 
@@ -183,6 +227,34 @@ def test_a_folder_without_images_ends_with_1(run, tmp_path, capsys):
     (tmp_path / 'images').mkdir()
     assert call(run, tmp_path / 'images', tmp_path / 'out') == 1
     assert 'no images in' in capsys.readouterr().err
+
+
+def test_a_folder_of_other_repaints_or_files_is_refused_and_left_as_it_is(run, images, tmp_path):
+    out = tmp_path / 'out'
+    call(run, images, out, '--copies', 1)
+    before = mtimes(out)
+    with pytest.raises(UsageError, match=r'manifest\.json is of others: seed is 0, not 1; use the same options'):
+        call(run, images, out, '--copies', 1, '--seed', 1)
+    other = tmp_path / 'other'
+    other.mkdir()
+    (other / 'args.yaml').write_text((run / 'args.yaml').read_text())
+    content = torch.load(run / 'last.pth.tar', weights_only=False)
+    torch.save({**content, 'epoch': 7}, other / 'last.pth.tar')
+    with pytest.raises(UsageError, match='checkpoint_sha256 is'):
+        call(other, images, out, '--copies', 1)
+    assert mtimes(out) == before
+    with pytest.raises(UsageError, match=r'holds files, but no manifest\.json'):
+        call(run, images, images.parent / 'other', '--copies', 1)
+
+
+def test_a_file_of_ones_own_is_not_overwritten(run, images, tmp_path):
+    out = tmp_path / 'out'
+    call(run, images, out, '--copies', 1)
+    ShapesDataset()[0][0].save(out / 'a-1.png')
+    mine = (out / 'a-1.png').read_bytes()
+    with pytest.raises(UsageError, match=r'a-1\.png was there before and is no repaint'):
+        call(run, images, out, '--copies', 1)
+    assert (out / 'a-1.png').read_bytes() == mine
 
 
 @pytest.mark.parametrize(

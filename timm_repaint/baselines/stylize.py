@@ -7,14 +7,11 @@ Source: Geirhos et al., "ImageNet-trained CNNs are biased towards texture", ICLR
 
 import argparse
 import hashlib
-import os
 import sys
 from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
-from timm.data.readers.reader_image_folder import find_images_and_targets
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -22,6 +19,7 @@ from timm_repaint.baselines.adain import AdaIN, load_adain
 from timm_repaint.commandline import at_least, goes_on, shard
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.files import write_whole
+from timm_repaint.pictures import find_pictures, read_picture
 from timm_repaint.progress import progress
 
 ENDING = '.stylized.jpg'
@@ -64,10 +62,10 @@ def list_images(folder: Path, what: str) -> list[str]:
     """
     if not folder.is_dir():
         raise UsageError(f'{what} folder {folder} does not exist')
-    found, _ = find_images_and_targets(str(folder))
+    found = find_pictures(folder)
     if not found:
         raise UsageError(f'{what} folder {folder} has no images')
-    return sorted(os.path.relpath(path, folder) for path, _ in found)
+    return sorted(found)
 
 
 def style_of(name: str, styles: list[str]) -> str:
@@ -78,9 +76,7 @@ def style_of(name: str, styles: list[str]) -> str:
 
 def read_image(path: Path, size_px: int) -> Tensor:
     """[1, 3, H, W] float32 RGB in [0, 1], the shorter side size_px."""
-    with Image.open(path) as file:
-        picture = file.convert('RGB')
-    scaled = v2.functional.resize(picture, [size_px], antialias=True)
+    scaled = v2.functional.resize(read_picture(path), [size_px], antialias=True)
     return v2.functional.to_dtype(v2.functional.pil_to_tensor(scaled), torch.float32, scale=True)[None]
 
 

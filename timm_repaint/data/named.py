@@ -10,7 +10,7 @@ from timm.data import ImageDataset
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import Dataset
 
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, one_line
 from timm_repaint.pictures import UNREADABLE, convert_picture, is_deep
 
 _logger = logging.getLogger('timm_repaint')
@@ -56,8 +56,10 @@ class Skipping:
                 with self._count.get_lock():
                     self._count.value += 1
                     count = self._count.value
-                reason = ' '.join(str(error).split()) or type(error).__name__
-                _logger.warning('Unreadable image %s skipped (%d skipped so far): %s', name(position), count, reason)
+                reason = one_line(str(error)) or type(error).__name__
+                _logger.warning(
+                    'Unreadable image %s skipped (%d skipped so far): %s', one_line(name(position)), count, reason
+                )
         raise UsageError(f'{self.retries} unreadable images in a row, from {name(index)} on: {reason}')
 
 
@@ -114,7 +116,9 @@ class NamedImages(Dataset):
         picture = Image.open(file)
         if is_deep(picture) and not self._deep.value:
             self._deep.value = 1
-            _logger.warning('%s has 16 bits a pixel: such images are scaled to 8 bits.', self.filename(position))
+            _logger.warning(
+                '%s has 16 bits a pixel: such images are scaled to 8 bits.', one_line(self.filename(position))
+            )
         return convert_picture(picture, self.dataset.input_img_mode), *rest
 
     def _transformed(self, picture: Any, target: Any, *features: Any) -> tuple[Any, ...]:

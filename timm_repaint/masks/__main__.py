@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from timm_repaint.commandline import at_least, goes_on, num_cpus, shard
-from timm_repaint.errors import UsageError, run_command
+from timm_repaint.errors import UsageError, one_line, run_command
 from timm_repaint.masks.cache import DEFAULT_SIZE_PX, Folders, Outcome, check_cache, list_images, make_masks
 from timm_repaint.masks.choice import MASKS, MaskOptions, MaskSource, create_mask_source
 from timm_repaint.masks.manifest import claim_folder, describe
@@ -46,7 +46,13 @@ def build_source(args: argparse.Namespace) -> MaskSource:
 def report(outcome: Outcome, checked: bool) -> int:
     """Says what was done and lists the failures; returns the exit code."""
     for name, problem in outcome.failed:
-        print(f'{"bad" if checked else "unreadable"}: {name}: {problem}', file=sys.stderr)
+        print(one_line(f'{"bad" if checked else "unreadable"}: {name}: {problem}'), file=sys.stderr)
+    if outcome.older:
+        first = one_line(outcome.older[0])
+        advice = 'if images were replaced, delete their masks and run this again'
+        print(
+            f'{len(outcome.older)} masks are older than their images, first that of {first}; {advice}', file=sys.stderr
+        )
     done = f'{outcome.made} masks good' if checked else f'{outcome.made} masks made, {outcome.kept} were there'
     print(f'{done}, {len(outcome.failed)} {"bad" if checked else "images failed"}')
     return 1 if outcome.failed else 0

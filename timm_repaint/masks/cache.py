@@ -1,9 +1,11 @@
 """Masks made once and kept as PNG label maps in a tree like the images'; the command is `python -m timm_repaint.masks`.
 
 A mask is cut from the image as timm's reader sees it (RGB, EXIF rotation not applied), scaled down to a shorter side
-of size_px if it is larger. Files appear whole, so a run that was stopped goes on where it was.
+of size_px if it is larger. Files appear whole, so a run that was stopped goes on where it was; masks of images that
+have been replaced since are made again.
 """
 
+import io
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,12 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.readers.reader_image_folder import find_images_and_targets
 
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.folder import CachedMasks, mask_name, mask_size
 from timm_repaint.masks.label_png import save_labels
+from timm_repaint.masks.origin import Origin, digest, find_origin, read_file
 from timm_repaint.masks.workers import in_workers
+from timm_repaint.pictures import find_pictures, read_picture
 from timm_repaint.progress import progress
 
 DEFAULT_SIZE_PX = 256
@@ -46,11 +49,13 @@ class Outcome:
     Attributes:
         made: number of new masks, or of good ones for `check_cache`.
         kept: number of masks that were there before.
+        older: images that are newer than their masks, which do not say what they were made from.
         failed: image and reason of each failure.
     """
 
     made: int = 0
     kept: int = 0
+    older: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -60,12 +65,19 @@ class Done(NamedTuple):
     name: str
     made: bool = False
     problem: str = ''
+    older: bool = False
 
 
 class _Decoded(NamedTuple):
     name: str
     image_u8: np.ndarray | None = None  # [h, w, 3]; None: failed or kept
     problem: str = ''
+    older: bool = False
+    note: str = ''
+
+    def left_out(self) -> Done:
+        """What became of an image of which no mask is made."""
+        return Done(self.name, problem=self.problem, older=self.older)
 
 
 def list_images(folders: Folders) -> list[str]:
@@ -79,8 +91,7 @@ def list_images(folders: Folders) -> list[str]:
     images_real, masks_real = os.path.realpath(folders.images), os.path.realpath(folders.masks)
     if os.path.commonpath([images_real, masks_real]) == images_real:
         raise UsageError(f'mask folder {folders.masks} lies inside the images {folders.images}; choose one outside')
-    found, _ = find_images_and_targets(folders.images)
-    names = [os.path.relpath(path, folders.images) for path, _ in found]
+    names = find_pictures(folders.images)
     if os.path.isdir(os.path.join(folders.images, 'annotations')):  # COCO's layout: COCO-Stuff's maps are no images
         names = [name for name in names if not name.startswith(COCO_STUFF)]
     if not names:
@@ -99,14 +110,17 @@ def read_image(folders: Folders, name: str) -> np.ndarray:
     Raises:
         Exception: whatever Pillow finds wrong with the file.
     """
-    with Image.open(os.path.join(folders.images, name)) as file:
-        picture = file.convert('RGB')
-    height, width = mask_size((picture.height, picture.width), folders.size_px)
+    return _at_mask_size(read_file(os.path.join(folders.images, name)), folders.size_px)
+
+
+def _at_mask_size(content: bytes, size_px: int) -> np.ndarray:
+    picture = read_picture(io.BytesIO(content))
+    height, width = mask_size((picture.height, picture.width), size_px)
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def make_masks(folders: Folders, names: list[str], source: Any, workers: int, batch_size: int = 8) -> Outcome:
-    """Makes the masks that are not there yet.
+    """Makes the masks that are not there yet, or were made from images that have been replaced.
 
     Args:
         folders: see Folders; the caller has claimed the mask folder.
@@ -141,17 +155,22 @@ def _count(done: Iterator[Done], label: str, total: int) -> Outcome:
     for one in progress(done, label, total):
         outcome.made += one.made
         outcome.kept += not one.made and not one.problem
+        outcome.older += [one.name] if one.older else []
         if one.problem:
             outcome.failed.append((one.name, one.problem))
     outcome.failed.sort()
     return outcome
 
 
-def _is_made(path: str) -> bool:
+def _known_origin(folders: Folders, name: str) -> Origin | None:
+    """What is known of the image of a mask that is there; None: there is none."""
+    path = folders.mask_path(name)
     try:
-        return os.stat(path).st_size > 0  # a crash of the machine can leave empty files
+        if os.stat(path).st_size == 0:  # a crash of the machine can leave empty files
+            return None
     except OSError:
-        return False
+        return None
+    return find_origin(path, os.path.join(folders.images, name))
 
 
 def _reason(error: Exception) -> str:
@@ -162,31 +181,31 @@ def segment_images(folders: Folders, source: Any, names: list[str]) -> list[Done
     """Makes the masks of some images, in this process; see make_masks."""
     done = []
     for decoded in _decode(folders, names):
-        name, image_u8, problem = decoded
+        name, image_u8 = decoded.name, decoded.image_u8
         if image_u8 is None:
-            done.append(Done(name, problem=problem))
+            done.append(decoded.left_out())
             continue
         try:
             labels = source(image_u8)  # [h, w]
         except ValueError as error:  # more segments than a label map holds
             done.append(Done(name, problem=_reason(error)))
             continue
-        save_labels(folders.mask_path(name), labels)
+        save_labels(folders.mask_path(name), labels, decoded.note)
         done.append(Done(name, made=True))
     return done
 
 
 def _decode(folders: Folders, names: list[str]) -> Iterator[_Decoded]:
     for name in names:
-        if _is_made(folders.mask_path(name)):
-            yield _Decoded(name)
-            continue
         try:
-            image_u8 = read_image(folders, name)
+            origin = _known_origin(folders, name)
+            if origin in (None, Origin.OTHER):
+                content = read_file(os.path.join(folders.images, name))
+                yield _Decoded(name, _at_mask_size(content, folders.size_px), note=digest(content))
+            else:
+                yield _Decoded(name, older=origin is Origin.UNKNOWN)
         except Exception as error:  # Pillow's errors have no class in common
             yield _Decoded(name, problem=_reason(error))
-        else:
-            yield _Decoded(name, image_u8)
 
 
 def _decode_list(folders: Folders, names: list[str]) -> list[_Decoded]:
@@ -200,7 +219,7 @@ def _segment_on_device(
     waiting: dict[tuple[int, ...], list[_Decoded]] = defaultdict(list)
     for decoded in in_workers(partial(_decode_list, folders), names, workers):
         if decoded.image_u8 is None:
-            yield Done(decoded.name, problem=decoded.problem)
+            yield decoded.left_out()
             continue
         shape = decoded.image_u8.shape
         waiting[shape].append(decoded)
@@ -218,7 +237,7 @@ def _segment_batch(folders: Folders, source: Any, group: list[_Decoded]) -> Iter
     image_pm1 = torch.from_numpy(images_u8).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1  # [B, 3, h, w]
     labels = source.labels(image_pm1).cpu().numpy()  # [B, h, w]
     for decoded, label_map in zip(group, labels, strict=True):
-        save_labels(folders.mask_path(decoded.name), label_map)
+        save_labels(folders.mask_path(decoded.name), label_map, decoded.note)
         yield Done(decoded.name, made=True)
 
 
@@ -231,10 +250,11 @@ def _check(folders: Folders, masks: CachedMasks, names: list[str]) -> list[Done]
             with Image.open(path) as picture:
                 image_hw = (picture.height, picture.width)
             masks.read(path, image_hw)
+            older = find_origin(folders.mask_path(name), path) is Origin.UNKNOWN
         except UsageError as error:
             done.append(Done(name, problem=str(error)))
         except Exception as error:  # Pillow's errors have no class in common
             done.append(Done(name, problem=f'image: {_reason(error)}'))
         else:
-            done.append(Done(name, made=True))
+            done.append(Done(name, problem='older than its image') if older else Done(name, made=True))
     return done

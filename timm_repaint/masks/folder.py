@@ -2,6 +2,7 @@
 manifest), and the outlines that the built-in shapes are drawn from.
 """
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.label_png import load_labels
 from timm_repaint.masks.manifest import read_manifest
+from timm_repaint.masks.origin import Origin, find_origin
 
+_logger = logging.getLogger('timm_repaint')
 UNKNOWN = 255  # semantic maps: no class
 
 
@@ -75,6 +78,7 @@ class FolderMasks(StoredMasks):
     """
 
     size_px: int | None = None  # the masks are as large as their images
+    advice = 'give label maps of the size of the images as stored (no rotation by EXIF)'
 
     def __init__(self, mask_dir: str | Path, image_root: str | Path, num_labels: int | None = None) -> None:
         if not os.path.isdir(mask_dir):
@@ -121,7 +125,7 @@ class FolderMasks(StoredMasks):
         if labels.shape != expected:
             raise UsageError(
                 f'mask {path} is {_by(labels.shape)}, its image is {_by(image_hw)} and wants {_by(expected)}; '
-                'make the masks again with python -m timm_repaint.masks'
+                f'{self.advice}'
             )
         if self.num_labels is not None:
             highest = int(labels.max(initial=0, where=labels != UNKNOWN))
@@ -155,10 +159,30 @@ class CachedMasks(FolderMasks):
         UsageError: if mask_dir is not a mask cache.
     """
 
+    advice = 'make the masks again with python -m timm_repaint.masks'
+
     def __init__(self, mask_dir: str | Path, image_root: str | Path) -> None:
         self.manifest = read_manifest(mask_dir)
         super().__init__(mask_dir, image_root, self.manifest.num_labels)
         self.size_px = self.manifest.size_px
+
+    def read(self, image_path: str | Path, image_hw: tuple[int, int]) -> np.ndarray:
+        """See `FolderMasks`; a mask of another image is refused too."""
+        labels, path = super().read(image_path, image_hw), self.mask_path(image_path)
+        if find_origin(path, str(image_path)) is Origin.OTHER:
+            raise UsageError(f'mask {path} was made from another image than {image_path} is now; {self.advice}')
+        return labels
+
+    def warn_of_older(self, image_paths: list[str]) -> None:
+        """Name the first of some images that is newer than its mask, if the mask does not say what it was made from."""
+        for path in image_paths:
+            mask_path = self.mask_path(path)
+            if os.path.isfile(mask_path) and find_origin(mask_path, path) is Origin.UNKNOWN:
+                _logger.warning(
+                    'Mask %s is older than its image; if images were replaced, delete their masks and %s.',
+                    mask_path, self.advice,
+                )  # fmt: skip
+                return
 
 
 def _by(size_hw: tuple[int, ...]) -> str:

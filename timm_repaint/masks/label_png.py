@@ -1,17 +1,23 @@
 """Label maps as PNG files: 8 or 16 bits a pixel, written whole or not at all."""
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_whole
+from timm_repaint.pictures import UNREADABLE
 
 MAX_BYTE = 255
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)  # Pillow's own limit for images
+NOTE = 'image'  # the name of a text in the file
+NOTE_WITHIN = 1024  # bytes, behind the palette
 COMPRESS_LEVEL = 6  # 9 takes five times as long for files 4 % smaller
 MIN_COLOURS = 17  # with fewer Pillow packs several pixels into a byte, which saves little and is slower to read
 PNG_START = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'
@@ -25,12 +31,13 @@ GREY_STEPS = {'L;2': 85, 'L;4': 17}
 PALETTE = np.random.default_rng(0).integers(0, 256, (MAX_BYTE + 1, 3), dtype=np.uint8)
 
 
-def save_labels(path: str | Path, labels: np.ndarray) -> None:
+def save_labels(path: str | Path, labels: np.ndarray, note: str | None = None) -> None:
     """Writes a label map, with 8 bits a pixel if they suffice, else 16.
 
     Args:
         path: file to write or replace; its folder is made.
         labels: [H, W] integers, 0 to 65535.
+        note: a short text that is kept in the file.
 
     Raises:
         UsageError: if the file cannot be written.
@@ -40,7 +47,27 @@ def save_labels(path: str | Path, labels: np.ndarray) -> None:
         picture.putpalette(PALETTE[: max(MIN_COLOURS, int(labels.max(initial=0)) + 1)].tobytes())
     else:
         picture = Image.fromarray(labels.astype(np.uint16))
-    write_whole(path, lambda file: picture.save(file, 'PNG', compress_level=COMPRESS_LEVEL))
+    write_whole(path, lambda file: picture.save(file, 'PNG', compress_level=COMPRESS_LEVEL, pnginfo=png_info(note)))
+
+
+def png_info(note: str | None) -> PngInfo:
+    """A note, or none, for Pillow to write into a PNG."""
+    info = PngInfo()
+    if note is not None:
+        info.add_text(NOTE, note)
+    return info
+
+
+def read_note(path: str | Path) -> str | None:
+    """The note of `save_labels`; None without one.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    with open(path, 'rb') as file:
+        start = file.read(NOTE_WITHIN)
+    found = re.search(rb'tEXt' + NOTE.encode() + rb'\0([0-9a-f]+)', start)
+    return found[1].decode() if found else None
 
 
 def load_labels(path: str | Path) -> np.ndarray:
@@ -61,7 +88,7 @@ def load_labels(path: str | Path) -> np.ndarray:
         raise
     except FileNotFoundError:
         raise UsageError(f'mask {path} does not exist') from None
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+    except UNREADABLE as error:
         raise UsageError(f'mask {path} cannot be read: {error}') from error
 
 
@@ -83,16 +110,21 @@ def _read_plain(data: bytes) -> np.ndarray | None:
     if not data.startswith(PNG_START) or struct.unpack_from('>5B', data.ljust(FIRST_CHUNK_END), 24) != BYTE_PALETTE:
         return None
     width, height = struct.unpack_from('>II', data, 16)
-    pixels = b''
+    if width * height > MAX_PIXELS:
+        raise ValueError(f'it says that it has {width}x{height} pixels')
+    parts = []
     position = FIRST_CHUNK_END
     while position + 8 <= len(data):
         length, kind = struct.unpack_from('>I4s', data, position)
         if kind == b'IDAT':
-            pixels += data[position + 8 : position + 8 + length]
+            parts.append(data[position + 8 : position + 8 + length])
         position += 12 + length
+    size = height * (width + 1)
     try:
-        unpacked = zlib.decompress(pixels, bufsize=height * (width + 1))  # told the size, it does not copy as it grows
-        rows = np.frombuffer(unpacked, np.uint8).reshape(height, width + 1)
-    except (zlib.error, ValueError, OverflowError, MemoryError):  # the last two: a damaged size
+        # No more than the picture needs: the data of a hostile file grow without end.
+        rows = np.frombuffer(zlib.decompressobj().decompress(b''.join(parts), size), np.uint8).reshape(
+            height, width + 1
+        )
+    except (zlib.error, ValueError, MemoryError):  # the last: a damaged size
         return None
     return None if rows[:, 0].any() else rows[:, 1:]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from tests.helpers import REPO, mtimes, run_script
 from tests.runs.masks.cache_command import NAMES, run, write_images
+from timm_repaint.claim import differences
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.cache import Folders, check_cache, list_images, make_masks, read_image
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
@@ -154,7 +156,7 @@ def test_other_parameters_are_refused_with_what_differs(tmp_path, options, diffe
     images = write_images(tmp_path / 'images', NAMES)
     run(images, tmp_path / 'masks')
     before = mtimes(tmp_path / 'masks')
-    with pytest.raises(UsageError, match=f'manifest.json is of other masks: {difference}; use the same options'):
+    with pytest.raises(UsageError, match=f'manifest.json is of others: {difference}; use the same options'):
         run(images, tmp_path / 'masks', *options)
     assert mtimes(tmp_path / 'masks') == before
 
@@ -186,7 +188,7 @@ def test_another_checkpoint_of_the_same_name_is_another_source(tmp_path):
         (tmp_path / 'net.pth').write_bytes(content)
         manifests.append(describe('deeplabv2', LeftOrRight(), 256, str(tmp_path / 'net.pth')))
     assert manifests[0].parameters['checkpoint'] == 'net.pth'
-    assert [text.split(' is ')[0] for text in manifests[0].differences(manifests[1])] == ['checkpoint_sha256']
+    assert [text.split(' is ')[0] for text in differences(*map(asdict, manifests))] == ['checkpoint_sha256']
 
 
 def test_of_runs_that_start_together_those_with_the_first_ones_options_go_on(tmp_path):

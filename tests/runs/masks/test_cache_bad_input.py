@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 
@@ -75,13 +76,38 @@ def test_a_folder_of_other_files_is_not_taken_for_a_cache(tmp_path):
         run(images, tmp_path / 'masks')
 
 
+GOOD = {
+    'source': 'fh', 'kind': 'segment', 'num_labels': None, 'size_px': 9, 'parameters': {}, 'format': 1,
+    'timm_repaint': '',
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    'text', ['{', '[]', '{"source": 1}', '{"source": "fh", "kind": "segment", "num_labels": null, "size_px": 0}']
-)
-def test_a_damaged_manifest_is_named(tmp_path, text):
+    'text',
+    [
+        '{',
+        '[]',
+        '[' * 100_000,
+        '[' + '9' * 5000 + ']',
+        '{"source": 1}',
+        *(
+            json.dumps({**GOOD, **wrong})
+            for wrong in (
+                {'source': None}, {'kind': 3}, {'kind': 'outline'}, {'kind': 'semantic'}, {'num_labels': 5},
+                {'num_labels': 10**9, 'kind': 'semantic'}, {'num_labels': True}, {'size_px': 0}, {'size_px': '9'},
+                {'size_px': 1.5}, {'parameters': []}, {'format': 2}, {'more': 1},
+            )
+        ),
+    ],
+    ids=lambda text: text[:9],
+)  # fmt: skip
+def test_a_damaged_or_foreign_manifest_is_named(tmp_path, text):
+    (tmp_path / 'manifest.json').write_text(json.dumps(GOOD))
+    CachedMasks(tmp_path, tmp_path)
     (tmp_path / 'manifest.json').write_text(text)
-    with pytest.raises(UsageError, match=r'manifest\.json is not the manifest of a mask cache'):
+    with pytest.raises(UsageError, match=r'manifest\.json is not (a|the) manifest') as error:
         CachedMasks(tmp_path, tmp_path)
+    assert len(str(error.value)) < 500 and '\n' not in str(error.value)
 
 
 def test_an_output_that_cannot_be_written_is_named_and_what_is_there_stays(tmp_path):
@@ -140,6 +166,47 @@ def test_check_lists_what_is_missing_damaged_or_of_another_size(tmp_path, capsys
         assert line.startswith(f'bad: {name}: ') and problem in line
 
 
+def test_the_mask_of_an_image_that_was_replaced_is_named_and_made_again(tmp_path, capsys):
+    images, masks = write_images(tmp_path / 'images', NAMES), tmp_path / 'masks'
+    run(images, masks)
+    before = mtimes(masks)
+    os.utime(images / NAMES[1])  # a copy of the folder has other times, and the same images
+    Image.new('RGB', (60, 40), (0, 9, 200)).save(images / NAMES[0])
+    capsys.readouterr()
+    assert run(images, masks, '--check') == 1
+    assert f'bad: {NAMES[0]}: ' in (said := capsys.readouterr().err) and 'was made from another image' in said
+    with pytest.raises(UsageError, match='was made from another image'):
+        CachedMasks(masks, images).read(images / NAMES[0], (40, 60))
+    assert run(images, masks) == 0
+    assert '1 masks made, 3 were there' in capsys.readouterr().out
+    assert {name for name, time in mtimes(masks).items() if time != before[name]} == {NAMES[0]}
+    assert run(images, masks, '--check') == 0
+
+
+def test_a_mask_of_an_older_version_that_may_be_of_another_image_is_named(tmp_path, capsys, caplog):
+    images, masks = write_images(tmp_path / 'images', NAMES), tmp_path / 'masks'
+    run(images, masks)
+    save_labels(masks / NAMES[0], np.zeros((40, 60), int))
+    os.utime(masks / NAMES[0], (0, 0))
+    assert run(images, masks) == 0
+    assert (
+        f'1 masks are older than their images, first that of {NAMES[0]}; if images were replaced'
+        in capsys.readouterr().err
+    )
+    assert run(images, masks, '--check') == 1
+    assert f'bad: {NAMES[0]}: older than its image' in capsys.readouterr().err
+    CachedMasks(masks, images).warn_of_older([str(images / name) for name in NAMES])
+    assert 'train/cat/a.png is older than its image' in caplog.text
+
+
+def test_control_characters_in_a_name_do_not_reach_the_terminal(tmp_path, capsys):
+    images = write_images(tmp_path / 'images', [*NAMES, 'train/cat/e\x1b[2J\n.png'])
+    (images / 'train/cat/e\x1b[2J\n.png').write_bytes(b'no image')
+    assert run(images, tmp_path / 'masks') == 1
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith('unreadable'))
+    assert line.startswith('unreadable: train/cat/e\\x1b[2J .png: Unidentified')
+
+
 def test_check_without_a_cache_says_how_to_make_one(tmp_path):
     images = write_images(tmp_path / 'images', NAMES)
     with pytest.raises(UsageError, match=r'manifest.json: No such file .* python -m timm_repaint\.masks IMAGES'):
@@ -158,7 +225,7 @@ def test_a_folder_of_masks_gives_each_image_its_own(tmp_path):
 @pytest.mark.parametrize(
     ('labels', 'num_labels', 'message'),
     [
-        (np.zeros((2, 3), int), None, r'mask .*a\.png is 2x3, its image is 3x2 and wants 3x2; make the masks again'),
+        (np.zeros((2, 3), int), None, r'mask .*a\.png is 2x3, its image is 3x2 and wants 3x2; give label maps of the'),
         (np.array([[0, 1], [2, 255], [4, 0]]), 4, r'mask .*a\.png has label 4, classes are 0 to 3 and 255 \(unknown\)'),
     ],
 )

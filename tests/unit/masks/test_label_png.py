@@ -1,5 +1,6 @@
 import resource
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.label_png import load_labels, save_labels
+from timm_repaint.masks.label_png import load_labels, read_note, save_labels
 
 
 def bits(path) -> int:
@@ -74,6 +75,45 @@ def test_missing_damaged_and_foreign_files_are_named(tmp_path):
     Image.new('L', (8, 8)).save(tmp_path / 'jpeg.png', 'JPEG')
     with pytest.raises(UsageError, match=r'jpeg\.png cannot be read'):
         load_labels(tmp_path / 'jpeg.png')
+
+
+def chunk(kind, content):
+    return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+
+def png(width, height, data):
+    """A palette picture of bytes as `save_labels` makes it, with rows of one's own."""
+    header = struct.pack('>II5B', width, height, 8, 3, 0, 0, 0)
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'PLTE', b'\0' * 3) + chunk(b'IDAT', data)
+
+
+def test_data_that_grow_without_end_are_read_no_further_than_the_picture(tmp_path):
+    packer = zlib.compressobj(9)
+    rows = b''.join(packer.compress(bytes(2**20)) for _ in range(200)) + packer.flush()
+    (tmp_path / 'a.png').write_bytes(png(4, 3, rows))
+    tracemalloc.start()
+    labels = load_labels(tmp_path / 'a.png')
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert labels.tolist() == [[0] * 4] * 3
+    assert peak < 2**22, f'{peak} bytes for 12 pixels'
+
+
+def test_a_picture_that_says_it_is_huge_is_refused_at_once(tmp_path):
+    for size in (2**31 - 1, 60_000):
+        (tmp_path / 'a.png').write_bytes(png(size, size, zlib.compress(b'\0' * 99)))
+        with pytest.raises(UsageError, match=r'a\.png cannot be read: it says that it has \d+x\d+ pixels'):
+            load_labels(tmp_path / 'a.png')
+
+
+def test_a_note_is_kept_in_the_file(tmp_path):
+    for highest in (3, 60_000):
+        labels = np.arange(4).reshape(2, 2) * highest // 3
+        save_labels(tmp_path / 'a.png', labels, note='0123abcd')
+        assert read_note(tmp_path / 'a.png') == '0123abcd'
+        assert np.array_equal(load_labels(tmp_path / 'a.png'), labels)
+        save_labels(tmp_path / 'a.png', labels)
+        assert read_note(tmp_path / 'a.png') is None
 
 
 def test_a_full_disk_is_named_and_leaves_the_old_mask_and_no_half_file(tmp_path):

@@ -1,0 +1,68 @@
+"""Image files below a folder, and pixels of more than 8 bits."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from timm.data.readers.reader_image_folder import find_images_and_targets
+
+from timm_repaint.errors import UsageError
+from timm_repaint.pictures import convert_picture, find_pictures, read_picture, walk
+
+
+def make(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_images_are_found_in_timms_order_whatever_their_endings_case(tmp_path):
+    make(tmp_path, 'b/10.PNG', 'b/9.jpg', 'B/1.jpeg', 'a/x.JPG', 'a/notes.txt', 'a/c.webp', '2.png', '10.png', '.png')
+    found, _ = find_images_and_targets(str(tmp_path))
+    assert [str(tmp_path / name) for name in find_pictures(tmp_path)] == [path for path, _ in found]
+
+
+def test_hidden_folders_are_left_out_and_links_followed(tmp_path):
+    make(tmp_path / 'store', 'ant/1.png')
+    make(tmp_path / 'data', '.cache/x.png', 'bee/.thumbs/y.png', 'bee/2.png').joinpath('ant').symlink_to('../store/ant')
+    assert find_pictures(tmp_path / 'data') == ['ant/1.png', 'bee/2.png']
+
+
+def test_a_link_to_a_folder_above_is_named_and_two_links_to_one_folder_are_right(tmp_path):
+    make(tmp_path / 'data', 'ant/1.png')
+    (tmp_path / 'data/bee').symlink_to('ant')
+    assert find_pictures(tmp_path / 'data') == ['ant/1.png', 'bee/1.png']
+    (tmp_path / 'data/ant/up').symlink_to('..')
+    with pytest.raises(UsageError, match=r'data/ant/up leads back to .*data, which is above it: remove the link'):
+        list(walk(tmp_path / 'data'))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r'cannot read the folder .*gone: No such file'):
+        find_pictures(tmp_path / 'gone')
+
+
+@pytest.mark.parametrize(
+    ('values', 'expected'),
+    [
+        (np.array([[0, 257, 65535]], np.uint16), [0, 1, 255]),
+        (np.array([[0, 1, 255]], np.uint16), [0, 1, 255]),
+        (np.array([[-5, 255 * 9, 65535]], np.int32), [0, 9, 255]),
+        (np.array([[0, 2**30, 2**31 - 1]], np.int32), [0, 128, 255]),
+        (np.array([[0, 7, 200]], np.uint8), [0, 7, 200]),
+    ],
+)
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_grey_values_of_16_bits_are_scaled_and_others_kept(values, expected, mode):
+    picture = convert_picture(Image.fromarray(values), mode)
+    assert picture.mode == mode
+    assert np.asarray(picture.convert('L'))[0].tolist() == expected
+
+
+def test_an_image_stays_as_it_is_without_a_mode_or_in_its_own(tmp_path):
+    Image.fromarray(np.full((2, 2), 999, np.uint16)).save(tmp_path / 'a.png')
+    with Image.open(tmp_path / 'a.png') as picture:
+        assert (
+            convert_picture(picture, None).getpixel((0, 0)) == convert_picture(picture, 'I;16').getpixel((0, 0)) == 999
+        )
+    assert read_picture(tmp_path / 'a.png').getpixel((0, 0)) == (4, 4, 4)

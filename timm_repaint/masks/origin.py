@@ -1,0 +1,43 @@
+"""Which image a mask was made from: one that is replaced later would have the mask of another picture."""
+
+import hashlib
+import os
+from enum import Enum
+
+from timm_repaint.errors import UsageError
+from timm_repaint.masks.label_png import read_note
+
+
+class Origin(Enum):
+    """What is known of the image of a mask."""
+
+    SAME = 'the image'
+    OTHER = 'another image'
+    UNKNOWN = 'this or another image'
+
+
+def digest(image: bytes) -> str:
+    """What a mask notes of its image's file."""
+    return hashlib.blake2b(image, digest_size=8).hexdigest()
+
+
+def read_file(path: str) -> bytes:
+    with open(path, 'rb') as file:
+        return file.read()
+
+
+def find_origin(mask_path: str, image_path: str) -> Origin:
+    """Compare a mask with its image: by time, and by its note where the image is newer, as a copy of it is.
+
+    Raises:
+        UsageError: if one of them cannot be read.
+    """
+    try:
+        if os.stat(mask_path).st_mtime_ns >= os.stat(image_path).st_mtime_ns:
+            return Origin.SAME
+        note = read_note(mask_path)
+        if note is None:  # of a version that made none
+            return Origin.UNKNOWN
+        return Origin.SAME if note == digest(read_file(image_path)) else Origin.OTHER
+    except OSError as error:
+        raise UsageError(f'{error.filename}: {error.strerror}') from error
