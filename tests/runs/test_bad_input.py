@@ -67,6 +67,13 @@ def test_mistakes_in_options_are_refused_before_any_work(args, message, tmp_path
     assert message in refused(tmp_path, capsys, *REPAINT, *args)
 
 
+def test_weights_that_cannot_be_downloaded_are_told_with_the_way_out(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'empty'))
+    message = refused(tmp_path, capsys, *REPAINT, '--model', 'resnet18', '--pretrained')
+    assert 'the pretrained weights of resnet18 cannot be downloaded' in message and '--pretrained-path FILE' in message
+
+
 @pytest.mark.parametrize('method', [('--repaint',), ()], ids=['repaint', 'plain'])
 class TestData:
     def test_a_missing_folder_is_named(self, method, tmp_path, capsys):

@@ -145,9 +145,21 @@ def build_model(
 
 
 def create_from_files(create_model: Callable[..., Any], args: argparse.Namespace, *values: Any, **kwargs: Any) -> Any:
-    """Call timm's factory; a checkpoint that holds more than weights is the user's mistake."""
+    """Call timm's factory; a checkpoint that holds more than weights is the user's mistake.
+
+    Raises:
+        UsageError: for such a file, or pretrained weights that cannot be downloaded.
+    """
     try:
         return create_model(*values, **kwargs)
+    except OSError as error:
+        wanted = args.pretrained or getattr(args, 'pretrained_backbone', False)
+        if not wanted or args.pretrained_path or args.initial_checkpoint:
+            raise
+        raise UsageError(
+            f'the pretrained weights of {args.model} cannot be downloaded ({type(error).__name__}); '
+            'give --pretrained-path FILE, or leave out --pretrained'
+        ) from error
     except RuntimeError as error:
         if not isinstance(error.__cause__, pickle.UnpicklingError):
             raise
