@@ -1,4 +1,4 @@
-"""Speed and size of masks: `python bench/masks.py IMAGES` prints a table. IMAGES is an image folder, by classes.
+"""Speed and size of masks: `python -m bench.masks IMAGES` prints a table. IMAGES is an image folder, by classes.
 
 Two ways to do the same work take turns (A B A B …), and the table shows the median of the ratios of neighbours: the
 speed of a shared machine changes slowly, so it falls out of a ratio.
@@ -15,9 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timm.data import ImageDataset, create_loader
 
+from bench.segment_quality import read_images, sources
 from timm_repaint.data.masked import extend_normalization
 from timm_repaint.data.named import NamedImages
 from timm_repaint.data.stored import StoredMaskImages
@@ -28,6 +30,7 @@ from timm_repaint.masks.manifest import claim_folder, describe
 from timm_repaint.masks.workers import in_workers
 
 BATCH_SIZE = 8
+CUT_AT_ONCE = 32
 IMAGE_SIZE_PX = 224
 
 
@@ -37,6 +40,28 @@ def speed_ratio(first: Callable[[], object], second: Callable[[], object], round
     times = [tuple(timeit.timeit(work, number=1) for work in (first, second)) for _ in range(rounds)]
     medians = [statistics.median(column) for column in zip(*times, strict=True)]
     return statistics.median(slow / fast for fast, slow in times), medians[0], medians[1]
+
+
+def time_cutting(images: str, rounds: int, device: torch.device) -> None:
+    """Seconds of every source for a batch, in turn; a source that works on a device gets it there."""
+    images_u8 = list(read_images(Path(images)).values())
+    batch_u8 = [images_u8[index % len(images_u8)] for index in range(CUT_AT_ONCE)]
+    image_pm1 = torch.from_numpy(np.stack(batch_u8)).permute(0, 3, 1, 2).to(device) / 127.5 - 1
+
+    def cut(source: Any) -> None:
+        if source.on_device:
+            source.to(device).labels(image_pm1).flatten()[0].item()  # waits for the device
+        else:
+            for image_u8 in batch_u8:
+                source(image_u8)
+
+    times: dict[str, list[float]] = {name: [] for name in sources()}
+    for _ in range(rounds):
+        for name, source in sources().items():
+            times[name].append(timeit.timeit(partial(cut, source), number=1))
+    for name, seconds in times.items():
+        median, best = (1000 * value / CUT_AT_ONCE for value in (statistics.median(seconds), min(seconds)))
+        print(f'{name}: {median:.2f} ms an image, at best {best:.2f} ({1000 / best:.0f} images/s)', flush=True)
 
 
 def make_cache(images: str, backend: str, workers: int, mask_dir: str | None = None) -> None:
@@ -91,8 +116,13 @@ def main() -> None:
     parser.add_argument('--loader-workers', type=int, default=2, metavar='N', help='0: all in this process')
     parser.add_argument('--loader-epochs', type=int, default=4, metavar='N', help='passes over the images a timing')
     parser.add_argument('--copies', type=int, default=4, metavar='N', help='times the images for the two workers')
+    parser.add_argument('--device', default='cpu', help='where superpixels are cut')
+    parser.add_argument('--cutting-only', action='store_true', help='no cache and no loader')
     args = parser.parse_args()
     torch.set_num_threads(1)
+    time_cutting(args.images, args.rounds, torch.device(args.device))
+    if args.cutting_only:
+        return
     best = 'opencv' if has_opencv() else 'skimage'
     with tempfile.TemporaryDirectory() as scratch:
         make_cache(args.images, best, 1, scratch)
