@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from timm_repaint.config import DEFAULTS
 from timm_repaint.errors import UsageError
 from timm_repaint.packed import read_header
@@ -28,13 +30,24 @@ def load_repainter(path: str) -> AnyRepainter:
         state = content.get(name) if name and isinstance(content, Mapping) else content
         found = _find_state(state) if isinstance(state, Mapping) else None
         if found is not None:
-            return _from_state(found)
+            return _build(path, read_header(found[STATE_KEY]).get('networks'), _without(found, 'repainter.'))
     try:
         old = content[FIRST_FORMAT_KEY]['repaint']['repainter']
+        config, state = old['config'], old['state_dict']
     except (KeyError, TypeError, IndexError) as error:
         raise UsageError(f'{path} has no generator: it is not a checkpoint of train.py --repaint') from error
-    repainter = create_repainter(old['config'])
-    repainter.load_state_dict(old['state_dict'])
+    return _build(path, config, state)
+
+
+def _build(path: str, config: Any, state: dict[str, Any]) -> AnyRepainter:
+    """E and G of a file; their sizes are compared before they take memory."""
+    try:
+        with torch.device('meta'):
+            create_repainter(config).load_state_dict(state)
+        repainter = create_repainter(config)
+        repainter.load_state_dict(state)
+    except Exception as error:  # values of any kind may stand there
+        raise UsageError(f'the generator in {path} is damaged: {type(error).__name__}: {error}') from error
     return repainter
 
 
@@ -47,16 +60,13 @@ def _find_state(state: Mapping[str, Any]) -> dict[str, Any] | None:
             read_header(state[key])
         except UsageError:  # another module's
             continue
-        prefix = key.removesuffix(STATE_KEY)
-        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        return _without(state, str(key).removesuffix(STATE_KEY))
     return None
 
 
-def _from_state(state: dict[str, Any]) -> AnyRepainter:
-    repainter = create_repainter(read_header(state[STATE_KEY])['networks'])
-    prefix = 'repainter.'
-    repainter.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    return repainter
+def _without(state: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
+    """Those whose names have something ahead, without it."""
+    return {str(name).removeprefix(prefix): value for name, value in state.items() if str(name).startswith(prefix)}
 
 
 def load_networks(path: str, wanted: dict[str, Any]) -> AnyRepainter:

@@ -4,7 +4,7 @@ import argparse
 import glob
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,25 +13,31 @@ from timm import utils
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 
 from timm_repaint.engine.setup import Precision
-from timm_repaint.engine.task_guard import TaskGuard
 from timm_repaint.errors import UsageError
 from timm_repaint.repaint import Repaint
 from timm_repaint.saved import FIRST_FORMAT_KEY
 from timm_repaint.weights import read_checkpoint, unreadable
 
+MAX_EPOCHS = 2**31
 REPAINT_KEY = 'repaint'  # E, G, D and their optimizers in a checkpoint
 
 
 class CheckpointParts:
-    """What a checkpoint holds of T, by timm's names, and beside it the repaint part: the saver's `task`."""
+    """What a checkpoint holds of T, by timm's names, and beside it the repaint part: the saver's `task`.
 
-    def __init__(self, guard: TaskGuard, repaint: Repaint | None) -> None:
-        self.guard, self.task, self.repaint = guard, guard.task, repaint
+    Args:
+        task: T with its loss.
+        repaint: The part ahead of it, if any.
+        check: Is called ahead of each checkpoint; raises if T is not worth one.
+    """
+
+    def __init__(self, task: TrainingTask, repaint: Repaint | None, check: Callable[[], object] = lambda: None) -> None:
+        self.task, self.repaint, self.check = task, repaint, check
 
     def get_checkpoint_state(self, ema: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """See timm's `TrainingTask.get_checkpoint_state`; weights that are not finite are in no checkpoint."""
+        """See timm's `TrainingTask.get_checkpoint_state`."""
         if not ema:
-            self.guard.check()
+            self.check()
         state = self.task.get_checkpoint_state(ema=ema, **kwargs)
         return state if ema or self.repaint is None else {**state, REPAINT_KEY: self.repaint.state_dict()}
 
@@ -88,9 +94,15 @@ class SafeSaver(utils.CheckpointSaver):
         if not os.path.exists(os.path.join(self.checkpoint_dir, f'model_best{self.extension}')):
             self.best_metric = self.best_epoch = None
 
+    def load_state_dict_from_checkpoint(self, checkpoint_path: str) -> bool:
+        """timm's; whatever is in the file, it is named."""
+        with fitting(checkpoint_path, 'this version'):
+            return bool(super().load_state_dict_from_checkpoint(checkpoint_path))
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of an earlier run, and with its last two recovery checkpoints, the ones to delete."""
-        super().load_state_dict(state_dict)
+        own = [(os.path.basename(path), metric) for path, metric in state_dict.get('checkpoint_files', [])]
+        super().load_state_dict({**state_dict, 'checkpoint_files': own})  # a stranger's names others for deletion
         pattern = os.path.join(glob.escape(self.recovery_dir), f'{self.recovery_prefix}-*{self.extension}')
         found = sorted(glob.glob(pattern), key=os.path.getmtime)
         self.prev_recovery_file, self.curr_recovery_file = ['', '', *found][-2:]
@@ -138,8 +150,9 @@ def resume(
         UsageError: if the file is no checkpoint, holds anything else, or is of another model.
     """
     epoch = None
+    fits = f'--model {args.model} or its optimizer (--no-resume-opt leaves that out)'
     if checkpoint:
-        try:
+        with fitting(checkpoint, fits):
             epoch = resume_task_checkpoint(
                 task,
                 checkpoint,
@@ -147,10 +160,8 @@ def resume(
                 loss_scaler=None if args.no_resume_opt else precision.loss_scaler,
                 log_info=utils.is_primary(args),
             )
-        except (pickle.UnpicklingError, EOFError) as error:
-            raise unreadable(checkpoint, error) from error
-        except RuntimeError as error:  # torch lists the keys that differ
-            raise UsageError(f'checkpoint {checkpoint} does not fit --model {args.model}: {error}') from error
+            if epoch is not None and not (isinstance(epoch, int) and 0 <= epoch < MAX_EPOCHS):
+                raise ValueError(f'it is of epoch {epoch!r}')
     if args.model_ema:
         task.setup_ema(
             decay=args.model_ema_decay,
@@ -158,8 +169,26 @@ def resume(
             device=torch.device('cpu') if args.model_ema_force_cpu else None,
         )
         if checkpoint:
-            load_task_ema_checkpoint(task, checkpoint)
+            with fitting(checkpoint, fits):
+                load_task_ema_checkpoint(task, checkpoint)
     return epoch or 0
+
+
+@contextmanager
+def fitting(checkpoint: str, what: str) -> Iterator[None]:
+    """Inside, a checkpoint is loaded; if that fails in any way, the file is named and what it does not fit.
+
+    Raises:
+        UsageError: then.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise unreadable(checkpoint, error) from error
+    except Exception as error:  # torch lists the keys that differ; a damaged file makes it raise nearly anything
+        raise UsageError(f'checkpoint {checkpoint} does not fit {what}: {type(error).__name__}: {error}') from error
 
 
 def resume_repaint(repaint: Repaint, checkpoint: str, args: argparse.Namespace) -> None:
@@ -169,8 +198,9 @@ def resume_repaint(repaint: Repaint, checkpoint: str, args: argparse.Namespace) 
         UsageError: if the checkpoint has none, is of version 0.1, or has a generator of another shape.
     """
     content = read_checkpoint(checkpoint)
-    if REPAINT_KEY not in content:
-        if REPAINT_KEY in (content.get(FIRST_FORMAT_KEY) or {}):
+    if not isinstance(content, Mapping) or not isinstance(content.get(REPAINT_KEY), Mapping):
+        old = content.get(FIRST_FORMAT_KEY) if isinstance(content, Mapping) else None
+        if isinstance(old, Mapping) and REPAINT_KEY in old:
             raise UsageError(
                 f'{checkpoint} was saved by version 0.1, whose repaint phase cannot be resumed; start a new run with '
                 f'--initial-checkpoint {checkpoint} --repaint-checkpoint {checkpoint}, or finish it with version 0.1'
@@ -178,7 +208,8 @@ def resume_repaint(repaint: Repaint, checkpoint: str, args: argparse.Namespace) 
         raise UsageError(
             'the checkpoint is of a run without --repaint: start from its classifier with --initial-checkpoint'
         )
-    repaint.load_state_dict(content[REPAINT_KEY])
+    with fitting(checkpoint, 'the options of --repaint'):
+        repaint.load_state_dict(content[REPAINT_KEY])
     if args.no_resume_opt:
         for optimizer in repaint.optimizers.values():
             for tensor in optimizer.tensors:

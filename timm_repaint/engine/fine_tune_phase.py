@@ -69,6 +69,22 @@ def goes_on(run_dir: str, digest: str | None) -> bool:
     return False
 
 
+def epochs_done(checkpoint: str) -> int:
+    """How many epochs a training had done when it wrote a checkpoint.
+
+    Raises:
+        UsageError: if the file is no checkpoint of a training.
+    """
+    try:
+        content = load_checkpoint_metadata(checkpoint)
+    except Exception as error:  # a damaged file makes torch.load raise nearly anything
+        raise unreadable(checkpoint, error.__cause__ if isinstance(error.__cause__, Exception) else error) from error
+    epoch = content.get('epoch') if isinstance(content, dict) else None
+    if not isinstance(epoch, int) or epoch < 0:
+        raise UsageError(f'{checkpoint} is no checkpoint of a training: it has no epoch')
+    return epoch + 1
+
+
 def optimizer_differs(args: argparse.Namespace, run_options: dict[str, Any]) -> bool:
     """Whether an option of the optimizer is another one than in the run; then the optimizer starts afresh."""
     changed = [name for name in sorted(Role.OPTIMIZER.names) if getattr(args, name) != run_options.get(name)]
@@ -100,10 +116,7 @@ def check_phase(
     checkpoint = args.resume
     if not os.path.isfile(checkpoint):
         parser.error(f'{checkpoint} does not exist: the run has no checkpoint yet')
-    try:
-        done = load_checkpoint_metadata(checkpoint)['epoch'] + 1
-    except RuntimeError as error:
-        raise unreadable(checkpoint, error.__cause__ if isinstance(error.__cause__, Exception) else error) from error
+    done = epochs_done(checkpoint)
     wanted = resolve_repaint_epochs(run_args)
     warmup = args.warmup_epochs if args.warmup_prefix else 0
     if done >= args.epochs + args.cooldown_epochs + warmup:

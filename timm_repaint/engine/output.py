@@ -1,6 +1,7 @@
 """What a run leaves behind: its folder, checkpoints, `summary.csv`, and records for W&B or TensorBoard."""
 
 import argparse
+import csv
 import json
 import logging
 import math
@@ -57,6 +58,27 @@ def resume_path(args: argparse.Namespace) -> str:
 def begins_fine_tuning(checkpoint: str, folder: str) -> bool:
     """Whether a run that writes to `folder` begins with the checkpoint of the repaint phase above it."""
     return os.path.samefile(os.path.dirname(checkpoint) or '.', os.path.join(folder, os.pardir))
+
+
+def trim_rows(path: str, start_epoch: int) -> None:
+    """Drop the rows of a `summary.csv`, if there is one, from an epoch on.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    if not os.path.isfile(path):
+        return
+    beside = f'{path}.part'  # a kill while timm rewrites the file would cost its rows
+    try:
+        shutil.copyfile(path, beside)
+        utils.trim_summary(beside, start_epoch)
+        os.replace(beside, path)
+    except (ValueError, OverflowError, csv.Error) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f'{path} is not the table of a run ({reason}); put it aside, and go on') from error
+    finally:
+        with suppress(OSError):
+            os.remove(beside)
 
 
 class RunOutput:
@@ -167,12 +189,7 @@ class RunOutput:
         """Drop the rows of `summary.csv` that this run writes anew; a fresh run starts the file anew."""
         if self.folder is None:
             return
-        path = os.path.join(self.folder, 'summary.csv')
-        if os.path.isfile(path):
-            beside = f'{path}.part'  # a kill while timm rewrites the file would cost its rows
-            shutil.copyfile(path, beside)
-            utils.trim_summary(beside, start_epoch)
-            os.replace(beside, path)
+        trim_rows(os.path.join(self.folder, 'summary.csv'), start_epoch)
 
     def write_summary(
         self,

@@ -175,7 +175,7 @@ def build_run(
 
 def open_output(run: Run, args_text: str, checkpoint: str) -> None:
     """Make the run's folder, or go on in it."""
-    parts = CheckpointParts(run.task_guard, run.repaint)
+    parts = CheckpointParts(run.task, run.repaint, run.task_guard.check)
     scaler, decreasing = run.precision.loss_scaler, run.decreasing_metric
     run.output.open(parts, run.optimizer, scaler, args_text, decreasing, checkpoint)
     if run.output.saver is not None and run.args.resume == 'auto' and checkpoint:

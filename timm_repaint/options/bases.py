@@ -5,6 +5,7 @@ lr: 0.1                       # comes before the base's
 """
 
 import os
+import reprlib
 from typing import Any
 
 import yaml
@@ -12,8 +13,11 @@ import yaml
 from timm_repaint.errors import UsageError
 
 BASE = 'base'
+MAX_BYTES = 2**18
 
 Options = dict[Any, Any]
+_short = reprlib.Repr()  # YAML's aliases make a few lines a list without end
+_short.maxlevel, _short.maxlist, _short.maxstring, _short.maxother = 2, 8, 200, 200
 
 
 def read_files(path: str, above: tuple[str, ...] = ()) -> list[tuple[str, Options]]:
@@ -40,17 +44,34 @@ def read_files(path: str, above: tuple[str, ...] = ()) -> list[tuple[str, Option
 
 
 def _read_mapping(path: str, role: str) -> Options:
-    try:
-        with open(path, encoding='utf-8') as file:
-            options = yaml.safe_load(file)
-    except OSError as error:
-        advice = f'; the path of a {BASE} counts from the folder of the file that names it' if role else ''
-        raise UsageError(f'cannot read {path}{role}: {error.strerror}{advice}') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f'{path}{role} is not YAML: {error}') from None
+    advice = f'; the path of a {BASE} counts from the folder of the file that names it' if role else ''
+    options = load_yaml(path, role, advice)
     if not isinstance(options, dict):
         raise UsageError(f'{path}{role} must hold lines of "option: value", but is {describe(options)}')
     return options
+
+
+def load_yaml(path: str, role: str = '', advice: str = '') -> Any:
+    """What a YAML file holds, in plain values.
+
+    Args:
+        path: The file.
+        role: What it is, behind its name in messages.
+        advice: The end of the message where it cannot be read.
+
+    Raises:
+        UsageError: if it cannot be read, is larger than any file of options, or is not YAML.
+    """
+    try:
+        with open(path, 'rb') as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UsageError(f'{path}{role} is no file of options: it has more than {MAX_BYTES} bytes')
+        return yaml.safe_load(content)
+    except OSError as error:
+        raise UsageError(f'cannot read {path}{role}: {error.strerror}{advice}') from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # a date that there is not, deep lists
+        raise UsageError(f'{path}{role} is not YAML: {" ".join(str(error).split())}') from None
 
 
 def _names(value: Any, path: str) -> list[str]:
@@ -68,4 +89,4 @@ def describe(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return f'a mapping ({", ".join(map(str, value)) or "empty"})'
-    return repr(value)
+    return _short.repr(value)

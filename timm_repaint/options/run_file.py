@@ -4,9 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from timm_repaint.errors import UsageError
+from timm_repaint.options.bases import load_yaml
 from timm_repaint.options.removed import drop_removed
 
 ARGS = 'args.yaml'
@@ -27,15 +26,9 @@ def read_args(folder: str | os.PathLike[str], advice: str = RUN) -> dict[str, An
         UsageError: if the file is not there, or does not hold the options of a run of this version.
     """
     path = os.path.join(folder, ARGS)
-    try:
-        with open(path, encoding='utf-8') as file:
-            options = yaml.safe_load(file)
-    except FileNotFoundError:
-        raise UsageError(f'{path} does not exist: {advice}') from None
-    except OSError as error:
-        raise UsageError(f'cannot read {path}: {error.strerror}') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f'{path} is not YAML: {error}') from error
+    if not os.path.exists(path):
+        raise UsageError(f'{path} does not exist: {advice}')
+    options = load_yaml(path)
     if not isinstance(options, dict):
         raise UsageError(f'{path} does not hold the options of a run')
     return drop_removed(options, path)

@@ -20,9 +20,9 @@ def read_last_row(folder: Path, epochs: int) -> dict[str, float]:
         with open(folder / SUMMARY, newline='') as file:
             row = {name: float(value) for name, value in list(csv.DictReader(file))[-1].items()}
         done = row['epoch'] + 1
-    except (OSError, IndexError):
+    except (OSError, IndexError, csv.Error, UnicodeDecodeError):
         raise UnfinishedError(f'{folder / SUMMARY} has no row') from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise UnfinishedError(f'the last row of {folder / SUMMARY} is not whole') from None
     if done != epochs:
         raise UnfinishedError(f'{folder} ends after {done:.0f} of {epochs} epochs')

@@ -85,12 +85,12 @@ WORKS = {
 def result_of(output: Path) -> dict[str, Any]:
     """What a work has left, by name; of checkpoints what they teach, of other files their bytes.
 
-    Not what differs from run to run or is of a moment: recovery checkpoints, the options' text, hidden files.
+    Not what is of a moment or of one process: recovery checkpoints, the options' text, its own ranking, hidden files.
     """
     found: dict[str, Any] = {}
     for path in sorted(output.rglob('*')):
         name = str(path.relative_to(output))
-        if path.is_dir() or path.name.startswith(('recovery', '.')) or path.name == 'args.yaml':
+        if path.is_dir() or path.name.startswith(('recovery', '.')) or path.name in ('args.yaml', 'result.json'):
             continue
         if name.endswith('.pth.tar'):
             content = load_checkpoint(path)
