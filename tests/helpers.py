@@ -115,3 +115,8 @@ def copy_images(source: Path, target: Path, classes: int, per_class: dict[str, i
 def without_padding(table: str) -> str:
     """A Markdown table whose cells have one space on each side."""
     return re.sub(' +', ' ', table)
+
+
+def split_labels(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A loader's batch [B, 4, H, W] as images [B, 3, H, W] and labels [B, H, W] int64."""
+    return batch[:, :3], batch[:, 3].long()

@@ -9,7 +9,7 @@ bfloat16 included.
     add_masks(loader.dataset, source, mean, std)
     extend_normalization(loader)
     for batch, target in loader:
-        image_norm, labels = split_labels(batch)
+        image_norm, labels = batch[:, :3], batch[:, 3]
 """
 
 from collections.abc import Callable, Sequence
@@ -182,20 +182,3 @@ def extend_normalization(loader: Any) -> None:
     shape = (1, 1, 1, 1)
     loader.mean = torch.cat([loader.mean, loader.mean.new_zeros(shape)], dim=1)
     loader.std = torch.cat([loader.std, loader.std.new_ones(shape)], dim=1)
-
-
-def split_labels(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Takes a loader's batch apart.
-
-    Args:
-        batch: [B, 4, H, W], any dtype; the last channel holds whole numbers 0 to 255.
-
-    Returns:
-        The image [B, 3, H, W] as the loader made it, and labels [B, H, W] int64.
-
-    Raises:
-        ValueError: if batch is not [B, 4, H, W].
-    """
-    if batch.ndim != 4 or batch.shape[1] != IMAGE_CHANNELS + 1:
-        raise ValueError(f'a batch with labels is [B, 4, H, W], got {tuple(batch.shape)}; was add_masks called?')
-    return batch[:, :IMAGE_CHANNELS], batch[:, IMAGE_CHANNELS].to(torch.int64)

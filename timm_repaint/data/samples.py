@@ -9,7 +9,6 @@ import torch
 from timm.data import create_transform
 from torch import Tensor
 
-from timm_repaint.data.masked import split_labels
 from timm_repaint.data.stored import StoredMaskImages
 
 
@@ -59,9 +58,8 @@ def fixed_samples(dataset: Any, masks: Any, data_config: dict[str, Any], count: 
     )
     images, targets = zip(*_pick(dataset, transform, count), strict=True)
     if isinstance(dataset, StoredMaskImages):
-        pairs = [split_labels(both[None]) for both in images]
-        images_u8 = [image[0].permute(1, 2, 0).numpy() for image, _ in pairs]
-        return Samples(images_u8, [labels[0].numpy().astype(np.uint16) for _, labels in pairs], list(targets))
+        images_u8 = [both[:3].permute(1, 2, 0).numpy() for both in images]
+        return Samples(images_u8, [both[3].numpy().astype(np.uint16) for both in images], list(targets))
     images_u8 = [np.asarray(image).transpose(1, 2, 0) for image in images]
     return Samples(images_u8, [masks(image) for image in images_u8], list(targets))
 

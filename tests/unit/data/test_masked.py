@@ -8,7 +8,9 @@ from timm.data.dataset import IterableImageDataset
 from timm.data.mixup import FastCollateMixup
 from torchvision.datasets import ImageFolder
 
-from timm_repaint.data.masked import WithMask, add_masks, extend_normalization, split_labels
+from tests.helpers import split_labels
+from timm_repaint import batches
+from timm_repaint.data.masked import WithMask, add_masks, extend_normalization
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 
@@ -137,14 +139,9 @@ def test_a_batch_is_split_into_image_and_labels():
     batch = torch.zeros(1, 4, 1, 2, dtype=torch.bfloat16)
     batch[0, :3, 0, 0] = torch.tensor([0.5, -1.0, 2.0])
     batch[0, 3, 0] = torch.tensor([44.0, 255.0])
-    image, labels = split_labels(batch)
+    image, labels = batches.split_labels(batch, None)
     assert image[0, :, 0, 0].tolist() == [0.5, -1.0, 2.0]
     assert labels.tolist() == [[[44, 255]]]
-
-
-def test_a_batch_without_labels_is_refused():
-    with pytest.raises(ValueError, match=r'\[B, 4, H, W\], got \(2, 3, 8, 8\); was add_masks called'):
-        split_labels(torch.zeros(2, 3, 8, 8))
 
 
 def test_numpy_images_of_a_transform_are_accepted():

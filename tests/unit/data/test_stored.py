@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 from timm.data import AugMixDataset, ImageDataset, create_loader, create_transform
 
+from tests.helpers import split_labels
 from tests.unit.data.scenes import inner, labels_from_colours, paint, scene
-from timm_repaint.data.masked import extend_normalization, split_labels
+from timm_repaint.data.masked import extend_normalization
 from timm_repaint.data.named import NamedImages
 from timm_repaint.data.replay import OUTSIDE
 from timm_repaint.data.shapes import ShapesDataset

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from timm_repaint.data.masked import split_labels
+from tests.helpers import split_labels
 from timm_repaint.detection.annotations import parse_coco
 from timm_repaint.detection.coco_loaders import (
     NO_CLASS,
