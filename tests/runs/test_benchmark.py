@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_multiply_adds_of_a_convolution_and_a_linear_layer():
 
 
 def test_both_kinds_train_on_whole_patterns_and_the_phase_trains_all_its_networks(tmp_path):
-    plain, repaint = (build_arm(CASE, 2, kind, tmp_path) for kind in (False, True))
+    plain, repaint = (build_arm(replace(CASE, steps=2), kind, tmp_path) for kind in (False, True))
     assert len(plain.run.loaders.train) == len(repaint.run.loaders.train) == 3  # --repaint-schedule 2:1
     for arm in (plain, repaint):
         assert min(arm.train()) > 0
@@ -87,7 +88,7 @@ def test_both_kinds_train_on_whole_patterns_and_the_phase_trains_all_its_network
 
 
 def test_networks_are_counted_by_their_own_parameters(tmp_path):
-    arm = build_arm(CASE, 3, True, tmp_path)
+    arm = build_arm(CASE, True, tmp_path)
     counts = count_networks(arm)
     repaint = arm.run.repaint
     networks = {
@@ -104,18 +105,20 @@ def test_networks_are_counted_by_their_own_parameters(tmp_path):
 
 
 def test_a_painter_without_a_network_counts_the_task_alone(tmp_path):
-    arm = build_arm(Case('test_resnet', 32, 4, options=(*TINY, '--repaint-generator', 'jitter')), 3, True, tmp_path)
+    arm = build_arm(Case('test_resnet', 32, 4, options=(*TINY, '--repaint-generator', 'jitter')), True, tmp_path)
     assert list(count_networks(arm)) == ['T']
 
 
 def test_time_is_shared_out_between_the_parts_and_the_hooks_go_away(tmp_path):
-    arm = build_arm(CASE, 3, True, tmp_path)
+    arm = build_arm(CASE, True, tmp_path)
     arm.train()
+    repaint = arm.run.repaint
+    parts = (arm.run.task, repaint.repainter, repaint.discriminator)
+    before = [len(part._forward_hooks) for part in parts]
     shares = time_parts(arm)
     assert list(shares) == list(PARTS) and sum(shares.values()) == pytest.approx(1)
     assert all(shares[part] > 0 for part in PARTS if part != 'S') and shares['S'] == 0
-    repaint = arm.run.repaint
-    assert not any(part._forward_hooks for part in (arm.run.task, repaint.repainter, repaint.discriminator))
+    assert [len(part._forward_hooks) for part in parts] == before
     assert isinstance(arm.run.loaders.train, Batches)
 
 
@@ -135,7 +138,7 @@ class SlowBackward(torch.autograd.Function):
 
 @pytest.mark.parametrize(('part', 'others'), [('D', ('E+G', 'T', 'rest')), ('E+G', ('D', 'T', 'rest'))])
 def test_a_slow_backward_pass_is_its_networks_time(part, others, tmp_path):
-    arm = build_arm(CASE, 3, True, tmp_path)
+    arm = build_arm(CASE, True, tmp_path)
     arm.train()
     before = time_parts(arm)
     repaint = arm.run.repaint
@@ -147,7 +150,7 @@ def test_a_slow_backward_pass_is_its_networks_time(part, others, tmp_path):
 
 
 def test_the_frozen_variant_starts_from_a_checkpoint_of_its_own_and_has_no_discriminator(tmp_path):
-    arm = build_arm(Case('test_resnet', 32, 4, 'freeze', TINY), 3, True, tmp_path)
+    arm = build_arm(Case('test_resnet', 32, 4, 'freeze', TINY), True, tmp_path)
     assert arm.run.repaint.discriminator is None and arm.run.repaint.optimizers == {}
     assert set(count_networks(arm)) == {'E', 'G', 'T'}
 
@@ -208,7 +211,7 @@ def test_the_plot_is_a_picture(tmp_path):
 
 @pytest.mark.slow
 def test_measuring_yields_as_many_stages_as_it_says_and_last_the_figures(tmp_path):
-    stages = list(measure(CASE, 1, 3, tmp_path))
+    stages = list(measure(CASE, 1, tmp_path))
     assert len(stages) == num_stages(1) and stages[:-1] == [None] * (len(stages) - 1)
     assert stages[-1]['peak_memory_mib']['repaint'] > 100 and stages[-1]['ratio'] > 0
 

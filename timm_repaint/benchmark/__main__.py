@@ -62,29 +62,20 @@ def main() -> None:
     argv = sys.argv[1:]
     cut = argv.index('--') if '--' in argv else len(argv)
     options, extra = build_parser().parse_args(argv[:cut]), argv[cut + 1 :]
-    check(options)
+    for name in options.models:
+        is_detector(name)  # stops on one that there is not
+    check_data(options.data)
     logging.getLogger('timm_repaint').setLevel(logging.ERROR)  # the engine's own log would tear the bar
     run_cases(plan_cases(options, extra), options)
-
-
-def check(options: argparse.Namespace) -> None:
-    """Stop on a model or a folder that is not there, before any work.
-
-    Raises:
-        UsageError: naming it.
-    """
-    for name in options.models:
-        is_detector(name)
-    check_data(options.data)
 
 
 def run_cases(cases: Sequence[Case], options: argparse.Namespace) -> None:
     """Measure case by case with a progress bar, keep the files up to date, and print the tables."""
     for case in cases:
-        train_options(case, options.steps, repaint=True)  # stops on a conflict
+        train_options(case, repaint=True)  # stops on a conflict
     options.output.mkdir(parents=True, exist_ok=True)
     figures: list[dict[str, Any]] = []
-    stages = _stages(cases, options)
+    stages = (stage for case in cases for stage in _stages(case, options.rounds))
     for result in progress(stages, 'benchmark', len(cases) * num_stages(options.rounds)):
         if result is not None:
             figures.append(result)
@@ -96,10 +87,9 @@ def run_cases(cases: Sequence[Case], options: argparse.Namespace) -> None:
         print(error, file=sys.stderr)
 
 
-def _stages(cases: Sequence[Case], options: argparse.Namespace) -> Iterator[dict[str, Any] | None]:
-    for case in cases:
-        with tempfile.TemporaryDirectory() as folder:
-            yield from measure(case, options.rounds, options.steps, Path(folder))
+def _stages(case: Case, rounds: int) -> Iterator[dict[str, Any] | None]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield from measure(case, rounds, Path(folder))
 
 
 def write_figures(figures: Sequence[dict[str, Any]], output: Path) -> None:

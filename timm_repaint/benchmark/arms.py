@@ -1,6 +1,5 @@
 """The two kinds of training that take turns: runs of the engine's own stages, with batches that do not end."""
 
-import argparse
 import itertools
 import time
 from collections.abc import Iterator
@@ -18,28 +17,18 @@ from timm_repaint.tasks import find_functions
 
 
 class Batches:
-    """A fixed number of batches an epoch, from a loader that starts again when it ends.
-
-    Args:
-        loader: the run's training loader.
-        steps: batches an epoch.
-        in_memory: read the loader once, and give its batches again and again.
-    """
+    """`steps` batches an epoch, from a loader that starts again when it ends, or whose batches are held in memory."""
 
     def __init__(self, loader: Any, steps: int, in_memory: bool) -> None:
         self.steps = steps
-        self.batches: Iterator[Any] = itertools.cycle(list(loader)) if in_memory else _again_and_again(loader)
+        again = itertools.cycle(list(loader)) if in_memory else itertools.chain.from_iterable(itertools.repeat(loader))
+        self.batches: Iterator[Any] = again
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[Any]:
         return itertools.islice(self.batches, self.steps)
-
-
-def _again_and_again(loader: Any) -> Iterator[Any]:
-    while True:
-        yield from loader
 
 
 class Seconds(NamedTuple):
@@ -50,18 +39,15 @@ class Seconds(NamedTuple):
 
 
 class Arm:
-    """Plain training or the repaint phase, ready for its next batches.
+    """A case's plain training or repaint phase, ready for its next batches; `checkpoint` is of a frozen generator."""
 
-    Args:
-        args: options of train.py.
-        steps: batches of one timing: whole patterns of the schedule.
-        in_memory: whether batches are held in memory.
-    """
-
-    def __init__(self, args: argparse.Namespace, steps: int, in_memory: bool) -> None:
+    def __init__(self, case: Case, repaint: bool, checkpoint: str = '') -> None:
+        args = train_options(case, repaint, checkpoint)
         self.functions = find_functions(args)
         self.run: Run = build_run(args, self.functions, checkpoint='')
-        self.run.loaders.train = Batches(self.run.loaders.train, steps, in_memory)
+        pattern = sum(parse_schedule(args.repaint_schedule)) * max(1, args.grad_accum_steps)
+        steps = -(-case.steps // pattern) * pattern  # whole patterns of the schedule
+        self.run.loaders.train = Batches(self.run.loaders.train, steps, in_memory=not case.data)
         self.epoch = 0
 
     @property
@@ -69,7 +55,7 @@ class Arm:
         return self.run.device
 
     def train(self) -> Seconds:
-        """Train on the next `steps` batches."""
+        """Train on the batches of one timing."""
         synchronize(self.device)
         clock, processor = time.perf_counter(), time.process_time()
         train_epoch(self.run, self.epoch, self.functions)
@@ -83,33 +69,11 @@ class Arm:
         return sum(self.run.repaint.skipped.values()) if self.run.repaint is not None else 0
 
 
-def whole_patterns(args: argparse.Namespace, steps: int) -> int:
-    """The next number of batches that holds the schedule's pattern without rest."""
-    pattern = sum(parse_schedule(args.repaint_schedule)) * max(1, args.grad_accum_steps)
-    return -(-steps // pattern) * pattern
-
-
-def build_arm(case: Case, steps: int, repaint: bool, folder: Path) -> Arm:
-    """Make one kind of training of a case.
-
-    Args:
-        case: what is measured.
-        steps: batches of one timing, rounded up to whole patterns of the schedule.
-        repaint: the repaint phase, or plain training.
-        folder: where the generator of the frozen variant is kept.
-    """
-    checkpoint = ''
-    if needs_checkpoint(case):
-        checkpoint = str(folder / 'generator.pth.tar')
-        if repaint and not Path(checkpoint).exists():
-            trained = _arm(case, steps, True, '')
-            assert trained.run.repaint is not None
-            torch.save({'repaint': trained.run.repaint.state_dict()}, checkpoint)
-        if not Path(checkpoint).exists():
-            checkpoint = ''
-    return _arm(case, steps, repaint, checkpoint)
-
-
-def _arm(case: Case, steps: int, repaint: bool, checkpoint: str) -> Arm:
-    args = train_options(case, steps, repaint, checkpoint)
-    return Arm(args, whole_patterns(args, steps), in_memory=not case.data)
+def build_arm(case: Case, repaint: bool, folder: Path) -> Arm:
+    """The repaint phase of a case, or plain training; `folder` keeps the generator of the frozen variant."""
+    checkpoint = folder / 'generator.pth.tar'
+    if needs_checkpoint(case) and repaint and not checkpoint.exists():
+        trained = Arm(case, repaint=True).run.repaint
+        assert trained is not None
+        torch.save({'repaint': trained.state_dict()}, checkpoint)
+    return Arm(case, repaint, str(checkpoint) if checkpoint.exists() else '')

@@ -43,6 +43,7 @@ class Case:
         variant: a key of `VARIANTS`.
         options: options of train.py behind those of the variant.
         data: folder of images that are read during the measurement; '': the built-in shapes, held in memory.
+        steps: batches of one timing, rounded up to whole patterns of the schedule; so many images there are at least.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Case:
     variant: str = DEFAULT
     options: tuple[str, ...] = ()
     data: str = ''
+    steps: int = 3
 
 
 def plan_cases(options: argparse.Namespace, extra: Sequence[str]) -> list[Case]:
@@ -71,18 +73,13 @@ def plan_cases(options: argparse.Namespace, extra: Sequence[str]) -> list[Case]:
         *((size, batch, variant) for variant in variants or ()),
     ]
     models = dict.fromkeys(options.models)
-    cases = [Case(model, *point, tuple(extra), options.data or '') for model in models for point in points]
+    own = (tuple(extra), options.data or '', options.steps)
+    cases = [Case(model, *point, *own) for model in models for point in points]
     return list(dict.fromkeys(cases))
 
 
-def train_options(case: Case, steps: int, repaint: bool, checkpoint: str = '') -> argparse.Namespace:
+def train_options(case: Case, repaint: bool, checkpoint: str = '') -> argparse.Namespace:
     """The options of train.py for a case; what stands in `case.options` comes before the benchmark's own defaults.
-
-    Args:
-        case: what is measured.
-        steps: batches of one timing; so many images there are at least.
-        repaint: the repaint phase, or plain training.
-        checkpoint: the generator of the frozen variant.
 
     Raises:
         SystemExit: with status 2, if options contradict each other.
@@ -93,7 +90,7 @@ def train_options(case: Case, steps: int, repaint: bool, checkpoint: str = '') -
     if case.data:
         defaults += ['--data-dir', case.data]
     else:
-        images, classes = case.batch_size * min(steps, KEPT_BATCHES), DETECTION_CLASSES if detector else CLASSES
+        images, classes = case.batch_size * min(case.steps, KEPT_BATCHES), DETECTION_CLASSES if detector else CLASSES
         defaults += ['--dataset', 'shapes', '--num-classes', str(classes), '--train-num-samples', str(images)]
     own = ['--model', case.model, '--img-size', str(case.img_size_px), '--batch-size', str(case.batch_size)]
     variant = list(VARIANTS[case.variant])

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from timm_repaint.benchmark.arms import Arm
+from timm_repaint.monitor.probe import evaluating
 from timm_repaint.networks import discriminator_condition
 from timm_repaint.repainter import Repainter
 
@@ -19,53 +20,32 @@ def count_networks(arm: Arm) -> dict[str, dict[str, int]]:
         For 'E', 'G', 'D' and 'T', as far as they are there: 'parameters', and 'multiply_adds' of one image's forward
         pass (convolutions and matrix products).
     """
-    repaint = arm.run.repaint
-    assert repaint is not None
+    repaint, classifier = arm.run.repaint, arm.run.task.get_trainable_module()
+    assert repaint is not None and classifier is not None
     size_hw = arm.run.data_config['input_size'][-2:]
     image = torch.zeros(1, 3, *size_hw, device=arm.device)
     labels = torch.zeros(1, *size_hw, dtype=torch.int64, device=arm.device)
-    networks: dict[str, tuple[nn.Module | None, tuple[Any, ...]]] = {}
     repainter, discriminator = repaint.repainter, repaint.discriminator
+    networks: dict[str, tuple[nn.Module, int]] = {}
     if isinstance(repainter, Repainter):
-        networks['E'], networks['G'] = _painter_calls(repainter, image, labels)
+        parts = {'E': repainter.encoder, 'G': repainter.generator}
+        networks |= {name: (part, _multiply_adds(repainter, (image, labels), part)) for name, part in parts.items()}
     if discriminator is not None:
         condition = discriminator_condition(labels, repainter.config['num_labels'])
-        networks['D'] = (discriminator, (image, condition))
-    classifier = arm.run.task.get_trainable_module()
-    assert classifier is not None
-    networks['T'] = (unwrap_model(classifier), (image.to(arm.run.precision.model_dtype or image.dtype),))
+        networks['D'] = (discriminator, _multiply_adds(discriminator, (image, condition)))
+    task = unwrap_model(classifier)
+    networks['T'] = (task, _multiply_adds(task, (image.to(arm.run.precision.model_dtype or image.dtype),)))
     return {
-        name: {
-            'parameters': sum(p.numel() for p in network.parameters()),
-            'multiply_adds': _multiply_adds(network, inputs),
-        }
-        for name, (network, inputs) in networks.items()
-        if network is not None
+        name: {'parameters': sum(p.numel() for p in network.parameters()), 'multiply_adds': count}
+        for name, (network, count) in networks.items()
     }
 
 
-def _painter_calls(repainter: Repainter, image: torch.Tensor, labels: torch.Tensor) -> list[tuple[nn.Module, tuple]]:
-    """E and G with the inputs that they get of images [B, 3, H, W] with labels [B, H, W]."""
-    calls: list[tuple[nn.Module, tuple]] = []
-
-    def note(module: nn.Module, inputs: tuple) -> None:
-        calls.append((module, inputs))
-
-    handles = [part.register_forward_pre_hook(note) for part in (repainter.encoder, repainter.generator)]
-    training = repainter.training
-    with torch.no_grad():
-        repainter.eval()(image, labels)
-    repainter.train(training)
-    for handle in handles:
-        handle.remove()
-    return calls
-
-
-@torch.no_grad()
-def _multiply_adds(network: nn.Module, inputs: tuple[Any, ...]) -> int:
-    training = network.training
-    network.eval()
-    with FlopCounterMode(display=False) as counter:
+def _multiply_adds(network: nn.Module, inputs: tuple[Any, ...], part: nn.Module | None = None) -> int:
+    """Those of a forward pass, or of a part of the network in it."""
+    with evaluating(network), FlopCounterMode(display=False) as counter:
         network.forward(*inputs)  # forward() itself, as torch.compile would hide the operations
-    network.train(training)
-    return counter.get_total_flops() // 2  # an addition and a multiplication are two operations
+    operations = counter.get_total_flops()
+    if part is not None:
+        operations = sum(counter.get_flop_counts()[type(part).__name__].values())
+    return operations // 2  # an addition and a multiplication are two operations

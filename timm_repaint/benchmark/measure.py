@@ -22,19 +22,13 @@ def num_stages(rounds: int) -> int:
     return rounds + SHARE_ROUNDS + 4  # warm-up, two peaks of memory, the result
 
 
-def measure(case: Case, rounds: int, steps: int, folder: Path) -> Iterator[dict[str, Any] | None]:
-    """Measure a case.
-
-    Args:
-        case: what is measured.
-        rounds: pairs of timings.
-        steps: batches of one timing, rounded up to whole patterns of the schedule.
-        folder: for files that go away.
+def measure(case: Case, rounds: int, folder: Path) -> Iterator[dict[str, Any] | None]:
+    """Measure a case by that many pairs of timings; the folder is for files that go away.
 
     Yields:
         None after each stage, then the figures: plain values, ready for JSON.
     """
-    arms = {repaint: build_arm(case, steps, repaint, folder) for repaint in (True, False)}
+    arms = {repaint: build_arm(case, repaint, folder) for repaint in (True, False)}
     networks = count_networks(arms[True])
     arms[True].train()  # warm-up
     arms[False].train()
@@ -56,7 +50,7 @@ def measure(case: Case, rounds: int, steps: int, folder: Path) -> Iterator[dict[
     free_memory(device)  # a process of its own needs as much again
     memory = {}
     for name, repaint in (('plain', False), ('repaint', True)):
-        memory[name] = peak_memory_mib(case, steps, repaint, folder)
+        memory[name] = peak_memory_mib(case, repaint, folder)
         yield None
     yield {
         'model': case.model,

@@ -16,19 +16,12 @@ STATUS = Path('/proc/self/status')
 MIB = 2**20
 
 
-def peak_memory_mib(case: Case, steps: int, repaint: bool, folder: Path) -> float:
-    """Most memory that training takes: of the whole process on a CPU, of the allocator on another device.
-
-    Args:
-        case: what is measured.
-        steps: as in `build_arm`.
-        repaint: the repaint phase, or plain training.
-        folder: as in `build_arm`.
-    """
+def peak_memory_mib(case: Case, repaint: bool, folder: Path) -> float:
+    """Most memory that training takes, see `build_arm`: of the process on a CPU, of the allocator on another device."""
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(1, mp_context=context) as process:
         threads = torch.get_num_threads()
-        return process.submit(_train_and_look, case, steps, repaint, folder, threads).result()
+        return process.submit(_train_and_look, case, repaint, folder, threads).result()
 
 
 def free_memory(device: str) -> None:
@@ -38,9 +31,9 @@ def free_memory(device: str) -> None:
         getattr(torch, device).empty_cache()
 
 
-def _train_and_look(case: Case, steps: int, repaint: bool, folder: Path, threads: int) -> float:
+def _train_and_look(case: Case, repaint: bool, folder: Path, threads: int) -> float:
     torch.set_num_threads(threads)
-    arm = build_arm(case, steps, repaint, folder)
+    arm = build_arm(case, repaint, folder)
     arm.train()
     if arm.device.type == 'cpu':
         return _process_peak_bytes() / MIB
