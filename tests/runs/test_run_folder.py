@@ -99,6 +99,18 @@ def test_a_folder_that_is_removed_during_the_run_is_told_and_the_run_goes_on(tmp
     assert {name for name in read_all(run) if not name.startswith('recovery')} == names
 
 
+def test_a_kill_before_the_last_words_of_a_finished_run_is_made_good(tmp_path):
+    options = (*SHAPES, '--epochs', 1, '--cue-conflict', '--resume', 'auto')
+    run = train_here(tmp_path, *options)
+    wanted = (run / 'cue_conflict.json').read_text()
+    (run / 'cue_conflict.json').unlink()
+    (run / 'model_best.pth.tar').unlink()
+    before = mtimes(run)
+    train_here(tmp_path, *options)
+    assert (run / 'cue_conflict.json').read_text() == wanted and (run / 'model_best.pth.tar').is_file()
+    assert {name: time for name, time in mtimes(run).items() if name in before} == before
+
+
 # Disks that refuse ---------------------------------------------------------------------------------------------------
 
 

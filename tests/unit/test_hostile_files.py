@@ -6,8 +6,11 @@ import io
 import json
 import logging
 import resource
+import struct
 import time
+import zlib
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,6 +24,8 @@ from timm_repaint.engine.fine_tune_phase import epochs_done
 from timm_repaint.engine.output import trim_rows
 from timm_repaint.engine.setup import Precision
 from timm_repaint.errors import UsageError
+from timm_repaint.masks.label_png import load_labels, save_labels
+from timm_repaint.masks.manifest import MANIFEST_NAME, Manifest, claim_folder, read_manifest
 from timm_repaint.options import build_config_parser, build_parser, parse_args
 from timm_repaint.options.run_file import ARGS, read_args
 from timm_repaint.report.summary import SUMMARY, UnfinishedError, read_last_row
@@ -123,6 +128,77 @@ def places(tree):
 # Readers -------------------------------------------------------------------------------------------------------------
 
 
+def label_pngs():
+    """One as we write it, one of 16 bits, one as others write it."""
+    rng = np.random.default_rng(0)
+    for highest in (20, 2000):
+        yield rng.integers(0, highest, (9, 7))
+
+
+@pytest.fixture(scope='module')
+def pngs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('pngs')
+    for number, labels in enumerate(label_pngs()):
+        save_labels(folder / f'{number}.png', labels)
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+@FUZZ
+@given(data=st.data())
+def test_label_pngs(data, pngs, tmp_path):
+    path = tmp_path / 'a.png'
+    path.write_bytes(data.draw(damaged(data.draw(st.sampled_from(pngs)))))
+    with only_told():
+        assert load_labels(path).ndim == 2
+
+
+def png(width, height, bits, colour, rows):
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+    header = struct.pack('>IIBBBBB', width, height, bits, colour, 0, 0, 0)
+    palette = chunk(b'PLTE', bytes(768)) if colour == 3 else b''
+    body = chunk(b'IHDR', header) + palette + chunk(b'IDAT', rows) + chunk(b'IEND', b'')
+    return b'\x89PNG\r\n\x1a\n' + body
+
+
+def zeros(count):
+    """So many zero bytes, compressed, without ever holding them."""
+    packer = zlib.compressobj(9)
+    return b''.join([*(packer.compress(bytes(2**20)) for _ in range(count // 2**20)), packer.flush()])
+
+
+@pytest.fixture(scope='module')
+def endless():
+    """Half a gigabyte in 500 kB."""
+    return zeros(2**29)
+
+
+@pytest.mark.parametrize('colour', [0, 3])
+@pytest.mark.parametrize('size', [(10, 10), (2**31 - 1, 2**31 - 1), (50_000, 50_000), (0, 0)])
+def test_a_label_png_takes_no_more_memory_than_its_size_asks_for(colour, size, endless, tmp_path):
+    path = tmp_path / 'a.png'
+    path.write_bytes(png(*size, 8, colour, endless))
+    with only_told():
+        assert load_labels(path).shape == (10, 10)
+
+
+MANIFEST = {
+    'source': 'fh', 'kind': 'segment', 'num_labels': None, 'size_px': 256, 'parameters': {'scale': 8.0},
+    'timm_repaint': '0.2', 'format': 1,
+}  # fmt: skip
+
+
+@FUZZ
+@given(data=st.data())
+def test_manifests(data, tmp_path):
+    text = json.dumps(data.draw(other_value(MANIFEST))).encode()
+    (tmp_path / MANIFEST_NAME).write_bytes(data.draw(st.just(text) | damaged(json.dumps(MANIFEST).encode())))
+    with only_told():
+        claim_folder(tmp_path, Manifest('fh', 'segment', None, 256, {'scale': 8.0}))
+        assert isinstance(read_manifest(tmp_path), Manifest)
+
+
 COCO = {
     'images': [
         {'id': 1, 'file_name': 'a.jpg', 'height': 30, 'width': 40},
@@ -154,13 +230,14 @@ def test_coco_files(data, tmp_path):
 NESTED = b'[' * 100_000
 
 
-@pytest.mark.parametrize('name', ['annotations/instances_train.json', ARGS, SUMMARY, 'last.pth.tar'])
+@pytest.mark.parametrize('name', [MANIFEST_NAME, 'annotations/instances_train.json', ARGS, SUMMARY, 'last.pth.tar'])
 @pytest.mark.parametrize('content', [b'', b'\0' * 100, NESTED, b'{"a":' * 100_000, b'"' + b'a' * 10**7, b'\xff\xfe'])
 def test_extremes(name, content, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(content)
     read_coco.cache_clear()
     for reader in (
+        lambda: read_manifest(tmp_path),
         lambda: read_coco(str(tmp_path), 'train'),
         lambda: read_args(tmp_path),
         lambda: options_of(tmp_path / ARGS),

@@ -73,9 +73,9 @@ class SafeSaver(utils.CheckpointSaver):
     def _duplicate(self, src: str, dst: str) -> None:
         """A second name for a checkpoint, or a copy where the file system has no links."""
         beside = f'{dst}.part'
-        with suppress(FileNotFoundError):
-            os.remove(beside)
         with told(dst, beside):
+            with suppress(FileNotFoundError):
+                os.remove(beside)
             super()._duplicate(src, beside)
             os.replace(beside, dst)
         with suppress(FileNotFoundError):  # names of one file: replacing one by the other does nothing
@@ -87,6 +87,23 @@ class SafeSaver(utils.CheckpointSaver):
         kept = [path for path in (self.prev_recovery_file, self.curr_recovery_file) if os.path.basename(path) != name]
         self.prev_recovery_file, self.curr_recovery_file = ['', *kept][-2:]
         super().save_recovery(epoch, batch_idx)
+
+    def _finish_saving(self, epoch: int | None, metric: float | None) -> None:
+        """What timm's `save_checkpoint` does once `last` is written, where a kill came in between."""
+        if epoch is None:
+            return
+        path, last = self._checkpoint_path(epoch), os.path.join(self.checkpoint_dir, f'last{self.extension}')
+        worst = self.checkpoint_files[-1][1] if len(self.checkpoint_files) >= self.max_history else None
+        full = len(self.checkpoint_files) >= self.max_history
+        if not os.path.exists(path) and (not full or worst is None or (metric is not None and self.cmp(metric, worst))):
+            if full:
+                self._cleanup_checkpoints(1)
+            self._duplicate(last, path)
+            self._track_checkpoint(path, epoch, metric)
+        elif self.best_epoch == epoch:
+            self._duplicate(last, os.path.join(self.checkpoint_dir, f'model_best{self.extension}'))
+        if epoch + 1 in (getattr(self.args, 'save_epochs', None) or ()):
+            self.save_milestone(epoch + 1)
 
     def forget_missing(self) -> None:
         """Drop what somebody has removed: without a best checkpoint the next one is the best."""
@@ -103,6 +120,7 @@ class SafeSaver(utils.CheckpointSaver):
         """Go on with the history of an earlier run, and with its last two recovery checkpoints, the ones to delete."""
         own = [(os.path.basename(path), metric) for path, metric in state_dict.get('checkpoint_files', [])]
         super().load_state_dict({**state_dict, 'checkpoint_files': own})  # a stranger's names others for deletion
+        self._finish_saving(*state_dict.get('pending', (None, None)))
         pattern = os.path.join(glob.escape(self.recovery_dir), f'{self.recovery_prefix}-*{self.extension}')
         found = sorted(glob.glob(pattern), key=os.path.getmtime)
         self.prev_recovery_file, self.curr_recovery_file = ['', '', *found][-2:]

@@ -11,6 +11,7 @@ from torch import Tensor
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.engine.parts import Run
 from timm_repaint.files import write_text
+from timm_repaint.options.run_file import CUE_CONFLICT
 
 _logger = logging.getLogger('timm_repaint')
 
@@ -57,4 +58,4 @@ def report_cue_conflict(run: Run) -> None:
     _logger.info('Cue conflict: %.1f %% by shape, %.1f %% by texture.', result['shape'], result['texture'])
     if run.output.folder:
         content = {'epochs': run.plan.stop_epoch, 'images': len(dataset), **result}
-        write_text(os.path.join(run.output.folder, 'cue_conflict.json'), json.dumps(content, indent=2))
+        write_text(os.path.join(run.output.folder, CUE_CONFLICT), json.dumps(content, indent=2))

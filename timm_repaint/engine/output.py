@@ -106,17 +106,15 @@ class RunOutput:
         parts: CheckpointParts,
         optimizer: torch.optim.Optimizer,
         loss_scaler: utils.NativeScaler | None,
-        args_text: str,
         decreasing_metric: bool,
         checkpoint: str,
     ) -> None:
-        """Make the folder and the checkpoint saver, write `args.yaml`, start the loggers that the options ask for.
+        """Make the folder and the checkpoint saver, or go on with them.
 
         Args:
             parts: What a checkpoint holds.
             optimizer: T's.
             loss_scaler: T's.
-            args_text: For `args.yaml`.
             decreasing_metric: Whether the best epoch is that with the lowest metric.
             checkpoint: What the run goes on from; where it begins, the files of another run are put aside.
 
@@ -140,6 +138,19 @@ class RunOutput:
             task=parts,
             ready=self.keep_folder,
         )
+        if self.args.resume == 'auto' and checkpoint:
+            self.saver.load_state_dict_from_checkpoint(checkpoint)
+
+    def begin(self, args_text: str, start_epoch: int) -> None:
+        """Write `args.yaml`, drop what the run writes anew, and start the loggers that the options ask for.
+
+        Args:
+            args_text: For `args.yaml`.
+            start_epoch: The first epoch that it trains.
+        """
+        if self.folder is None:
+            return
+        trim_rows(os.path.join(self.folder, 'summary.csv'), start_epoch)
         self._args_text = args_text
         logging.getLogger(utils.CheckpointSaver.__module__).setLevel(logging.WARNING)  # all its files at each epoch
         write_text(os.path.join(self.folder, ARGS), args_text)
@@ -184,12 +195,6 @@ class RunOutput:
         except ImportError as error:
             raise UsageError('--log-tensorboard needs TensorBoard: pip install tensorboard') from error
         self.tensorboard = SummaryWriter(os.path.join(str(self.folder), 'tensorboard'))
-
-    def trim_summary(self, start_epoch: int) -> None:
-        """Drop the rows of `summary.csv` that this run writes anew; a fresh run starts the file anew."""
-        if self.folder is None:
-            return
-        trim_rows(os.path.join(self.folder, 'summary.csv'), start_epoch)
 
     def write_summary(
         self,

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import math
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -39,6 +40,7 @@ from timm_repaint.engine.setup import (
 from timm_repaint.engine.task_guard import TaskGuard
 from timm_repaint.errors import INTERRUPTED
 from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch
+from timm_repaint.options.run_file import CUE_CONFLICT
 from timm_repaint.repaint import Repaint
 
 _logger = logging.getLogger('timm_repaint')
@@ -93,11 +95,12 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
         plan = run.plan
         if utils.is_primary(run.args):
             _logger.info('Epochs %d to %d of %d.', plan.start_epoch, plan.stop_epoch - 1, plan.num_epochs)
-        if args.resume == 'auto' and checkpoint and plan.start_epoch >= plan.stop_epoch:
-            _logger.info('%s is finished: %d of %d epochs done.', run.output.folder, plan.start_epoch, plan.stop_epoch)
-            return 0
         try:
-            open_output(run, args_text, checkpoint)
+            open_output(run, checkpoint)
+            if args.resume == 'auto' and checkpoint and plan.start_epoch >= plan.stop_epoch:
+                finish_run(run)
+                return 0
+            run.output.begin(args_text, plan.start_epoch)
             if exact_resume and utils.is_primary(run.args):
                 warn_of_inexact_resume(run.args)
             run_epochs(run, functions, exact_resume, results)
@@ -173,14 +176,19 @@ def build_run(
     )  # fmt: skip
 
 
-def open_output(run: Run, args_text: str, checkpoint: str) -> None:
+def finish_run(run: Run) -> None:
+    """What comes after the last epoch, where a kill came in between."""
+    folder, plan = run.output.folder, run.plan
+    _logger.info('%s is finished: %d of %d epochs done.', folder, plan.start_epoch, plan.stop_epoch)
+    if run.args.cue_conflict and folder is not None and not os.path.isfile(os.path.join(folder, CUE_CONFLICT)):
+        report_cue_conflict(run)
+
+
+def open_output(run: Run, checkpoint: str) -> None:
     """Make the run's folder, or go on in it."""
     parts = CheckpointParts(run.task, run.repaint, run.task_guard.check)
     scaler, decreasing = run.precision.loss_scaler, run.decreasing_metric
-    run.output.open(parts, run.optimizer, scaler, args_text, decreasing, checkpoint)
-    if run.output.saver is not None and run.args.resume == 'auto' and checkpoint:
-        run.output.saver.load_state_dict_from_checkpoint(checkpoint)
-    run.output.trim_summary(run.plan.start_epoch)
+    run.output.open(parts, run.optimizer, scaler, decreasing, checkpoint)
 
 
 def with_values(args: argparse.Namespace, **values: Any) -> argparse.Namespace:

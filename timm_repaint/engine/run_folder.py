@@ -7,7 +7,7 @@ from itertools import count
 
 from timm_repaint.engine.folder_lock import FolderLock
 from timm_repaint.errors import UsageError
-from timm_repaint.options.run_file import ARGS, EARLIER, FINE_TUNE
+from timm_repaint.options.run_file import ARGS, CUE_CONFLICT, EARLIER, FINE_TUNE
 
 _logger = logging.getLogger('timm_repaint')
 RESULTS = ('last.pth.tar', 'model_best.pth.tar', 'checkpoint-*.pth.tar', 'milestone-*.pth.tar')
@@ -17,7 +17,7 @@ OTHERS = (
     ARGS,
     'gallery-*.png',
     'train-batch-*.jpg',
-    'cue_conflict.json',
+    CUE_CONFLICT,
     'result.json',
     'tensorboard',
 )

@@ -9,6 +9,7 @@ from timm_repaint.options.bases import load_yaml
 from timm_repaint.options.removed import drop_removed
 
 ARGS = 'args.yaml'
+CUE_CONFLICT = 'cue_conflict.json'
 FINE_TUNE = 'fine_tune'  # the folder of the second phase in a run's
 STARTED_FROM = 'started_from'  # in that one's `args.yaml`: the digest of the checkpoint that it went on from
 EARLIER = 'earlier-'  # and a number: where a run puts the files of another one that it finds in its folder
