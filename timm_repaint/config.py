@@ -10,12 +10,15 @@ from typing_extensions import TypedDict
 from timm_repaint.errors import UsageError
 from timm_repaint.losses import GAN_LOSSES
 from timm_repaint.networks import DETAILS, GENERATORS, LATENTS
-from timm_repaint.option import ABOVE_ZERO, ONE_OR_MORE, ZERO_OR_MORE, Limit, describe, option, problems
+from timm_repaint.option import ONE_OR_MORE, Limit, describe, option, problems
 from timm_repaint.painters import PAINTERS
 
 if TYPE_CHECKING:
     from timm_repaint.masks.choice import MaskSource
 
+WEIGHT = Limit(lambda value: 0 <= value <= 1e6, '0 or more, at most 1e6')
+COUNT = Limit(lambda value: isinstance(value, int) and 1 <= value <= 4096, 'a whole number, 1 or more, at most 4096')
+RATE = Limit(lambda value: 0 < value <= 10, 'above 0, at most 10')
 # Titles of the groups in the help of the command line.
 WHEN, NETWORKS, LOSSES = 'Repaint', 'Repaint: networks', 'Repaint: losses and learning rates'
 
@@ -133,7 +136,7 @@ class RepaintConfig:
         paper='not said; SPADE: 64',
         group=NETWORKS,
         metavar='N',
-        limit=ONE_OR_MORE,
+        limit=COUNT,
     )
     latent: str = option(
         'segment',
@@ -148,7 +151,7 @@ class RepaintConfig:
         paper='not said; SPADE: 256',
         group=NETWORKS,
         metavar='N',
-        limit=ONE_OR_MORE,
+        limit=COUNT,
     )
     detail: str = option(
         'keep',
@@ -165,7 +168,7 @@ class RepaintConfig:
         paper='1',
         group=NETWORKS,
         metavar='X',
-        limit=ZERO_OR_MORE,
+        limit=Limit(lambda value: 0 <= value <= 100, '0 or more, at most 100'),
     )
     task_weight: float = option(
         1.0,
@@ -173,7 +176,7 @@ class RepaintConfig:
         paper="1; 0 is its row 'w/o task-loss'",
         group=LOSSES,
         metavar='X',
-        limit=ZERO_OR_MORE,
+        limit=WEIGHT,
     )
     gan_loss: str = option(
         'hinge',
@@ -188,7 +191,7 @@ class RepaintConfig:
         paper="follows pix2pixHD's, 10",
         group=LOSSES,
         metavar='X',
-        limit=ZERO_OR_MORE,
+        limit=WEIGHT,
     )
     kl_weight: float = option(
         0.05,
@@ -196,7 +199,7 @@ class RepaintConfig:
         paper="follows SPADE's, 0.05",
         group=LOSSES,
         metavar='X',
-        limit=ZERO_OR_MORE,
+        limit=WEIGHT,
     )
     segment_kl_weight: float = option(
         1.0,
@@ -204,7 +207,7 @@ class RepaintConfig:
         paper='no such codes',
         group=LOSSES,
         metavar='X',
-        limit=ZERO_OR_MORE,
+        limit=WEIGHT,
     )
     g_lr: float = option(
         1e-3,
@@ -212,7 +215,7 @@ class RepaintConfig:
         paper='1e-4',
         group=LOSSES,
         metavar='LR',
-        limit=Limit(ABOVE_ZERO.holds, 'above 0; to keep the generator as it is, freeze it'),
+        limit=Limit(RATE.holds, f'{RATE.wanted}; to keep the generator as it is, freeze it'),
     )
     d_lr: float = option(
         2e-3,
@@ -220,7 +223,7 @@ class RepaintConfig:
         paper='4e-4',
         group=LOSSES,
         metavar='LR',
-        limit=Limit(ABOVE_ZERO.holds, 'above 0; to keep the discriminator as it is, freeze the generator'),
+        limit=Limit(RATE.holds, f'{RATE.wanted}; to keep the discriminator as it is, freeze the generator'),
     )
     max_nonfinite: int = option(
         20,

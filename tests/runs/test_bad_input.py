@@ -54,6 +54,29 @@ OPTION_MISTAKES = {
     'precision': (('--model-dtype', 'float8'), '--model-dtype is float8; it has to be one of'),
     'batch': (('-b', '64'), '24 training images do not fill a batch of 64'),
     'views': (('--aug-splits', '3'), '--repaint gives each image views of its own; leave out --aug-splits'),
+    'log interval': (('--log-interval', '0'), '--log-interval is 0; it must be a whole number, 1 or more'),
+    'validation interval': (('--val-interval', '0'), '--val-interval is 0; it must be a whole number, 1 or more'),
+    'learning rate': (('--lr', 'nan'), '--lr is nan; it must be 0 or more'),
+    'std': (('--std', '1', '0', '1'), '--std is 0.0; it must be above 0'),
+    'seed': (('--seed', '-1'), '--seed is -1; it must be from 0 to'),
+    'temperature': (
+        ('--repaint-temperature', '1e30'),
+        'is 1e+30; it must be 0 or more, at most 100',
+    ),
+    'weight': (('--repaint-feat-weight', '1e30'), '--repaint-feat-weight is 1e+30; it must be 0 or more, at most 1e6'),
+    'width': (
+        ('--repaint-width', '1000000'),
+        'is 1000000; it must be a whole number, 1 or more, at most 4096',
+    ),
+    'eight channels': (('--in-chans', '8'), '--repaint paints RGB images, but --in-chans is 8'),
+    'model': (('--model', 'resnet500'), 'cannot make --model resnet500: Unknown model (resnet500)'),
+    'model argument': (('--model-kwargs', 'no_such=1'), "unexpected keyword argument 'no_such'"),
+    'weights': (('--initial-checkpoint', 'no.pth'), '--initial-checkpoint no.pth: there is no such file'),
+    'pretrained': (('--pretrained', '--pretrained-path', 'no.pth'), '--pretrained-path no.pth: there is no such file'),
+    'size of a ViT': (
+        ('--model', 'vit_tiny_patch16_224', '--img-size', '64'),
+        '--model vit_tiny_patch16_224 takes no images of 3x64x64: Input height (64) ',
+    ),
     'split': (('--train-split', 'trn'), "shapes has no split 'trn'; choose one of: train, validation"),
     'reader': (('--dataset', 'wds/x'), "train split of --dataset 'wds/x': Please install webdataset"),
     'package': (('--dataset', 'hfds/x'), '--dataset hfds/x needs another package: pip install datasets'),
@@ -126,6 +149,38 @@ class TestData:
         lacks = sorted((data / 'validation').iterdir())[0]
         shutil.rmtree(lacks)
         assert f'the validation split lacks {lacks.name};' in refused(tmp_path, capsys, data, *DATA, *method)
+
+
+def test_odd_batches_cannot_be_mixed(tmp_path, capsys):
+    message = refused(tmp_path, capsys, *SHAPES, '-b', 5, '--mixup', 0.2)
+    assert '--mixup and --cutmix mix images in pairs, but --batch-size has 5; make it even' in message
+
+
+def test_a_batch_of_one_that_batch_norm_cannot_take_is_told(tmp_path):
+    with pytest.raises(SystemExit, match='give a --batch-size of 2 or more') as stop:
+        train_here(tmp_path, *SHAPES, '-b', 1, '--epochs', 1)
+    assert '\n' not in str(stop.value)
+
+
+def test_an_output_below_a_file_is_refused_before_any_work(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit, match='file is no folder'):
+        train_here(tmp_path / 'file', *SHAPES, '--model', 'no_such_model')
+
+
+def test_weights_and_states_that_do_not_fit_are_told_with_the_way_out(tmp_path):
+    run = train_here(tmp_path, *SHAPES, '--epochs', 1, '--opt', 'sgd')
+    last = run / 'last.pth.tar'
+    for options, message in (
+        (('--initial-checkpoint', last, '--num-classes', 12), 'takes all but a head of other classes'),
+        (('--resume', last, '--opt', 'adamw'), 'it is of another --opt; with the state of another optimizer'),
+        (('--resume', last, '--weight-decay', 0), 'groups of parameters'),
+    ):
+        with pytest.raises(SystemExit, match=message) as stop:
+            train_here(tmp_path, *SHAPES, '--epochs', 2, *options, name='other')
+        assert '\n' not in str(stop.value)
+    assert not (tmp_path / 'other').exists()
+    train_here(tmp_path, *SHAPES, '--epochs', 2, '--resume', last, '--opt', 'adamw', '--no-resume-opt', name='other')
 
 
 def test_the_process_says_it_in_one_line(tmp_path):

@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from timm_repaint.saved import FIRST_FORMAT_KEY
 from timm_repaint.weights import read_checkpoint, unreadable
 
 MAX_EPOCHS = 2**31
+SCHEDULED = {'initial_lr', 'lr_scale', 'param_names'}  # of a group of parameters, by timm's factory and schedule
 REPAINT_KEY = 'repaint'  # E, G, D and their optimizers in a checkpoint
 
 
@@ -153,6 +155,30 @@ def told(path: str, written: str) -> Iterator[None]:
         ) from error
 
 
+def check_same_optimizer(checkpoint: str, optimizer: torch.optim.Optimizer, state: Any) -> None:
+    """Refuse the state of another kind of optimizer, or of other groups of parameters: torch would take some of it.
+
+    Raises:
+        UsageError: naming the way out.
+    """
+    way_out = f'with the state of another optimizer in {checkpoint} give --no-resume-opt, to start it afresh'
+    try:
+        theirs = [set(group) for group in state['param_groups']]
+    except (KeyError, TypeError) as error:
+        raise UsageError(f'{checkpoint} holds no state of an optimizer: {way_out}') from error
+    ours = [set(group) for group in optimizer.param_groups]
+    if len(ours) != len(theirs):
+        raise UsageError(
+            f'the optimizer has {len(ours)} groups of parameters, the one in {checkpoint} {len(theirs)}, as with '
+            f'another --weight-decay or --layer-decay; {way_out}'
+        )
+    if ours[0] - theirs[0] and theirs[0] - ours[0] - SCHEDULED:  # another version of torch has more, or less
+        raise UsageError(
+            f'the optimizer has {", ".join(sorted(ours[0] - theirs[0]))}, the one in {checkpoint} '
+            f'{", ".join(sorted(theirs[0] - ours[0] - SCHEDULED))}: it is of another --opt; {way_out}'
+        )
+
+
 def resume(
     task: TrainingTask,
     checkpoint: str,
@@ -170,6 +196,7 @@ def resume(
     epoch = None
     fits = f'--model {args.model} or its optimizer (--no-resume-opt leaves that out)'
     if checkpoint:
+        hook = optimizer.register_load_state_dict_pre_hook(partial(check_same_optimizer, checkpoint))
         with fitting(checkpoint, fits):
             epoch = resume_task_checkpoint(
                 task,
@@ -180,6 +207,7 @@ def resume(
             )
             if epoch is not None and not (isinstance(epoch, int) and 0 <= epoch < MAX_EPOCHS):
                 raise ValueError(f'it is of epoch {epoch!r}')
+        hook.remove()
     if args.model_ema:
         task.setup_ema(
             decay=args.model_ema_decay,

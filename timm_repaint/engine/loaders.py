@@ -352,7 +352,6 @@ def _naflex_train_loader(dataset: Any, args: argparse.Namespace, model: torch.nn
         mixup_fn=mixup_fn,
         rank=args.rank,
         world_size=args.world_size,
-        seed=args.seed,
         patchify_channels_last=not args.naflex_patchify_channels_first,
         **patches,
         **kwargs,

@@ -173,13 +173,9 @@ class RunOutput:
             self._run_folder.release()
 
     def _start_wandb(self) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise UsageError('--log-wandb needs Weights & Biases: pip install wandb') from error
+        import wandb
+
         resume_id = self.args.wandb_resume_id
-        if resume_id and not self.args.resume:
-            raise UsageError('--wandb-resume-id goes with --resume')
         wandb.init(
             project=self.args.wandb_project,
             name=os.path.basename(str(self.folder)),
@@ -190,10 +186,8 @@ class RunOutput:
         )
 
     def _start_tensorboard(self) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UsageError('--log-tensorboard needs TensorBoard: pip install tensorboard') from error
+        from torch.utils.tensorboard import SummaryWriter
+
         self.tensorboard = SummaryWriter(os.path.join(str(self.folder), 'tensorboard'))
 
     def write_summary(

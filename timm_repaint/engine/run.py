@@ -22,8 +22,9 @@ from timm_repaint.engine.criterion import build_task
 from timm_repaint.engine.cue_conflict import report_cue_conflict
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
 from timm_repaint.engine.loaders import Loaders, build_loaders
+from timm_repaint.engine.mistakes import check_start, explained
 from timm_repaint.engine.optim import build_optimizer, build_scheduler, forward_schedule, resolve_lr
-from timm_repaint.engine.output import RunOutput, resume_path
+from timm_repaint.engine.output import DEFAULT_OUTPUT, RunOutput, experiment_dir, resume_path
 from timm_repaint.engine.parts import Plan, Run, best_by
 from timm_repaint.engine.preemption import REQUEUE_STATUS, Preempted, stoppable
 from timm_repaint.engine.random_state import seed_epoch, warn_of_inexact_resume
@@ -74,6 +75,7 @@ class Functions:
     fine_tune_command: str = 'python fine_tune.py'
 
 
+@explained()
 def run_training(args: argparse.Namespace, args_text: str, functions: Functions, exact_resume: bool = False) -> int:
     """Train as the options say and leave the results in the run's folder.
 
@@ -88,6 +90,7 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
         The process's exit status: 0, `REQUEUE_STATUS` after a signal that asked the run to stop, or `INTERRUPTED`.
     """
     exact_resume |= args.repaint
+    check_start(args, experiment_dir(args) or args.output or DEFAULT_OUTPUT)
     results: list[dict[str, Any]] = []
     with stoppable() as request:
         checkpoint = resume_path(args)

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import os
 import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,11 +19,12 @@ from timm.models import safe_model_name
 from torch import nn
 
 from timm_repaint.data.shapes import CLASSES as SHAPE_CLASSES
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, one_line
 from timm_repaint.weights import unreadable
 
 _logger = logging.getLogger('timm_repaint')
 SHAPES_IMG_SIZE = 64
+MAX_TOLD = 300  # characters of another program's message
 
 
 @dataclass(frozen=True)
@@ -145,25 +147,63 @@ def build_model(
 
 
 def create_from_files(create_model: Callable[..., Any], args: argparse.Namespace, *values: Any, **kwargs: Any) -> Any:
-    """Call timm's factory; a checkpoint that holds more than weights is the user's mistake.
+    """Call timm's factory; a name, an argument or a file of weights that it cannot use is the user's mistake.
 
     Raises:
-        UsageError: for such a file, or pretrained weights that cannot be downloaded.
+        UsageError: for every error of the factory.
     """
+    weights = {'--initial-checkpoint': args.initial_checkpoint, '--pretrained-path': args.pretrained_path}
+    for flag, path in weights.items():
+        if path and not os.path.isfile(path):
+            raise UsageError(f'{flag} {path}: there is no such file')
+    path = args.initial_checkpoint or args.pretrained_path
     try:
         return create_model(*values, **kwargs)
-    except OSError as error:
+    except UsageError:
+        raise
+    except Exception as error:  # timm, its models and the readers of weights have no error in common
+        cause = error.__cause__ if isinstance(error.__cause__, pickle.UnpicklingError) else error
+        if path and isinstance(cause, (pickle.UnpicklingError, EOFError)):
+            raise unreadable(path, cause) from error
         wanted = args.pretrained or getattr(args, 'pretrained_backbone', False)
-        if not wanted or args.pretrained_path or args.initial_checkpoint:
-            raise
+        if isinstance(error, OSError) and wanted and not path:
+            raise UsageError(
+                f'the pretrained weights of {args.model} cannot be downloaded ({type(error).__name__}); '
+                'give --pretrained-path FILE, or leave out --pretrained'
+            ) from error
+        told = one_line(str(error))[:MAX_TOLD] or type(error).__name__
+        if 'loading state_dict' in told:
+            raise UsageError(
+                f'{path} does not fit --model {args.model} with these classes and options: {told}; --pretrained '
+                f'--pretrained-path {path} takes all but a head of other classes'
+            ) from error
+        raise UsageError(f'cannot make --model {args.model}{f" from {path}" if path else ""}: {told}') from error
+
+
+def check_input(model: nn.Module, args: argparse.Namespace, data_config: dict[str, Any]) -> None:
+    """Show the classifier, on the CPU, one black image of each training size, before anything is written.
+
+    Raises:
+        UsageError: if it does not take them.
+    """
+    if args.naflex_loader or args.torchscript:
+        return
+    channels, *size = data_config['input_size']
+    sizes = [(side, side) for side in args.train_img_sizes or []] or [tuple(size)]
+    training = model.training
+    model.eval()
+    try:
+        for height, width in sizes:
+            with torch.no_grad():  # a model may keep what it makes here
+                model(torch.zeros(1, channels, height, width))
+    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+        advice = f'; --model-kwargs img_size={height} may make it for them' if height == width else ''
+        told = one_line(str(error))[:MAX_TOLD]
         raise UsageError(
-            f'the pretrained weights of {args.model} cannot be downloaded ({type(error).__name__}); '
-            'give --pretrained-path FILE, or leave out --pretrained'
+            f'--model {args.model} takes no images of {channels}x{height}x{width}: {told}{advice}'
         ) from error
-    except RuntimeError as error:
-        if not isinstance(error.__cause__, pickle.UnpicklingError):
-            raise
-        raise unreadable(args.initial_checkpoint or args.pretrained_path, error.__cause__) from error
+    finally:
+        model.train(training)
 
 
 def _init_head(model: Any, scale: float | None, bias: float | None) -> None:
@@ -183,7 +223,9 @@ def resolve_data(args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
     options = dict(vars(args))
     if args.dataset == 'shapes' and not args.img_size and not args.input_size:
         options['img_size'] = SHAPES_IMG_SIZE
-    return resolve_data_config(options, model=model, verbose=utils.is_primary(args))
+    data_config = resolve_data_config(options, model=model, verbose=utils.is_primary(args))
+    check_input(model, args, data_config)
+    return data_config
 
 
 def place_model(

@@ -10,8 +10,9 @@ from timm_repaint.errors import UsageError
 from timm_repaint.masks.deeplab import DeepLabV2Masks, DeepLabV3Masks
 from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA, FelzenszwalbMasks
 from timm_repaint.masks.superpixels import SuperpixelMasks
-from timm_repaint.option import ABOVE_ZERO, ONE_OR_MORE, ZERO_OR_MORE, option
+from timm_repaint.option import ABOVE_ZERO, ONE_OR_MORE, Limit, option
 
+SIGMA = Limit(lambda value: 0 <= value <= 100, '0 or more, at most 100')
 MASKS, STORED_MASKS = 'Repaint: masks', 'Repaint: stored masks'  # groups of the command line
 STORED = ('folder', 'outlines')  # have masks and make none
 
@@ -66,7 +67,7 @@ class MaskOptions:
         None, 'fh: higher gives larger segments; unset: from the image size', group=MASKS, metavar='X', limit=ABOVE_ZERO
     )
     fh_sigma: float = option(
-        DEFAULT_SIGMA, 'fh: blur ahead of the segmentation', group=MASKS, metavar='PX', limit=ZERO_OR_MORE
+        DEFAULT_SIGMA, 'fh: blur ahead of the segmentation', group=MASKS, metavar='PX', limit=SIGMA
     )
     fh_min_size: int | None = option(
         None,

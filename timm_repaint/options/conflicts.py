@@ -13,6 +13,7 @@ from timm.optim import get_optimizer_info
 
 from timm_repaint.errors import UsageError
 from timm_repaint.option import options_of, problems
+from timm_repaint.options.limits import check_numbers
 from timm_repaint.options.repaint_options import CONFIGS
 from timm_repaint.options.roles import REPAINT_OPTIONS, unlike_defaults
 from timm_repaint.painters import PAINTERS
@@ -222,17 +223,25 @@ def _check_images(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _check_mixing(args: argparse.Namespace) -> Iterator[str]:
-    if not mixup_active(args):
-        return
-    if args.mixup_mode not in MIXUP_MODES:
+    if mixup_active(args) and args.mixup_mode not in MIXUP_MODES:
         yield f'--mixup-mode is {args.mixup_mode}, but with --repaint must be one of {", ".join(MIXUP_MODES)}'
+
+
+def _check_pairs(args: argparse.Namespace) -> Iterator[str]:
+    if not mixup_active(args) or args.naflex_loader:
+        return
     for flag, sizes in (('--batch-size', [args.batch_size]), ('--train-batch-sizes', args.train_batch_sizes or [])):
         odd = [size for size in sizes if size % 2]
         if odd:
             yield f'--mixup and --cutmix mix images in pairs, but {flag} has {odd[0]}; make it even'
 
 
-GENERAL_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (_check_evaluation, _check_baselines)
+GENERAL_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (
+    check_numbers,
+    _check_evaluation,
+    _check_baselines,
+    _check_pairs,
+)
 REPAINT_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (
     _check_limits,
     _check_phases,

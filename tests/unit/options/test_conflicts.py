@@ -73,14 +73,6 @@ REFUSED = [
     ('--input-size 3 64 31', '--input-size has 31', '32 px or more'),
     ('--train-img-sizes 64 16', '--train-img-sizes has 16', '32 px or more'),
     ('--mixup 0.2 --mixup-mode half', '--mixup-mode is half', 'batch, pair, elem'),
-    ('--mixup 0.2 -b 7', '--batch-size has 7', 'make it even'),
-    ('--cutmix 1 -b 7 --repaint-mix both', '--batch-size has 7', 'make it even'),
-    ('--cutmix-minmax 0.2 0.8 -b 9', '--batch-size has 9', 'make it even'),
-    (
-        '--mixup 0.2 --train-img-sizes 32 64 --train-batch-sizes 8 5',
-        '--train-batch-sizes has 5',
-        'make it even',
-    ),
 ]
 
 
@@ -88,6 +80,20 @@ REFUSED = [
 def test_repaint_refuses_with_the_reason_and_the_way_out(capsys, case):
     argv, *parts = case
     assert_stops(capsys, ['--repaint', *argv.split()], *parts)
+
+
+ODD = [
+    ('--mixup 0.2 -b 7', '--batch-size has 7'),
+    ('--cutmix 1 -b 7 --repaint-mix both', '--batch-size has 7'),
+    ('--cutmix-minmax 0.2 0.8 -b 9', '--batch-size has 9'),
+    ('--mixup 0.2 --train-img-sizes 32 64 --train-batch-sizes 8 5', '--train-batch-sizes has 5'),
+]
+
+
+@pytest.mark.parametrize('method', ['--repaint', '--hflip 0.5'])
+@pytest.mark.parametrize(('argv', 'part'), ODD)
+def test_odd_batches_are_not_mixed_with_or_without_repaint(capsys, argv, part, method):
+    assert_stops(capsys, [*method.split(), *argv.split()], part, 'make it even')
 
 
 @pytest.mark.parametrize('argv', [case[0] for case in REFUSED])
