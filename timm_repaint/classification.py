@@ -19,12 +19,7 @@ INSTALLED = Functions(create_model, train_one_epoch, validate, fine_tune_command
 def train_classifier(
     parser: argparse.ArgumentParser, parse: Callable[[], tuple[argparse.Namespace, str]], functions: Functions
 ) -> int:
-    """Train; returns the process's exit status.
-
-    Args:
-        parser: Of all options.
-        parse: Reads the command line: the options, and their text for `args.yaml`.
-        functions: The stages of the run.
+    """Train; returns the process's exit status. `parse` reads the options, and their text for `args.yaml`.
 
     Raises:
         SystemExit: on a mistake of the user's.
@@ -37,11 +32,7 @@ def train_classifier(
 
 @exits_on_mistakes
 def fine_tune_classifier(train_command: Sequence[str], functions: Functions) -> int:
-    """Fine-tune; returns the process's exit status.
-
-    Args:
-        train_command: What starts the repaint phase, for advice.
-        functions: The stages of the run.
+    """Fine-tune; returns the process's exit status. `train_command` starts the repaint phase, for advice.
 
     Raises:
         SystemExit: on a mistake of the user's.

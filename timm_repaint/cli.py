@@ -39,11 +39,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command that the command line names; ends with its exit status.
-
-    Args:
-        argv: The words behind the program's name; None: those of the process.
-    """
+    """Run the command that the command line names (None: that of the process); ends with its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] in (['-h'], ['--help'], ['help']):
         print(usage())

@@ -77,13 +77,9 @@ def _sentence(text: str) -> str:
 def add_options(
     parser: argparse.ArgumentParser, config_class: Any, prefix: str = '', groups: tuple[str, ...] | None = None
 ) -> None:
-    """Add a dataclass's fields to a command line.
+    """Add a dataclass's fields to a command line: `prob` is `--repaint-prob` with the prefix 'repaint_'.
 
-    Args:
-        parser: Gets them.
-        config_class: The dataclass.
-        prefix: What is ahead of a field's name: `prob` is `--repaint-prob` with 'repaint_'.
-        groups: Titles of those that are added; None: all.
+    `groups` has the titles of those that are added; None: all.
     """
     present = {group.title: group for group in parser._action_groups}
     for one, declared in _declared(config_class):
@@ -111,11 +107,9 @@ def _settings(one: Field[Any], declared: Option) -> dict[str, Any]:
 
 
 def problems(config_class: Any, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and problem of each option of a dataclass whose value is none of its choices or out of its limits.
+    """Name and problem of each of a dataclass's options whose value is none of its choices or out of its limits.
 
-    Args:
-        config_class: The dataclass.
-        values: Value by the name of its field; fields that it lacks are not looked at.
+    `values` are by the names of fields; those that it lacks are not looked at.
     """
     for one, declared in ((one, declared) for one, declared in _declared(config_class) if one.name in values):
         value = values[one.name]

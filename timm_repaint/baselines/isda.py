@@ -20,12 +20,7 @@ ISDA_KEY = 'isda'
 
 
 class FeatureVariance(nn.Module):
-    """Running mean and variance of each class's features, as if all features so far were one batch.
-
-    Args:
-        num_classes: K.
-        num_features: A.
-    """
+    """Running mean and variance [K, A] of the features of K classes, as if all so far were one batch."""
 
     count: Tensor
     mean: Tensor

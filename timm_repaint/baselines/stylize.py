@@ -52,10 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def list_images(folder: Path, what: str) -> list[str]:
-    """Names of all images below a folder, sorted, relative to it.
-
-    Args:
-        what: 'image' or 'style', for messages.
+    """Names of all images below a folder, sorted, relative to it; `what` they are is for messages.
 
     Raises:
         UsageError: if there is no such folder, or no image in it.

@@ -68,11 +68,7 @@ def measure(case: Case, rounds: int, folder: Path) -> Iterator[dict[str, Any] | 
 
 
 def times(seconds: Sequence[tuple[Seconds, Seconds]], steps: int) -> dict[str, Any]:
-    """Ratios and seconds a step from pairs of timings.
-
-    Args:
-        seconds: of plain training and of the repaint phase, neighbours in time.
-        steps: batches of a timing.
+    """Ratios and seconds a step from timings of `steps` batches: of plain training and the repaint phase, neighbours.
 
     Returns:
         'seconds_a_step' of both, 'ratios' of the pairs, their median 'ratio', and 'whole_run_ratio': 150 epochs of

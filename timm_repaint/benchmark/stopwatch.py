@@ -26,11 +26,7 @@ PARTS = (MASKS, PAINTER, JUDGE, TASK, OPTIMIZER, DATA, REST)
 
 
 class Stopwatch:
-    """Adds up seconds by part; one part at a time.
-
-    Args:
-        device: is waited for at every change of part.
-    """
+    """Adds up seconds by part; one part at a time. The device is waited for at every change of part."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

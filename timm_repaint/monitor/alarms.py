@@ -22,8 +22,7 @@ class Alarms:
     def update(self, found: dict[str, str]) -> None:
         """Log the warnings that were not there before.
 
-        Args:
-            found: Warning by name, '' where all is well; a name that is absent is unknown and stays as it was.
+        By name; '' where all is well; a name that is absent is unknown and stays as it was.
         """
         for name, warning in found.items():
             if warning and name not in self.raised:

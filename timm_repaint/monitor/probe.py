@@ -162,15 +162,10 @@ def percent(hits: Tensor) -> float:
 
 
 def chance_gain(before: Tensor, after: Tensor) -> float:
-    """Points that hits on the same images may gain by chance: two standard errors if no change is for the better.
+    """Points that hits [N] bool on the same images may gain by chance; nan where there is nothing to hit.
 
-    nan where there is nothing to hit.
-
-    The standard error is McNemar's (Psychometrika 1947): images hit once only are hit before or after alike.
-
-    Args:
-        before: Hits, [N] bool.
-        after: Hits on the same images, [N] bool.
+    Two standard errors if no change is for the better. The standard error is McNemar's (Psychometrika 1947): images hit
+    once only are hit before or after alike.
     """
     if not len(before):
         return math.nan

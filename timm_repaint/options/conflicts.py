@@ -29,10 +29,6 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
     Without `--repaint` timm's options are left alone, and repaint options that were set are named in a warning.
 
-    Args:
-        parser: parser of all options, with its own defaults.
-        args: the options as parsed; not changed.
-
     Raises:
         SystemExit: with status 2, by `parser.error`, which gives the reason and the way out.
     """
@@ -69,11 +65,7 @@ def resolve_repaint_epochs(args: argparse.Namespace) -> int:
 
 
 def resolve_stop_epoch(stop_epoch: int | None, num_epochs: int) -> int:
-    """Number of epochs after which the run stops: `--stop-epoch`, or all of them.
-
-    Args:
-        stop_epoch: the option, 1..num_epochs; None: not set.
-        num_epochs: length of the whole schedule, with warm-up and cool-down.
+    """Number of epochs after which the run stops: `--stop-epoch`, from 1 on, or all of them.
 
     Raises:
         UsageError: if the option is out of range.

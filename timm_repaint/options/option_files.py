@@ -87,11 +87,6 @@ def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: 
     unknown keys stop a file that says `repaint: true`; in any other they are named in a warning and left out, as files
     of timm's script may have options of other versions.
 
-    Args:
-        parser: parser of all options.
-        config: the mapping as `load_config` gives it.
-        path: its file, for messages.
-
     Returns:
         Value by dest, of the type that the command line would give.
     """

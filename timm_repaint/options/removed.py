@@ -11,11 +11,7 @@ REMOVED = {'repaint_split_bn': False, 'repaint_rec_weight': 0.0, 'mask_multi_sca
 
 
 def drop_removed(options: dict[Any, Any], path: object) -> dict[Any, Any]:
-    """The options of a file without those that went away.
-
-    Args:
-        options: Value by name, with dashes or underscores.
-        path: The file, for messages.
+    """The options of a file, by names with dashes or underscores, without those that went away.
 
     Raises:
         UsageError: if one of them has another value than its default, so that the run would be another one.

@@ -32,12 +32,7 @@ def write_tables(
 ) -> None:
     """Write tables.md, tables.csv and tables.png to `output`, and print the tables and the missing runs' commands.
 
-    Args:
-        folders: Of runs, or with runs below; none: all runs are missing.
-        output: Where the files go.
-        seeds: That the tables want of each recipe.
-        runs_folder: Where the printed commands put runs.
-        tables: Numbers of the tables that are wanted.
+    Without folders, of runs or with runs below, all runs are missing; the commands put them into `runs_folder`.
 
     Raises:
         UsageError: if a folder holds no run, two runs are of one recipe and seed, or pandas or matplotlib is missing.
@@ -59,11 +54,7 @@ def write_tables(
 
 
 def compare(runs: Sequence[TableRun], figures: Any) -> Any:
-    """The paper's figures with ours beside them.
-
-    Args:
-        runs: Ours.
-        figures: See `paper_figures`.
+    """The paper's figures (see `paper_figures`) with ours beside them.
 
     Returns:
         The figures with 'ours' (the mean over seeds), 'seeds', 'trial' (whether they are smaller trials), and the gain
