@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torchvision.models import segmentation
 
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.deeplab_network import RESNET101_BLOCKS, DeepLabV2
+from timm_repaint.masks.on_device import DeviceMasks
 from timm_repaint.weights import StateDict, fill, read_state_dict
 
 MAX_CLASSES = 255  # the label 255 means unknown
@@ -33,17 +33,16 @@ V3_DEPTHS: dict[str, Callable[..., nn.Module]] = {
 V3_WEIGHTS = segmentation.DeepLabV3_ResNet101_Weights.DEFAULT
 
 
-class DeepLabMasks(nn.Module):
+class DeepLabMasks(DeviceMasks):
     """A frozen segmentation network as a mask source; it stays in evaluation mode whatever `train` says.
 
     Args:
         net: the network; its parameters are frozen.
         num_labels: number of its classes.
-        mean: of what `_prepare` subtracts, one value a channel.
+        mean: of the training set's pixels, one value a channel.
     """
 
     kind: str = 'semantic'
-    on_device: bool = True
     mean: Tensor
 
     def __init__(self, net: nn.Module, num_labels: int, mean: tuple[float, float, float]) -> None:
@@ -57,23 +56,10 @@ class DeepLabMasks(nn.Module):
         """Keep evaluation mode: batch norms must not learn from what the trainer shows them."""
         return super().train(False)
 
-    @torch.no_grad()
-    def labels(self, image_pm1: Tensor) -> Tensor:
-        """Class ids of a batch.
-
-        Args:
-            image_pm1: [B, 3, H, W] float in [-1, 1], any H and W, on the source's device.
-
-        Returns:
-            [B, H, W] int64, 0 to num_labels - 1.
-
-        Raises:
-            ValueError: if image_pm1 is not [B, 3, H, W].
-        """
-        if image_pm1.ndim != 4 or image_pm1.shape[1] != 3:
-            raise ValueError(f'DeepLab masks need RGB images [B, 3, H, W], got {tuple(image_pm1.shape)}')
+    def cut(self, image_pm1: Tensor) -> Tensor:
+        """[B, 3, H, W] float32 in [-1, 1] -> class ids [B, H, W] int64, 0 to num_labels - 1."""
         height, width = image_pm1.shape[2:]
-        logits = self._logits(self._prepare(image_pm1.float()))  # [B, K, h, w]
+        logits = self.logits(image_pm1)  # [B, K, h, w]
         images_per_chunk = max(1, LOGITS_PER_CHUNK // (logits.shape[1] * height * width))
         parts = [
             # bfloat16 logits would tie after the resize
@@ -82,30 +68,8 @@ class DeepLabMasks(nn.Module):
         ]
         return torch.cat(parts)
 
-    def forward(self, image_u8: np.ndarray) -> np.ndarray:
-        """Class ids of one image, as other mask sources give them.
-
-        Args:
-            image_u8: RGB, [H, W, 3] uint8.
-
-        Returns:
-            Class ids, [H, W] uint16.
-
-        Raises:
-            ValueError: if image_u8 is not [H, W, 3] uint8.
-        """
-        if image_u8.ndim != 3 or image_u8.shape[2] != 3 or image_u8.dtype != np.uint8:
-            raise ValueError(f'DeepLab masks need an RGB image [H, W, 3] uint8, got {image_u8.shape} {image_u8.dtype}')
-        image = torch.tensor(image_u8, device=self.mean.device)  # [H, W, 3]
-        image_pm1 = image.permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, H, W]
-        return self.labels(image_pm1)[0].cpu().numpy().astype(np.uint16)
-
-    def _prepare(self, image_pm1: Tensor) -> Tensor:
-        """[B, 3, H, W] in [-1, 1] -> what the network was trained on."""
-        raise NotImplementedError
-
-    def _logits(self, prepared: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, num_labels, h, w]."""
+    def logits(self, image_pm1: Tensor) -> Tensor:
+        """[B, 3, H, W] in [-1, 1] -> [B, num_labels, h, w]."""
         raise NotImplementedError
 
 
@@ -123,11 +87,8 @@ class DeepLabV2Masks(DeepLabMasks):
         net = load_deeplabv2(checkpoint)
         super().__init__(net, net.num_classes, BGR_MEAN)
 
-    def _prepare(self, image_pm1: Tensor) -> Tensor:
-        return (image_pm1.flip(1) + 1) * 127.5 - self.mean
-
-    def _logits(self, prepared: Tensor) -> Tensor:
-        return self.net(prepared)
+    def logits(self, image_pm1: Tensor) -> Tensor:
+        return self.net((image_pm1.flip(1) + 1) * 127.5 - self.mean)
 
 
 class DeepLabV3Masks(DeepLabMasks):
@@ -147,12 +108,10 @@ class DeepLabV3Masks(DeepLabMasks):
         super().__init__(net, num_labels, RGB_MEAN)
         self.register_buffer('std', torch.tensor(RGB_STD).view(1, 3, 1, 1), persistent=False)
 
-    def _prepare(self, image_pm1: Tensor) -> Tensor:
-        return ((image_pm1 + 1) / 2 - self.mean) / self.std
-
-    def _logits(self, prepared: Tensor) -> Tensor:
+    def logits(self, image_pm1: Tensor) -> Tensor:
+        image_norm = ((image_pm1 + 1) / 2 - self.mean) / self.std
         # Its parts, not its forward pass, which would enlarge the whole batch's logits at once.
-        return self.net.get_submodule('classifier')(self.net.get_submodule('backbone')(prepared)['out'])
+        return self.net.get_submodule('classifier')(self.net.get_submodule('backbone')(image_norm)['out'])
 
 
 def load_deeplabv2(path: str) -> DeepLabV2:

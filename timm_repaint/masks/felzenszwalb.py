@@ -8,6 +8,7 @@ import numpy as np
 from skimage.segmentation import felzenszwalb
 
 from timm_repaint.errors import UsageError
+from timm_repaint.masks.on_device import check_image
 
 # The trial's values at 32 px; growing with the shorter side keeps photographs of 64 to 224 px near 40 segments.
 REFERENCE_SIDE_PX = 32
@@ -124,8 +125,7 @@ class FelzenszwalbMasks:
         Raises:
             ValueError: if image_u8 is not [H, W, 3] uint8, or falls into more than 65536 segments.
         """
-        if image_u8.ndim != 3 or image_u8.shape[2] != 3 or image_u8.dtype != np.uint8:
-            raise ValueError(f'fh masks need an RGB image [H, W, 3] uint8, got {image_u8.shape} {image_u8.dtype}')
+        check_image(image_u8, type(self).__name__)
         scale, min_size = self.parameters_for(*image_u8.shape[:2])
         segments = BACKENDS[self.backend](image_u8, scale, self.sigma, min_size)  # [H, W]
         num_segments = int(segments.max()) + 1

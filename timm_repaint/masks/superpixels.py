@@ -9,11 +9,11 @@ numbers, so a CPU and a GPU differ in ties only.
 import math
 from functools import reduce
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from timm_repaint.masks.on_device import DeviceMasks
 from timm_repaint.networks.label_maps import resize_labels
 
 SMALL_SIDE_PX = 56  # shorter side of the small copy, more or less
@@ -31,8 +31,10 @@ JUMPS = 7  # to the end of a chain of 2^7 segments that join in one round
 NO_EDGE = torch.iinfo(torch.int32).max
 
 
-class SuperpixelMasks(nn.Module):
+class SuperpixelMasks(DeviceMasks):
     """Cuts images into some fifty segments of similar colour, on the device where the images are.
+
+    Segment ids are 0 to n - 1 in each image; few of them have lost all pixels to finer edges.
 
     Sources: X. Wei et al., Superpixel hierarchy, IEEE TIP 2018 (Boruvka's rounds by mean colours); J. Ward,
     Hierarchical grouping to optimize an objective function, JASA 1963.
@@ -40,52 +42,21 @@ class SuperpixelMasks(nn.Module):
 
     kind: str = 'segment'
     num_labels: int | None = None
-    on_device: bool = True
 
-    @torch.no_grad()
-    def labels(self, image_pm1: Tensor) -> Tensor:
-        """Segments of a batch.
-
-        Args:
-            image_pm1: [B, 3, H, W] float in [-1, 1], any H and W.
-
-        Returns:
-            Segment ids, [B, H, W] int64: 0 to n - 1 in each image; few of them have lost all pixels to finer edges.
-
-        Raises:
-            ValueError: if image_pm1 is not [B, 3, H, W].
-        """
-        if image_pm1.ndim != 4 or image_pm1.shape[1] != 3:
-            raise ValueError(f'superpixels need RGB images [B, 3, H, W], got {tuple(image_pm1.shape)}')
+    def cut(self, image_pm1: Tensor) -> Tensor:
+        """[B, 3, H, W] float32 in [-1, 1] -> segment ids [B, H, W] int64."""
         height, width = image_pm1.shape[2:]
         step = pixels_a_step(height, width)
         least_px = round(LEAST_SIDE * min(height, width) / step**2)
         if step == 1:
-            return join(opponent(image_pm1.float()).round_(), least_px)[0]
-        fine = opponent(shrink(image_pm1.float(), step // 2))  # [3, B, 2h, 2w]
+            return join(opponent(image_pm1).round_(), least_px)[0]
+        fine = opponent(shrink(image_pm1, step // 2))  # [3, B, 2h, 2w]
         quarters = (
             fine.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(3, 5, 0, 1, 2, 4).contiguous()
         )  # [2, 2, 3, B, h, w]
         small = quarters[0, 0] + quarters[0, 1] + quarters[1, 0] + quarters[1, 1]  # [3, B, h, w]
         segments, means = join(small.mul_(0.25).round_(), least_px)
         return resize_labels(refine(segments, means, quarters), (height, width))
-
-    def forward(self, image_u8: np.ndarray) -> np.ndarray:
-        """Segments of one image on the CPU, as other mask sources give them.
-
-        Args:
-            image_u8: RGB, [H, W, 3] uint8.
-
-        Returns:
-            Segment ids, [H, W] uint16.
-
-        Raises:
-            ValueError: if image_u8 is not [H, W, 3] uint8.
-        """
-        if image_u8.ndim != 3 or image_u8.shape[2] != 3 or image_u8.dtype != np.uint8:
-            raise ValueError(f'superpixels need an RGB image [H, W, 3] uint8, got {image_u8.shape} {image_u8.dtype}')
-        image_pm1 = torch.tensor(image_u8).permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, H, W]
-        return self.labels(image_pm1)[0].numpy().astype(np.uint16)
 
 
 def pixels_a_step(height: int, width: int) -> int:

@@ -113,7 +113,7 @@ def test_parameters_out_of_range_are_refused_with_the_rule(arguments, message):
 
 @pytest.mark.parametrize('image', [np.zeros((8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8), np.zeros((8, 8, 3))])
 def test_other_than_rgb_bytes_are_refused(image):
-    with pytest.raises(ValueError, match='fh masks need an RGB image'):
+    with pytest.raises(ValueError, match='FelzenszwalbMasks needs an RGB image'):
         FelzenszwalbMasks()(image)
 
 
