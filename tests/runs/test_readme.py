@@ -83,6 +83,13 @@ def test_no_link_is_dead(name):
             assert heading in headings(path.relative_to(REPO).as_posix()), target
 
 
+@pytest.mark.parametrize('name', PAGES)
+def test_lists_stand_apart_as_the_sites_markdown_wants_it(name):
+    prose = re.sub(r'```.*?```', '', PAGES[name], flags=re.S)
+    paragraphs = [text for text in prose.split('\n\n') if not re.match(r'\s*(- |\d+\. |\||#)', text)]
+    assert [text for text in paragraphs if re.search(r'\n(- |\d+\. )', text)] == []
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     environment = {**os.environ, 'NO_MKDOCS_2_WARNING': '1'}
     command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '-q', '-d', str(tmp_path)]
