@@ -31,6 +31,7 @@ from timm_repaint import (
     RandomRepaint,
     Repaint,
     RepaintConfig,
+    SuperpixelMasks,
     load_repainter,
     with_masks,
 )
@@ -50,7 +51,8 @@ class Halves:
 
 
 def sources(weights: str) -> Sequence[MaskSource]:
-    return [Halves(), FelzenszwalbMasks(scale=100.0, sigma=0.5, min_size=20), DeepLabV2Masks(weights), DeepLabV3Masks()]
+    segments = [FelzenszwalbMasks(scale=100.0, sigma=0.5, min_size=20), SuperpixelMasks()]
+    return [Halves(), *segments, DeepLabV2Masks(weights), DeepLabV3Masks()]
 
 
 def train(model: nn.Module, images: Tensor, target: Tensor) -> dict[str, Tensor]:
