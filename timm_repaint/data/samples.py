@@ -1,5 +1,6 @@
 """A few fixed images of a data set with their label maps, the same at every call: for galleries and measurements."""
 
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from timm.data import create_transform
 from torch import Tensor
 
-from timm_repaint.data.stored import StoredMaskImages
+from timm_repaint.data.stored import WithStoredMasks
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def fixed_samples(dataset: Any, masks: Any, data_config: dict[str, Any], count: 
         crop_pct=1.0,
     )
     images, targets = zip(*_pick(dataset, transform, count), strict=True)
-    if isinstance(dataset, StoredMaskImages):
+    if isinstance(dataset, WithStoredMasks):
         images_u8 = [both[:3].permute(1, 2, 0).numpy() for both in images]
         return Samples(images_u8, [both[3].numpy().astype(np.uint16) for both in images], list(targets))
     images_u8 = [np.asarray(image).transpose(1, 2, 0) for image in images]
@@ -69,7 +70,10 @@ def _pick(dataset: Any, transform: Any, count: int) -> list[tuple[Any, Any]]:
     own, dataset.transform = dataset.transform, transform
     try:
         if not hasattr(dataset, '__getitem__') or isinstance(dataset, torch.utils.data.IterableDataset):
-            return [sample[:2] for sample in islice(iter(dataset), count)]
+            stream = copy(dataset)  # the loader's workers start its reader, each for its own share
+            if hasattr(stream, 'reader'):
+                stream.reader = copy(stream.reader)
+            return [sample[:2] for sample in islice(iter(stream), count)]
         count = min(count, len(dataset))
         # One further each time: evenly spaced images of a set that repeats its classes would all be of one class.
         step = max(1, len(dataset) // count)

@@ -6,12 +6,14 @@ follow_schedule(loader.dataset, masks)                 # image sizes by schedule
 extend_normalization(loader)
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from timm.data.dataset import IterableImageDataset
 from timm.data.scheduled_sampler import ScheduledTransformDataset
 from torch.utils.data import Dataset
 
@@ -20,6 +22,7 @@ from timm_repaint.data.named import NamedImages
 from timm_repaint.data.replay import OUTSIDE, Replay
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.errors import UsageError
+from timm_repaint.masks.archive import ArchiveMasks, keep_names
 from timm_repaint.masks.folder import UNKNOWN, FolderMasks, StoredMasks
 
 
@@ -81,7 +84,32 @@ def has_files(dataset: Any) -> bool:
     return getattr(dataset, 'image_root', None) is not None
 
 
-class StoredMaskImages(Dataset):
+class WithStoredMasks:
+    """A data set whose transform takes image and stored mask alike.
+
+    Attributes:
+        masks: Where the masks are.
+    """
+
+    masks: StoredMasks
+    _transform: WithStoredMask | None = None
+
+    @property
+    def transform(self) -> WithStoredMask | None:
+        return self._transform
+
+    @transform.setter
+    def transform(self, transform: Any) -> None:
+        takes_masks = transform is None or isinstance(transform, WithStoredMask)
+        self._transform = transform if takes_masks else WithStoredMask(transform, self.masks.kind)
+
+    def _with_mask(self, picture: Image.Image, labels: np.ndarray) -> Any:
+        """Image with mask, [4, H, W]; a Masked without a transform."""
+        masked = Masked(picture, labels)
+        return masked if self._transform is None else self._transform(masked)
+
+
+class StoredMaskImages(WithStoredMasks, Dataset):
     """Images with stored masks; an unreadable image is left out together with its mask.
 
     Args:
@@ -97,17 +125,7 @@ class StoredMaskImages(Dataset):
             raise UsageError('stored masks need images that are files in folders; leave out --mask-dir')
         self.dataset = dataset
         self.masks = masks
-        self._transform: WithStoredMask | None = None
         self.dataset.transform = None  # image and mask are transformed here, together
-
-    @property
-    def transform(self) -> WithStoredMask | None:
-        return self._transform
-
-    @transform.setter
-    def transform(self, transform: Any) -> None:
-        takes_masks = transform is None or isinstance(transform, WithStoredMask)
-        self._transform = transform if takes_masks else WithStoredMask(transform, self.masks.kind)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """Image with mask, [4, H, W] (a Masked without a transform), then the target and what else is there.
@@ -116,16 +134,41 @@ class StoredMaskImages(Dataset):
             UsageError: if the mask is missing or does not fit its image.
         """
         (picture, *rest), position = self.dataset.read(index)
-        masked = Masked(picture, self.masks.of(self.dataset, position, (picture.height, picture.width)))
-        return (masked if self._transform is None else self._transform(masked), *rest)
+        labels = self.masks.of(self.dataset, position, (picture.height, picture.width))
+        return self._with_mask(picture, labels), *rest
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ('dataset', 'masks', '_transform'):  # not there yet while a worker unpickles
+        if name in ('dataset', 'masks'):  # not there yet while a worker unpickles
             raise AttributeError(name)
         return getattr(self.dataset, name)  # filename(), skipped, set_epoch() …
+
+
+class StoredMaskStream(WithStoredMasks, IterableImageDataset):
+    """A stream of webdataset's shards with stored masks.
+
+    Args:
+        dataset: timm's data set of the shards.
+        masks: those of its images.
+    """
+
+    def __init__(self, dataset: IterableImageDataset, masks: ArchiveMasks) -> None:
+        self.masks: ArchiveMasks = masks
+        super().__init__('', reader=dataset.reader, target_transform=dataset.target_transform)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Image with mask, [4, H, W], and target.
+
+        Raises:
+            UsageError: if a mask is missing or does not fit its image.
+        """
+        keep_names(self.reader)
+        for (picture, name), target in self.reader:
+            labels = self.masks.of_image(name, (picture.height, picture.width))
+            known = target if self.target_transform is None else self.target_transform(target)
+            yield self._with_mask(picture, labels), known
 
 
 def follow_schedule(dataset: Any, masks: StoredMasks) -> None:

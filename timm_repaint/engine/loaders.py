@@ -14,7 +14,6 @@ from timm.data import (
     ImageDataset,
     Mixup,
     NaFlexMixup,
-    create_dataset,
     create_loader,
 )
 from timm.data.naflex_loader import create_naflex_loader
@@ -42,13 +41,7 @@ from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import StoredMasks
 from timm_repaint.options.conflicts import mixup_active
-
-PACKAGES = {
-    'hfds': 'datasets',
-    'hfids': 'datasets',
-    'wds': 'webdataset',
-    'tfds': 'tensorflow tensorflow-datasets',
-}  # of timm's readers
+from timm_repaint.timm_data import create_timm_dataset
 
 
 @dataclass
@@ -112,7 +105,7 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
     if args.class_map:
         check_class_map(args.class_map, args.dataset, split_dir)
     training_kwargs = {'seed': args.seed, 'repeats': args.epoch_repeats} if is_training else {}
-    dataset = _create_dataset(
+    dataset = create_timm_dataset(
         args.dataset,
         root=root,
         split=split,
@@ -132,18 +125,6 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
     if is_training and args.train_fraction < 1:
         keep_fraction(dataset, args.train_fraction)
     return dataset
-
-
-def _create_dataset(name: str, split: str, **kwargs: Any) -> Any:
-    """timm's factory; what it cannot find or read is the user's mistake."""
-    try:
-        return create_dataset(name, split=split, **kwargs)
-    except ImportError as error:
-        package = PACKAGES.get(name.split('/')[0].lower(), error.name)
-        raise UsageError(f'--dataset {name} needs another package: pip install {package} ({error})') from error
-    except (OSError, RuntimeError, ValueError, AssertionError, LookupError) as error:
-        told = ' '.join(str(error).split())
-        raise UsageError(f'{split} split of --dataset {name!r}: {told or type(error).__name__}') from error
 
 
 def build_loaders(network: Network, fresh_workers: bool) -> Loaders:

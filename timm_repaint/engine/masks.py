@@ -7,8 +7,9 @@ from typing import Any
 
 from timm import utils
 
-from timm_repaint.data.stored import StoredMaskImages, has_files
+from timm_repaint.data.stored import StoredMaskImages, StoredMaskStream, has_files
 from timm_repaint.errors import UsageError
+from timm_repaint.masks.archive import ArchiveMasks, is_random_access, is_sharded
 from timm_repaint.masks.choice import MaskOptions, MaskSource, create_mask_source
 from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA
 from timm_repaint.masks.folder import CachedMasks, FolderMasks, OutlineMasks, StoredMasks, mask_name
@@ -31,9 +32,20 @@ def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMa
             raise UsageError('--mask folder needs --mask-dir, the folder of PNG label maps')
         _say(args, f'Masks of {args.mask} are made on the fly.')
         return create_mask_source(MaskOptions.of(args))
+    if not has_files(dataset) and args.mask == 'folder':
+        raise UsageError('--mask folder needs images that are files in folders')
+    if is_random_access(dataset) or is_sharded(dataset):
+        packed = ArchiveMasks(args.mask_dir)
+        check_cache_options(args, packed)
+        root = args.data_dir or args.data
+        images = f'{args.dataset} --data-dir {root}' if args.dataset else root
+        packed.check_first(
+            dataset,
+            f'make the masks with timm-repaint masks {images} {args.mask_dir} --mask {args.mask} '
+            f"--split '{args.train_split}'",
+        )
+        return packed
     if not has_files(dataset):
-        if args.mask == 'folder':
-            raise UsageError('--mask folder needs images that are files in folders')
         _say(args, 'The images are no files of their own: masks are made on the fly, --mask-dir is not used.')
         return create_mask_source(MaskOptions.of(args))
     image_root = find_image_root(args, dataset)
@@ -70,7 +82,7 @@ def find_image_root(args: argparse.Namespace, dataset: Any) -> str:
     )
 
 
-def check_cache_options(args: argparse.Namespace, masks: CachedMasks) -> None:
+def check_cache_options(args: argparse.Namespace, masks: CachedMasks | ArchiveMasks) -> None:
     """Refuse a cache of another source, or of other parameters than those that the command line names."""
     manifest = masks.manifest
     if manifest.source != args.mask:
@@ -100,4 +112,6 @@ def asked_parameters(args: argparse.Namespace) -> list[tuple[str, str, Any]]:
 
 def with_stored_masks(dataset: Any, masks: MaskSource | StoredMasks) -> Any:
     """The data set that reads images and stored masks together; the data set itself for other masks."""
+    if isinstance(masks, ArchiveMasks) and is_sharded(dataset):
+        return StoredMaskStream(dataset, masks)
     return StoredMaskImages(dataset, masks) if isinstance(masks, StoredMasks) else dataset

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from timm_repaint.data.samples import Samples, fixed_samples, to_u8
-from timm_repaint.data.stored import StoredMaskImages
+from timm_repaint.data.stored import WithStoredMasks
 from timm_repaint.engine.loaders import build_dataset
 from timm_repaint.engine.masks import with_stored_masks
 from timm_repaint.engine.parts import Run
@@ -140,7 +140,7 @@ class RepaintWatch:
 
     def pick(self, run: Run, dataset: Any, masks: Any, count: int) -> Samples:
         """`count` images of a data set with their label maps, the same at every call."""
-        if not isinstance(dataset, StoredMaskImages):
+        if not isinstance(dataset, WithStoredMasks):
             dataset = with_stored_masks(dataset, masks)
         return fixed_samples(dataset, masks, run.data_config, count)
 

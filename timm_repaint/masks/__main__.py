@@ -1,17 +1,31 @@
 """Make masks once and keep them: `timm-repaint masks IMAGES OUT --mask fh`, then `--check`.
 
 OUT mirrors IMAGES: `train/cat/7.jpg` has its mask in `train/cat/7.png`. A second call goes on where the first stopped.
+Images in a tar, in webdataset's shards or in a Hugging Face data set have masks that are named after their bytes:
+
+timm-repaint masks wds/ OUT --data-dir SHARDS --split 'train-{0000..0009}.tar|10000'
+timm-repaint masks hfds/NAME OUT --split train
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from timm_repaint.commandline import at_least, goes_on, num_cpus, shard
 from timm_repaint.errors import UsageError, one_line, run_command
-from timm_repaint.masks.cache import DEFAULT_SIZE_PX, Folders, Outcome, check_cache, list_images, make_masks
+from timm_repaint.masks.archive import PackedImages, is_packed_name, packed_parts
+from timm_repaint.masks.cache import (
+    DEFAULT_SIZE_PX,
+    Folders,
+    Outcome,
+    check_cache,
+    check_packed_cache,
+    list_images,
+    make_masks,
+)
 from timm_repaint.masks.choice import MASKS, MaskOptions, MaskSource, create_mask_source
 from timm_repaint.masks.manifest import claim_folder, describe
 from timm_repaint.option import add_options
@@ -22,9 +36,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         prog='timm-repaint masks', description='Make the masks of a folder of images, or check them.'
     )
     add = parser.add_argument
-    add('images', metavar='IMAGES', help='folder of images, with folders inside as deep as you like')
+    add(
+        'images',
+        metavar='IMAGES',
+        help='folder of images, with folders inside as deep as you like; a tar; hfds/NAME or wds/ as for --dataset',
+    )
     add('out', metavar='OUT', help='where the masks go, in a tree like that of IMAGES')
     add_options(parser, MaskOptions, groups=(MASKS,))
+    packed = parser.add_argument_group('images of hfds/NAME and wds/, as for the training')
+    packed.add_argument('--data-dir', metavar='DIR', help='folder of the shards, or of downloads')
+    packed.add_argument('--split', default='train', metavar='NAME', help='as --train-split (default: %(default)s)')
+    packed.add_argument('--input-key', metavar='KEY', help='where a sample has its image')
     add('--size', type=at_least(1), default=DEFAULT_SIZE_PX, metavar='PX', help='longest shorter side of a mask')
     add('--workers', type=int, default=num_cpus(), metavar='N', help='processes (default: all CPUs: %(default)s)')
     add('--shard', type=shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
@@ -63,12 +85,18 @@ def main() -> int:
     args = parse_args()
     folders = Folders(args.images, args.out, args.size)
     index, count = args.shard
-    names = list_images(folders)[index - 1 :: count]
+    packed = None
+    if is_packed_name(args.images):
+        packed = PackedImages(args.images, args.data_dir, args.split, args.input_key)
+    images: Sequence[Any] = list_images(folders) if packed is None else packed_parts(packed.dataset)
+    names = images[index - 1 :: count]
+    if args.check and packed is not None:
+        return report(check_packed_cache(folders, names, args.workers, packed), checked=True)
     if args.check:
-        return report(check_cache(folders, names, args.workers), checked=True)
+        return report(check_cache(folders, list(names), args.workers), checked=True)
     source = build_source(args)
     claim_folder(args.out, describe(args.mask, source, args.size, args.mask_checkpoint))
-    return report(make_masks(folders, names, source, args.workers, args.batch_size), checked=False)
+    return report(make_masks(folders, names, source, args.workers, args.batch_size, packed), checked=False)
 
 
 if __name__ == '__main__':

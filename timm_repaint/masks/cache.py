@@ -8,7 +8,7 @@ have been replaced since are made again.
 import io
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,10 +18,11 @@ import torch
 from PIL import Image
 
 from timm_repaint.errors import UsageError
+from timm_repaint.masks.archive import ArchiveMasks, PackedImage, PackedImages, is_sharded, packed_name, read_packed
 from timm_repaint.masks.folder import CachedMasks, mask_name, mask_size
 from timm_repaint.masks.label_png import save_labels
 from timm_repaint.masks.origin import Origin, digest, find_origin, read_file
-from timm_repaint.masks.workers import in_workers
+from timm_repaint.masks.workers import CHUNK, in_workers
 from timm_repaint.pictures import find_pictures, read_picture
 from timm_repaint.progress import progress
 
@@ -80,6 +81,9 @@ class _Decoded(NamedTuple):
         return Done(self.name, problem=self.problem, older=self.older)
 
 
+Decode = Callable[[Folders, list[Any]], Iterator[_Decoded]]  # reads some of the images
+
+
 def list_images(folders: Folders) -> list[str]:
     """Names of all images below a folder, in timm's order, relative to it.
 
@@ -119,25 +123,37 @@ def _at_mask_size(content: bytes, size_px: int) -> np.ndarray:
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def make_masks(folders: Folders, names: list[str], source: Any, workers: int, batch_size: int = 8) -> Outcome:
+def make_masks(
+    folders: Folders,
+    names: Sequence[Any],
+    source: Any,
+    workers: int,
+    batch_size: int = 8,
+    packed: PackedImages | None = None,
+) -> Outcome:
     """Makes the masks that are not there yet, or were made from images that have been replaced.
 
     Args:
         folders: see Folders; the caller has claimed the mask folder.
-        names: images, relative to folders.images.
+        names: images, relative to folders.images; parts of a packed data set, see archive.packed_parts.
         source: a mask source. One with `on_device` segments batches of one size in this process, where it lies;
             the workers only read images for it.
         workers: number of worker processes.
         batch_size: images a batch on the device.
+        packed: where the images are if they are no files.
 
     Raises:
         UsageError: if a mask cannot be written.
     """
+    decode: Decode = _decode if packed is None else partial(_decode_packed, packed)
+    chunk = 1 if packed is not None and is_sharded(packed.dataset) else CHUNK
+    in_processes = partial(in_workers, items=names, workers=workers, chunk=chunk)
     if source.on_device:
-        done = _segment_on_device(folders, names, source, workers, batch_size)
+        decoded = in_processes(partial(_decode_list, decode, folders))
+        done = _segment_on_device(folders, decoded, source, batch_size)
     else:
-        done = in_workers(partial(segment_images, folders, source), names, workers)
-    return _count(done, 'masks', len(names))
+        done = in_processes(partial(segment_images, folders, source, decode=decode))
+    return _count(done, 'masks', _number_of(names, packed))
 
 
 def check_cache(folders: Folders, names: list[str], workers: int) -> Outcome:
@@ -148,6 +164,23 @@ def check_cache(folders: Folders, names: list[str], workers: int) -> Outcome:
     """
     masks = CachedMasks(folders.masks, folders.images)
     return _count(in_workers(partial(_check, folders, masks), names, workers), 'check', len(names))
+
+
+def check_packed_cache(folders: Folders, parts: Sequence[Any], workers: int, packed: PackedImages) -> Outcome:
+    """The same for a packed data set.
+
+    Raises:
+        UsageError: if folders.masks is no cache.
+    """
+    check = partial(_check_packed, ArchiveMasks(folders.masks), packed)
+    return _count(in_workers(check, parts, workers, chunk=1), 'check', _number_of(parts, packed))
+
+
+def _number_of(names: Sequence[Any], packed: PackedImages | None) -> int:
+    """How many images there are, for the progress; 0 where shards do not say it."""
+    if packed is None or not is_sharded(packed.dataset):
+        return len(names)
+    return packed.dataset.reader.num_samples or 0
 
 
 def _count(done: Iterator[Done], label: str, total: int) -> Outcome:
@@ -177,10 +210,10 @@ def _reason(error: Exception) -> str:
     return f'{type(error).__name__}: {error}'
 
 
-def segment_images(folders: Folders, source: Any, names: list[str]) -> list[Done]:
+def segment_images(folders: Folders, source: Any, names: list[Any], decode: Decode | None = None) -> list[Done]:
     """Makes the masks of some images, in this process; see make_masks."""
     done = []
-    for decoded in _decode(folders, names):
+    for decoded in (decode or _decode)(folders, names):
         name, image_u8 = decoded.name, decoded.image_u8
         if image_u8 is None:
             done.append(decoded.left_out())
@@ -208,16 +241,33 @@ def _decode(folders: Folders, names: list[str]) -> Iterator[_Decoded]:
             yield _Decoded(name, problem=_reason(error))
 
 
-def _decode_list(folders: Folders, names: list[str]) -> list[_Decoded]:
-    return list(_decode(folders, names))
+def _decode_packed(packed: PackedImages, folders: Folders, parts: list[Any]) -> Iterator[_Decoded]:
+    for part in parts:
+        try:
+            for image in read_packed(packed.dataset, part):
+                yield _decode_content(folders, image)
+        except Exception as error:  # a shard that ends too early
+            yield _Decoded(str(part), problem=_reason(error))
 
 
-def _segment_on_device(
-    folders: Folders, names: list[str], source: Any, workers: int, batch_size: int
-) -> Iterator[Done]:
+def _decode_content(folders: Folders, image: PackedImage) -> _Decoded:
+    name = packed_name(image.content)
+    try:
+        if os.path.isfile(folders.mask_path(name)) and os.path.getsize(folders.mask_path(name)):
+            return _Decoded(name)
+        return _Decoded(name, _at_mask_size(image.content, folders.size_px), note=digest(image.content))
+    except Exception as error:  # Pillow's errors have no class in common
+        return _Decoded(image.name, problem=_reason(error))
+
+
+def _decode_list(decode: Decode, folders: Folders, names: list[Any]) -> list[_Decoded]:
+    return list(decode(folders, names))
+
+
+def _segment_on_device(folders: Folders, images: Iterable[_Decoded], source: Any, batch_size: int) -> Iterator[Done]:
     """Gathers images of one size to batches; a size that does not fill one waits for the end, if memory allows."""
     waiting: dict[tuple[int, ...], list[_Decoded]] = defaultdict(list)
-    for decoded in in_workers(partial(_decode_list, folders), names, workers):
+    for decoded in images:
         if decoded.image_u8 is None:
             yield decoded.left_out()
             continue
@@ -257,4 +307,22 @@ def _check(folders: Folders, masks: CachedMasks, names: list[str]) -> list[Done]
             done.append(Done(name, problem=f'image: {_reason(error)}'))
         else:
             done.append(Done(name, problem='older than its image') if older else Done(name, made=True))
+    return done
+
+
+def _check_packed(masks: ArchiveMasks, packed: PackedImages, parts: list[Any]) -> list[Done]:
+    """Compares the masks of some parts of a packed data set with their images; runs in a worker."""
+    done = []
+    for part in parts:
+        for image in read_packed(packed.dataset, part):
+            try:
+                with Image.open(io.BytesIO(image.content)) as picture:
+                    image_hw = (picture.height, picture.width)
+                masks.of_image(packed_name(image.content), image_hw)
+            except UsageError as error:
+                done.append(Done(image.name, problem=str(error)))
+            except Exception as error:  # Pillow's errors have no class in common
+                done.append(Done(image.name, problem=f'image: {_reason(error)}'))
+            else:
+                done.append(Done(image.name, made=True))
     return done

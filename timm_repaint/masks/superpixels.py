@@ -18,7 +18,8 @@ from timm_repaint.networks.label_maps import resize_labels
 
 SMALL_SIDE_PX = 56  # shorter side of the small copy, more or less
 KEPT_SIDE_PX = 80  # smaller images are their own copy
-DEAREST = 2.5  # dearest join, a pixel of the small copy, in squared levels of 0..255
+DEAREST = 1.55  # dearest join, a pixel of the small copy, in squared levels of 0..255
+LEAST_CONTRAST = 1.0  # of two pixels, in squared levels
 LEAST_SIDE = 10 / 32  # pixels of the smallest segment, a pixel of the image's shorter side: as FH's
 CHROMA = 2.0  # weight of the two colour differences beside brightness
 STEPS = 4  # a level of brightness: colours of the small copy are whole numbers
@@ -93,24 +94,30 @@ class Grid:
     cheapest, and plain areas join at once.
 
     Args:
-        batch, height, width: B, h and w.
-        device: where the images are.
+        colours: [3, B, h, w].
     """
 
-    def __init__(self, batch: int, height: int, width: int, device: torch.device) -> None:
+    def __init__(self, colours: Tensor) -> None:
+        _, batch, height, width = colours.shape
         per_image = height * width
         self.width = width
-        self.itself = torch.arange(batch * per_image, device=device)
+        self.colours = colours.reshape(3, -1)
+        self.itself = torch.arange(batch * per_image, device=colours.device)
         place = self.itself % per_image
         self._first = self.itself - place  # of the same image
         self._numbers = 2 ** (2 * per_image - 1).bit_length()
         self._edges = []
         for below, inside in enumerate((place % width < width - 1, place < per_image - width)):
-            number = (2 * place + below).int()
-            self._edges.append((width if below else 1, number | blank(~inside)))
+            reach = width if below else 1
+            number = (2 * place + below).int() | blank(~inside)
+            contrast = _distance(self.colours, reach) + LEAST_CONTRAST * STEPS**2
+            self._edges.append((reach, number[:-reach], contrast))
 
     def cheapest(self, means: Tensor, shares: Tensor, segment: Tensor) -> Tensor:
         """The cheapest edge to another segment of each pixel, [N] int32, or NO_EDGE.
+
+        The cost is Ward's, but by the geometric mean of the segments' contrast and that of the edge's two pixels: on a
+        slope of colour segments differ, and pixels hardly do.
 
         Args:
             means: [3, N], mean colours of the pixels' segments.
@@ -118,10 +125,9 @@ class Grid:
             segment: [N].
         """
         best = torch.full_like(segment, NO_EDGE, dtype=torch.int32)
-        for reach, number in self._edges:
-            cost = (means[:, reach:] - means[:, :-reach]).square_()
-            cost = (cost[0] + cost[1]).add_(cost[2]).div_(shares[reach:] + shares[:-reach])
-            edge = cost.view(torch.int32).bitwise_and_(-self._numbers).bitwise_or_(number[:-reach])
+        for reach, number, contrast in self._edges:
+            cost = _distance(means, reach).mul_(contrast).sqrt_().div_(shares[reach:] + shares[:-reach])
+            edge = cost.view(torch.int32).bitwise_and_(-self._numbers).bitwise_or_(number)
             edge |= blank(segment[reach:] == segment[:-reach])
             for end in (best[:-reach], best[reach:]):
                 torch.minimum(end, edge, out=end)
@@ -137,6 +143,12 @@ class Grid:
         first = self._first + (number >> 1)
         second = first + 1 + (number & 1) * (self.width - 1)
         return first.clamp_(max=len(edge) - 1), second.clamp_(max=len(edge) - 1)  # of NO_EDGE any
+
+
+def _distance(colours: Tensor, reach: int) -> Tensor:
+    """Squared distance of each pixel's colour and that of the pixel `reach` further: [3, N] -> [N - reach]."""
+    differences = (colours[:, reach:] - colours[:, :-reach]).square_()
+    return (differences[0] + differences[1]).add_(differences[2])
 
 
 def blank(where: Tensor) -> Tensor:
@@ -161,11 +173,11 @@ def join(colours: Tensor, least_px: int) -> tuple[Tensor, Tensor]:
         means: [3, B, h, w], the mean colour of each pixel's segment.
     """
     _, batch, height, width = colours.shape
-    grid = Grid(batch, height, width, colours.device)
+    grid = Grid(colours)
     dearest = DEAREST * STEPS**2 * height * width
     itself = grid.itself
     segment = itself  # of each pixel, named by one of its pixels
-    means = sums = colours.reshape(3, -1)
+    means = sums = grid.colours
     shares = sizes = torch.ones_like(sums[0])
     for number, slack in enumerate(ROUNDS):
         edge = grid.cheapest(means, shares, segment)

@@ -1,0 +1,26 @@
+"""timm's data sets; what they cannot find or read is told in one line."""
+
+from typing import Any
+
+from timm.data import create_dataset
+
+from timm_repaint.errors import UsageError
+
+PACKAGES = {
+    'hfds': 'datasets',
+    'hfids': 'datasets',
+    'wds': 'webdataset',
+    'tfds': 'tensorflow tensorflow-datasets',
+}  # of timm's readers
+
+
+def create_timm_dataset(name: str, split: str, **kwargs: Any) -> Any:
+    """timm's factory; what it cannot find or read is the user's mistake."""
+    try:
+        return create_dataset(name, split=split, **kwargs)
+    except ImportError as error:
+        package = PACKAGES.get(name.split('/')[0].lower(), error.name)
+        raise UsageError(f'--dataset {name} needs another package: pip install {package} ({error})') from error
+    except (OSError, RuntimeError, ValueError, AssertionError, LookupError) as error:
+        told = ' '.join(str(error).split())
+        raise UsageError(f'{split} split of --dataset {name!r}: {told or type(error).__name__}') from error
