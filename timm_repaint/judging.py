@@ -19,7 +19,7 @@ from timm_repaint.losses import (
     kl_divergence,
     segment_kl_divergence,
 )
-from timm_repaint.networks import Discriminator, Posterior, discriminator_condition
+from timm_repaint.networks import Discriminator, Posterior, Shapes, discriminator_condition
 from timm_repaint.networks.discriminator import Features, split_logits
 from timm_repaint.precision import at_least_float32
 
@@ -46,7 +46,7 @@ class Painted(NamedTuple):
     """What a training forward leaves for its step: K images, their repaints, and what T saw of them."""
 
     image_pm1: Tensor  # [K, 3, H, W]
-    labels: Tensor  # [K, H, W]
+    shapes: Shapes  # of K label maps
     repaint_pm1: Tensor  # [K, 3, H, W], with the graph of E and G where they learn
     posterior: Posterior | None
     shown_norm: Tensor  # [K, 3, H, W], a leaf that gets T's gradient where E and G want it
@@ -65,7 +65,7 @@ class Judged(NamedTuple):
 def judge(discriminator: Discriminator, painted: Painted, num_labels: int | None, learns: bool) -> Judged:
     """D on originals and repaints in one pass, under the same condition; it stays as it is unless it learns."""
     image_pm1 = painted.image_pm1
-    condition = discriminator_condition(painted.labels, num_labels).to(image_pm1.dtype)
+    condition = discriminator_condition(painted.shapes, num_labels).to(image_pm1.dtype)
     images_pm1, conditions = torch.cat([image_pm1, painted.repaint_pm1]), torch.cat([condition, condition])
     with nullcontext() if learns else frozen(discriminator):
         outputs = discriminator(images_pm1, conditions)

@@ -14,9 +14,9 @@ from timm_repaint.networks import (
     check_choice,
     draw_detail,
     draw_normal,
+    find_shapes,
     paint_segments,
     pool_segments,
-    segment_slots,
 )
 from timm_repaint.repainter import Repainted, Repainter, check_inputs
 
@@ -54,12 +54,13 @@ class SegmentPainter(nn.Module):
             ValueError: if the image or the label map has a wrong shape.
         """
         check_inputs(image_pm1, labels)
-        slots = segment_slots(labels)
+        shapes = find_shapes(labels)
+        slots = shapes.slots
         colours, _ = pool_segments(image_pm1, slots)  # [B, 256, 3]
         shifts = draw_normal((len(labels), SEGMENT_SLOTS, 3), labels.device, generator)
         flat_pm1 = paint_segments((colours + self.shift_std * shifts).clamp(-1, 1), slots)
         detail = draw_detail(self.detail, image_pm1, slots, generator)
-        return Repainted(flat_pm1 if detail is None else (flat_pm1 + detail).clamp(-1, 1), None)
+        return Repainted(flat_pm1 if detail is None else (flat_pm1 + detail).clamp(-1, 1), None, shapes)
 
 
 AnyRepainter = Repainter | SegmentPainter

@@ -42,10 +42,10 @@ from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
 from timm_repaint.gan_module import GanModule
 from timm_repaint.judging import Painted, StepMetrics, d_loss, generator_losses, judge, task_slope, weighted_sum
 from timm_repaint.masks.source import Labeller
-from timm_repaint.networks import Posterior, create_discriminator, num_condition_channels
+from timm_repaint.networks import create_discriminator, num_condition_channels
 from timm_repaint.painters import create_repainter
 from timm_repaint.precision import autocast_state
-from timm_repaint.repainter import Repainter
+from timm_repaint.repainter import Repainted, Repainter
 from timm_repaint.saved import load_networks
 
 _logger = logging.getLogger('timm_repaint')
@@ -136,13 +136,13 @@ class Repaint(GanModule):
         may_learn = self._may_learn()
         paints = may_learn and self._paints_next
         statistics = copy_buffers(self.repainter) if paints else None
-        repaint_pm1, posterior = self._paint(image_pm1, picked, paints)
+        repaint_pm1, posterior, shapes = self._paint(image_pm1, picked, paints)
         shown_norm = self.to_norm(finite_or_original(repaint_pm1.detach(), image_pm1), images.dtype)
         shown_norm.requires_grad_(paints and self.config.task_weight > 0)
         batch, target = self._assemble(images, shown_norm, target, rows)
         if may_learn:
             seen, autocast = len(batch), autocast_state(images.device.type)
-            self._painted = Painted(image_pm1, picked, repaint_pm1, posterior, shown_norm, seen, statistics, autocast)
+            self._painted = Painted(image_pm1, shapes, repaint_pm1, posterior, shown_norm, seen, statistics, autocast)
         return batch if target is None else (batch, target)
 
     @torch.compiler.disable
@@ -260,7 +260,7 @@ class Repaint(GanModule):
                 'each, and where it is False keep weights, gradients and running statistics as they are'
             )
 
-    def _paint(self, image_pm1: Tensor, labels: Tensor, learn: bool) -> tuple[Tensor, Posterior | None]:
+    def _paint(self, image_pm1: Tensor, labels: Tensor, learn: bool) -> Repainted:
         """E and G on [K, 3, H, W] and [K, H, W]; without `learn` nothing of theirs moves, no running statistics."""
         with torch.autocast(**autocast_state(image_pm1.device.type)):
             if learn:

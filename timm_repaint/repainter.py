@@ -12,17 +12,17 @@ from timm_repaint.networks import (
     DETAILS,
     Encoder,
     Posterior,
+    Shapes,
     SpadeGenerator,
-    boundary_map,
     check_choice,
     discriminator_condition,
     draw_detail,
     draw_normal,
+    find_shapes,
     generator_spec,
     num_condition_channels,
     one_hot,
     paint_segments,
-    segment_slots,
 )
 from timm_repaint.precision import at_least_float32
 
@@ -36,6 +36,7 @@ class Repainted(NamedTuple):
 
     image_pm1: Tensor  # [B, 3, H, W] float32 in [-1, 1]
     posterior: Posterior | None  # None: nothing was encoded, see painters.py
+    shapes: Shapes  # of its label maps
 
 
 def sample_latent(
@@ -51,7 +52,8 @@ def sample_latent(
     Returns:
         [..., Z].
     """
-    return mu + temperature * torch.exp(0.5 * logvar) * draw_normal(tuple(mu.shape), mu.device, generator)
+    noise = draw_normal(tuple(mu.shape), mu.device, generator)
+    return torch.addcmul(mu, torch.exp(0.5 * logvar), noise.to(mu.dtype), value=temperature)
 
 
 class Repainter(nn.Module):
@@ -122,39 +124,44 @@ class Repainter(nn.Module):
             ValueError: if the image or the label map has a wrong shape.
         """
         check_inputs(image_pm1, labels)
-        posterior = self.encoder(image_pm1, segment_slots(labels))
-        return Repainted(self.paint(image_pm1, posterior, labels, generator), posterior)
+        shapes = find_shapes(labels)
+        posterior = self.encoder(image_pm1, shapes.slots)
+        return Repainted(self.paint(image_pm1, posterior, shapes, generator), posterior, shapes)
 
     def paint(
-        self, image_pm1: Tensor, posterior: Posterior, labels: Tensor, generator: torch.Generator | None = None
+        self, image_pm1: Tensor, posterior: Posterior, labels: Tensor | Shapes, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw the latents and paint; the posterior may be of another image.
+        """Draw the latents and paint; the posterior may be of another image, the label maps as `find_shapes` has them.
 
         Returns:
             [B, 3, H, W], at least float32, in [-1, 1].
         """
         z = sample_latent(posterior.global_mu, posterior.global_logvar, generator, self.temperature)  # [B, Z]
-        condition = self.condition(posterior, labels, generator).to(z.dtype)  # [B, K, H, W]
-        detail = draw_detail(self.detail, image_pm1, segment_slots(labels), generator)  # [B, 3, H, W]
+        shapes = find_shapes(labels)
+        condition = self.condition(posterior, shapes, generator).to(z.dtype)  # [B, K, H, W]
+        detail = draw_detail(self.detail, image_pm1, shapes.slots, generator)  # [B, 3, H, W]
         return at_least_float32(self.generator(condition, z, detail)).contiguous()
 
-    def condition(self, posterior: Posterior, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def condition(
+        self, posterior: Posterior, labels: Tensor | Shapes, generator: torch.Generator | None = None
+    ) -> Tensor:
         """What G sees at full size: segments' drawn codes and boundaries, or what D sees with latent 'global'.
 
         Args:
             posterior: of the segments' latents.
-            labels: [B, H, W] int64.
+            labels: [B, H, W] int64, or what `find_shapes` makes of it.
             generator: source of the random numbers; None for the global one.
         Returns:
             [B, cond_channels, H, W] float32.
         """
+        shapes = find_shapes(labels)
         if posterior.segment_mu is None or posterior.segment_logvar is None:
-            return discriminator_condition(labels, self.num_labels, generator)
+            return discriminator_condition(shapes, self.num_labels, generator)
         # [B, 256, Z]
         codes = sample_latent(posterior.segment_mu, posterior.segment_logvar, generator, self.temperature)
-        parts = [paint_segments(codes, segment_slots(labels)), boundary_map(labels)]
+        parts = [paint_segments(codes, shapes.slots), shapes.boundary]
         if self.num_labels is not None:
-            parts.append(one_hot(labels, self.num_labels))
+            parts.append(one_hot(shapes.labels, self.num_labels))
         return torch.cat(parts, dim=1)
 
 

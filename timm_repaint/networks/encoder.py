@@ -68,7 +68,7 @@ class Encoder(nn.Module):
 
         Args:
             image_pm1: [B, 3, H, W] in [-1, 1].
-            slots: [B, H, W] int64, 0..255, each pixel's segment slot.
+            slots: [B, H, W] int64, see `segment_slots`.
         Returns:
             The posterior. A slot without a pixel in the small copy has the prior (mu 0, logvar 0) and is not present.
         """

@@ -5,6 +5,7 @@ inputs' shapes fix all shapes, so nothing here makes the host wait for the devic
 """
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,21 @@ RANDOM_CODE_DIM = 8
 DETAILS = ('keep', 'swap', 'none')
 
 
+class Shapes(NamedTuple):
+    """What all networks need of a batch's label maps, so that it is computed once."""
+
+    labels: Tensor  # [B, H, W] int64
+    slots: Tensor  # [B, H, W] int64, see `segment_slots`
+    boundary: Tensor  # [B, 1, H, W] float32, see `boundary_map`
+
+
+def find_shapes(labels: Tensor | Shapes) -> Shapes:
+    """Of label maps [B, H, W] int64; what is found already stays as it is."""
+    return labels if isinstance(labels, Shapes) else Shapes(labels, segment_slots(labels), boundary_map(labels))
+
+
 def segment_slots(labels: Tensor) -> Tensor:
-    """Slot of each pixel's segment: its label modulo `SEGMENT_SLOTS`.
+    """Slot of each pixel's segment among those of the batch: its label modulo `SEGMENT_SLOTS`, plus 256 an image.
 
     Two segments whose ids are a multiple of 256 apart share a slot, so they share a latent: harmless, they are only
     repainted alike.
@@ -26,9 +40,10 @@ def segment_slots(labels: Tensor) -> Tensor:
     Args:
         labels: [B, H, W] int64, any ids.
     Returns:
-        [B, H, W] int64, 0..255.
+        [B, H, W] int64; of image b 256 b to 256 b + 255.
     """
-    return labels & (SEGMENT_SLOTS - 1)  # as remainder(), which is much slower
+    first = torch.arange(0, len(labels) * SEGMENT_SLOTS, SEGMENT_SLOTS, device=labels.device)
+    return (labels & (SEGMENT_SLOTS - 1)) + first[:, None, None]  # as remainder(), which is much slower
 
 
 def boundary_map(labels: Tensor) -> Tensor:
@@ -39,11 +54,17 @@ def boundary_map(labels: Tensor) -> Tensor:
     Returns:
         [B, 1, H, W] float32, 0 or 1.
     """
-    # Numbers, not truth values: torch's compiler makes invalid C++ of padded masks on CPUs.
-    beside = (labels[:, :, 1:] != labels[:, :, :-1]).float()  # [B, H, W-1]
-    below = (labels[:, 1:] != labels[:, :-1]).float()  # [B, H-1, W]
-    edge = F.pad(beside, (0, 1)) + F.pad(beside, (1, 0)) + F.pad(below, (0, 0, 0, 1)) + F.pad(below, (0, 0, 1, 0))
-    return edge.clamp(max=1).unsqueeze(3).permute(0, 3, 1, 2)  # channels last, as the codes beside it are
+    beside = labels[:, :, 1:] != labels[:, :, :-1]  # [B, H, W-1]
+    below = labels[:, 1:] != labels[:, :-1]  # [B, H-1, W]
+    edge = torch.zeros_like(labels, dtype=torch.bool)
+    for part, differs in (
+        (edge[:, :, 1:], beside),
+        (edge[:, :, :-1], beside),
+        (edge[:, 1:], below),
+        (edge[:, :-1], below),
+    ):
+        part |= differs
+    return edge.unsqueeze(3).permute(0, 3, 1, 2).float()  # channels last, as the codes beside it are
 
 
 def one_hot(labels: Tensor, num_labels: int) -> Tensor:
@@ -71,6 +92,10 @@ def resize_labels(labels: Tensor, size_hw: tuple[int, int]) -> Tensor:
     Returns:
         [B, h, w] int64.
     """
+    factors = {old / new for new, old in zip(size_hw, labels.shape[1:], strict=True)}
+    if len(factors) == 1 and (factor := factors.pop()).is_integer():
+        step = int(factor)
+        return labels[:, step // 2 :: step, step // 2 :: step]
     rows, columns = (
         (2 * torch.arange(new, device=labels.device) + 1) * old // (2 * new)
         for new, old in zip(size_hw, labels.shape[1:], strict=True)
@@ -83,18 +108,18 @@ def pool_segments(features: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         features: [B, C, h, w].
-        slots: [B, h, w] int64, 0..255.
+        slots: [B, h, w] int64, see `segment_slots`.
     Returns:
         means: [B, 256, C] float32, 0 for a slot without pixels.
         present: [B, 256] bool, True where the slot has a pixel.
     """
     batch, channels = features.shape[:2]
-    index = _batch_slots(slots)  # [B*h*w]
-    # [B*h*w, C]; sums overflow float16
-    pixels = at_least_float32(features).flatten(2).transpose(1, 2).reshape(-1, channels)
-    sums = pixels.new_zeros(batch * SEGMENT_SLOTS, channels).index_add(0, index, pixels)
-    counts = pixels.new_zeros(batch * SEGMENT_SLOTS).index_add(0, index, torch.ones_like(pixels[:, 0]))
-    means = sums / counts.clamp(min=1)[:, None]
+    # [B*h*w, C+1], a one behind each pixel's features; sums overflow float16
+    counted = F.pad(at_least_float32(features), (0, 0, 0, 0, 0, 1), value=1.0)
+    pixels = counted.permute(0, 2, 3, 1).reshape(-1, channels + 1)
+    sums = pixels.new_zeros(batch * SEGMENT_SLOTS, channels + 1).index_add(0, slots.flatten(), pixels)
+    counts = sums.detach()[:, channels:]  # no gradient goes there
+    means = sums[:, :channels] / counts.clamp(min=1)
     return means.view(batch, SEGMENT_SLOTS, channels), (counts > 0).view(batch, SEGMENT_SLOTS)
 
 
@@ -103,18 +128,11 @@ def paint_segments(codes: Tensor, slots: Tensor) -> Tensor:
 
     Args:
         codes: [B, 256, C].
-        slots: [B, H, W] int64, 0..255.
+        slots: [B, H, W] int64, see `segment_slots`.
     Returns:
         [B, C, H, W], of the codes' type, channels last in memory.
     """
-    pixels = codes.flatten(0, 1).index_select(0, _batch_slots(slots))  # [B*H*W, C]
-    return pixels.view(*slots.shape, codes.shape[2]).permute(0, 3, 1, 2)
-
-
-def _batch_slots(slots: Tensor) -> Tensor:
-    """[B, h, w] slots of each image -> [B*h*w] slots of the batch, 0..B*256-1."""
-    offsets = SEGMENT_SLOTS * torch.arange(len(slots), device=slots.device)
-    return (slots.flatten(1) + offsets[:, None]).flatten()
+    return F.embedding(slots, codes.flatten(0, 1)).permute(0, 3, 1, 2)
 
 
 def segment_detail(image: Tensor, slots: Tensor) -> Tensor:
@@ -122,7 +140,7 @@ def segment_detail(image: Tensor, slots: Tensor) -> Tensor:
 
     Args:
         image: [B, C, H, W].
-        slots: [B, H, W] int64, 0..255.
+        slots: [B, H, W] int64, see `segment_slots`.
     Returns:
         [B, C, H, W] float32, mean 0 in every segment.
     """
@@ -147,7 +165,7 @@ def draw_detail(kind: str, image: Tensor, slots: Tensor, generator: torch.Genera
     Args:
         kind: 'keep' (`segment_detail`), 'swap' (`swap_detail` of it) or 'none'.
         image: [B, C, H, W].
-        slots: [B, H, W] int64, 0..255.
+        slots: [B, H, W] int64, see `segment_slots`.
         generator: source of the random numbers; None for the global one.
     """
     if kind == 'none':
@@ -164,7 +182,7 @@ def swap_detail(detail: Tensor, slots: Tensor, generator: torch.Generator | None
 
     Args:
         detail: [B, C, H, W].
-        slots: [B, H, W] int64, 0..255.
+        slots: [B, H, W] int64, see `segment_slots`.
         generator: source of the random numbers; None for the global one.
     Returns:
         [B, C, H, W].
@@ -193,17 +211,20 @@ def num_condition_channels(num_labels: int | None) -> int:
     return 1 + (RANDOM_CODE_DIM if num_labels is None else num_labels + 1)
 
 
-def discriminator_condition(labels: Tensor, num_labels: int | None, generator: torch.Generator | None = None) -> Tensor:
+def discriminator_condition(
+    labels: Tensor | Shapes, num_labels: int | None, generator: torch.Generator | None = None
+) -> Tensor:
     """The shapes alone, without anything from the image: what D sees, and G with latent 'global' (SPADE's scheme).
 
     Args:
-        labels: [B, H, W] int64.
+        labels: [B, H, W] int64, or what `find_shapes` makes of it.
         num_labels: number of classes of semantic maps; None for segment maps, whose segments get random codes.
         generator: source of the random numbers; None for the global one.
     Returns:
         [B, num_condition_channels(num_labels), H, W] float32: one-hot classes or N(0, 1) codes, then the boundary.
     """
+    shapes = find_shapes(labels)
     if num_labels is not None:
-        return torch.cat([one_hot(labels, num_labels), boundary_map(labels)], dim=1)
-    codes = draw_normal((labels.shape[0], SEGMENT_SLOTS, RANDOM_CODE_DIM), labels.device, generator)
-    return torch.cat([paint_segments(codes, segment_slots(labels)), boundary_map(labels)], dim=1)
+        return torch.cat([one_hot(shapes.labels, num_labels), shapes.boundary], dim=1)
+    codes = draw_normal((len(shapes.slots), SEGMENT_SLOTS, RANDOM_CODE_DIM), shapes.slots.device, generator)
+    return torch.cat([paint_segments(codes, shapes.slots), shapes.boundary], dim=1)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from timm_repaint.data.samples import Samples
+from timm_repaint.networks import find_shapes
 from timm_repaint.repainter import Repainted
 
 
@@ -36,4 +37,4 @@ class Shifting(nn.Module):
 
     def forward(self, image_pm1, labels, generator):
         steps = self.step + self.spread * torch.randint(2, (len(labels), 1, 1, 1), generator=generator)
-        return Repainted(image_pm1 + steps, None)
+        return Repainted(image_pm1 + steps, None, find_shapes(labels))

@@ -1,4 +1,5 @@
 import torch
+import torch.nn.functional as F
 
 from timm_repaint.networks.label_maps import (
     SEGMENT_SLOTS,
@@ -33,11 +34,21 @@ def test_boundary_sees_the_difference_of_ids_that_share_a_slot():
 def test_slots_stay_in_range_for_any_id():
     labels = torch.tensor([[[0, 255, 256, 65535, 300]]])
     assert segment_slots(labels).flatten().tolist() == [0, 255, 0, 255, 44]
+    assert segment_slots(labels.expand(3, -1, -1))[2].flatten().tolist() == [512, 767, 512, 767, 556]
+
+
+def test_boundary_is_that_of_numbers_padded_one_by_one():
+    torch.manual_seed(0)
+    labels = torch.randint(0, 3, (2, 9, 7))
+    padded = F.pad(labels.float().unsqueeze(1), (1, 1, 1, 1), mode='replicate')
+    beside = [padded[:, :, 1:-1, :-2], padded[:, :, 1:-1, 2:], padded[:, :, :-2, 1:-1], padded[:, :, 2:, 1:-1]]
+    wanted = sum((other != labels.unsqueeze(1)).float() for other in beside).clamp(max=1)
+    assert boundary_map(labels).equal(wanted)
 
 
 def test_pooling_gives_each_segments_mean_and_which_segments_exist():
     features = torch.tensor([[[[1.0, 3.0], [10.0, 20.0]]], [[[5.0, 5.0], [5.0, 9.0]]]])
-    slots = torch.tensor([[[0, 0], [255, 255]], [[2, 2], [2, 0]]])
+    slots = segment_slots(torch.tensor([[[0, 0], [255, 255]], [[2, 2], [2, 0]]]))
     means, present = pool_segments(features, slots)
     assert means.shape == (2, SEGMENT_SLOTS, 1)
     assert [means[0, 0, 0], means[0, 255, 0], means[1, 2, 0], means[1, 0, 0]] == [2, 15, 5, 9]
@@ -55,7 +66,7 @@ def test_pooling_of_half_precision_sums_in_float32():
 def test_painting_gives_each_pixel_its_segments_code():
     codes = torch.zeros(2, SEGMENT_SLOTS, 2)
     codes[0, 3], codes[1, 3] = torch.tensor([1.0, 2.0]), torch.tensor([7.0, 8.0])
-    slots = torch.tensor([[[3, 0]], [[0, 3]]])
+    slots = segment_slots(torch.tensor([[[3, 0]], [[0, 3]]]))
     painted = paint_segments(codes, slots)
     assert painted[0].tolist() == [[[1, 0]], [[2, 0]]]
     assert painted[1].tolist() == [[[0, 7]], [[0, 8]]]
@@ -63,7 +74,8 @@ def test_painting_gives_each_pixel_its_segments_code():
 
 def test_painting_then_pooling_returns_the_codes_of_present_segments():
     torch.manual_seed(0)
-    codes, slots = torch.randn(2, SEGMENT_SLOTS, 5), torch.randint(0, SEGMENT_SLOTS, (2, 12, 9))
+    codes = torch.randn(2, SEGMENT_SLOTS, 5)
+    slots = segment_slots(torch.randint(0, SEGMENT_SLOTS, (2, 12, 9)))
     means, present = pool_segments(paint_segments(codes, slots), slots)
     torch.testing.assert_close(means[present], codes[present])
     assert not means[~present].any()
@@ -75,7 +87,7 @@ def test_each_segment_takes_its_detail_from_one_place_of_one_image():
     places = torch.arange(batch * height * width).view(batch, 1, height, width).float()  # each pixel says where it is
     slots = torch.zeros(batch, height, width, dtype=torch.long)
     slots[:, :, 3:] = 5
-    swapped = swap_detail(places, slots)
+    swapped = swap_detail(places, segment_slots(slots))
     assert swapped.shape == places.shape
     sources = set()
     for image in range(batch):
@@ -91,7 +103,7 @@ def test_each_segment_takes_its_detail_from_one_place_of_one_image():
 
 
 def test_detail_is_kept_swapped_or_left_out():
-    image, slots = torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long)
+    image, slots = torch.rand(2, 3, 8, 8), segment_slots(torch.zeros(2, 8, 8, dtype=torch.long))
     own = draw_detail('keep', image, slots)
     torch.testing.assert_close(own, image - image.mean(dim=(2, 3), keepdim=True))
     swapped = draw_detail('swap', image, slots, torch.Generator().manual_seed(1))
@@ -102,7 +114,7 @@ def test_detail_is_kept_swapped_or_left_out():
 
 def test_a_seeded_generator_swaps_alike_and_each_image_of_the_batch_is_a_source():
     detail = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
-    slots = torch.arange(256).view(1, 16, 16).expand(4, 16, 16)
+    slots = segment_slots(torch.arange(256).view(1, 16, 16).expand(4, 16, 16))
     first, second = (swap_detail(detail, slots, torch.Generator().manual_seed(3)) for _ in range(2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     shares = torch.bincount(first.flatten().long(), minlength=4) / first.numel()
@@ -113,6 +125,10 @@ def test_resize_takes_the_label_under_each_pixels_centre():
     labels = torch.arange(16).view(1, 4, 4)
     assert resize_labels(labels, (2, 2)).tolist() == [[[5, 7], [13, 15]]]
     assert resize_labels(labels, (4, 4)).equal(labels)
+    odd = torch.arange(35).view(1, 5, 7)
+    assert resize_labels(odd, (2, 3)).tolist() == [[[8, 10, 12], [22, 24, 26]]]  # rows 1 and 3, columns 1, 3 and 5
+    nine = torch.arange(81).view(1, 9, 9)
+    assert resize_labels(nine, (3, 3)).tolist() == [[[10, 13, 16], [37, 40, 43], [64, 67, 70]]]
     assert resize_labels(torch.tensor([[[1, 65535]]]), (2, 4)).tolist() == [[[1, 1, 65535, 65535]] * 2]
 
 

@@ -32,7 +32,7 @@ def reference_gradients(repainter, discriminator, model, batch, setup):
     mean, std = (torch.tensor(setup[name], dtype=images.dtype).view(1, 3, 1, 1) for name in ('mean', 'std'))
     image_pm1 = (images[:count] * std + mean) * 2 - 1
     torch.manual_seed(seed)
-    repaint_pm1, posterior = repainter(image_pm1, labels[:count])
+    repaint_pm1, posterior, _ = repainter(image_pm1, labels[:count])
     repaint_norm = ((repaint_pm1 + 1) / 2 - mean) / std
     if setup['separate']:
         seen, wanted = repaint_norm, target[:count]
