@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm_repaint.networks.spade import LEAKY_SLOPE, SpectralConv2d, channels_last, filter_channels, narrow_condition
+from timm_repaint.networks.spade import LEAKY_SLOPE, HalfSize, SpectralConv2d, channels_last, narrow_condition
 from timm_repaint.networks.spectral import SpectralWeights
 
 Features = list[Tensor]
@@ -68,6 +68,7 @@ class Discriminator(nn.Module):
         self.num_layers = num_layers
         # The smallest scale keeps logits of 2x2.
         self.min_size_px = 2 ** (num_layers - 1 + num_scales)
+        self.half_size = HalfSize(3)
         self.spectral = SpectralWeights(self._layers)
         self.to(memory_format=torch.channels_last)
 
@@ -98,7 +99,7 @@ class Discriminator(nn.Module):
         outputs = []
         for index, scale in enumerate(self.scales):
             if index > 0:
-                x = halve(x)
+                x = self.half_size(x)
             outputs.append(scale(x, given))
         return outputs
 
@@ -107,13 +108,6 @@ def create_discriminator(cond_channels: int, width: int, img_size: int | None) -
     """D beside a generator of a width, for images whose shorter side has `img_size` px or more (None: 64)."""
     small = img_size is not None and img_size < SMALL_IMAGE_PX
     return Discriminator(cond_channels, max(width, MIN_WIDTH), num_layers=3 if small else 4)
-
-
-def halve(x: Tensor) -> Tensor:
-    """[B, C, H, W] to half the size, rounded up: means of 3x3 pixels, at the border of those that are there."""
-    kernel = torch.full((3, 3), 1 / 9, device=x.device)
-    inside = filter_channels(x.new_ones(1, 1, *x.shape[-2:]), kernel, padding=1)  # [1, 1, h, w], at most 1
-    return filter_channels(x, kernel, padding=1) / inside
 
 
 def split_logits(outputs: list[Features]) -> tuple[list[Tensor], list[Features]]:

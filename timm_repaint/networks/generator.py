@@ -6,19 +6,22 @@ Fully convolutional from 1/32 of the size, so every size works. Source: Repaint 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from timm_repaint.networks.constants import Constants
 from timm_repaint.networks.label_maps import check_choice
 from timm_repaint.networks.spade import (
     LEAKY_SLOPE,
     PADDING_MODE,
     BorderConv2d,
+    HalfSize,
     SpadeResBlock,
+    block_weights,
     channels_last,
-    halve_condition,
     narrow_condition,
     repeat_border,
 )
@@ -102,16 +105,24 @@ class UpsamplingHead(nn.Module):
         super().__init__()
         self.upscale = upscale
         self.to_rgb = nn.Conv2d(channels + cond_channels, out_channels, kernel_size=3, padding=1)
+        self.taps = Constants(coarse=coarse_taps(upscale))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """[B, C, h, w] and [B, K, H, W] -> [B, out_channels, H, W]."""
-        own, bias = self.to_rgb.weight, self.to_rgb.bias
-        channels = x.shape[1]
-        x = conv_upsampled(F.leaky_relu(x, LEAKY_SLOPE), own[:, :channels], self.upscale)
-        return x + F.conv2d(condition, own[:, channels:], bias, padding=1)
+        weight, cond_weight = self.to_rgb.weight.split([x.shape[1], condition.shape[1]], dim=1)
+        coarse: Any = self.taps.coarse
+        x = conv_upsampled(F.leaky_relu(x, LEAKY_SLOPE), weight, coarse)
+        return x + F.conv2d(condition, cond_weight, self.to_rgb.bias, padding=1)
 
 
-def conv_upsampled(x: Tensor, weight: Tensor, upscale: int) -> Tensor:
+def coarse_taps(upscale: int) -> Tensor:
+    """[u * u * 9, 9]: which of the 9 taps of each of u * u pixels lie on each of the 9 coarse pixels around."""
+    nearest = (torch.arange(upscale)[:, None] + torch.arange(-1, 2)).div(upscale, rounding_mode='floor') + 1  # [u, tap]
+    coarse = (nearest[..., None] == torch.arange(3)).float()  # [u, tap, coarse tap]
+    return torch.einsum('psi,qtj->pqijst', coarse, coarse).reshape(-1, 9)
+
+
+def conv_upsampled(x: Tensor, weight: Tensor, coarse: Tensor) -> Tensor:
     """Nearest upsampling and a 3x3 convolution with zeros around, without the large tensor in between.
 
     Each of the upscale^2 pixels of a coarse one sees coarse pixels only, several taps on the same one: the sum of their
@@ -120,16 +131,16 @@ def conv_upsampled(x: Tensor, weight: Tensor, upscale: int) -> Tensor:
     Args:
         x: [B, C, h, w].
         weight: [O, C, 3, 3].
-        upscale: factor u to the full size.
+        coarse: [u*u*9, 9] of `coarse_taps`, for a factor u to the full size.
     Returns:
         [B, O, u*h, u*w].
     """
-    phases = torch.arange(upscale, device=x.device)[:, None] + torch.arange(-1, 2, device=x.device)
-    nearest = phases.div(upscale, rounding_mode='floor') + 1  # [u, tap], 0..2
-    coarse = (nearest[..., None] == torch.arange(3, device=x.device)).to(weight.dtype)  # [u, tap, coarse tap]
+    outputs, channels = weight.shape[:2]
     with torch.autocast(x.device.type, enabled=False):  # sums of weights in float32
-        summed = torch.einsum('ocst,psi,qtj->opqcij', weight, coarse, coarse).flatten(0, 2)  # [O*u*u, C, 3, 3]
-    return F.pixel_shuffle(F.conv2d(x, channels_last(summed), padding=1), upscale)
+        taps = weight.permute(0, 2, 3, 1).reshape(outputs, 9, channels)
+        summed = torch.bmm(coarse.expand(outputs, -1, -1), taps).view(-1, 3, 3, channels)  # [O*u*u, 3, 3, C]
+    upscale = round((len(coarse) // 9) ** 0.5)
+    return F.pixel_shuffle(F.conv2d(x, summed.permute(0, 3, 1, 2), padding=1), upscale)
 
 
 def compose(painted: Tensor, detail: Tensor | None) -> Tensor:
@@ -142,7 +153,7 @@ def compose(painted: Tensor, detail: Tensor | None) -> Tensor:
     if detail is None:
         return torch.tanh(painted)
     colour, gain = painted.chunk(2, dim=1)
-    return torch.tanh(colour + (1 + gain) * detail)
+    return torch.tanh(torch.addcmul(colour + detail, gain, detail.to(gain.dtype)))
 
 
 class SpadeGenerator(nn.Module):
@@ -177,6 +188,7 @@ class SpadeGenerator(nn.Module):
             if upscale > 1
             else FullSizeHead(channels, out_channels)
         )
+        self.half_size = HalfSize(2)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, condition: Tensor, z: Tensor, detail: Tensor | None = None) -> Tensor:
@@ -194,12 +206,14 @@ class SpadeGenerator(nn.Module):
         condition = self.narrow(condition)  # [B, K', H', W']
         sizes = [condition]  # at H', H'/2, ... H'/32
         while condition.shape[2] * STRIDE > sizes[0].shape[2]:
-            condition = halve_condition(condition)
+            condition = self.half_size(condition)  # the code under its centre would let one small segment colour 32 px
             sizes.append(condition)
         x = self.seed_condition(condition) + self.seed_latent(z)[:, :, None, None]  # [B, C, H'/32, W'/32]
+        blocks = [block for block in self.stages.modules() if isinstance(block, SpadeResBlock)]
+        weights = iter(block_weights([block.spades for block in blocks]))
         for index, stage in enumerate(self.stages):
             if index > 0:
                 x = F.interpolate(x, scale_factor=2, mode='nearest')
             for block in stage.children():
-                x = block(x, sizes[-1 - index])
+                x = block(x, sizes[-1 - index], next(weights))
         return compose(self.head(x, sizes[0])[:, :, :height, :width], detail)

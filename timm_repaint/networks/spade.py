@@ -3,13 +3,17 @@
 Source: Repaint equation 1 and Figure 3; SPADE (Park et al., CVPR 2019).
 """
 
+import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrizations import spectral_norm
+
+from timm_repaint.networks.constants import Constants
 
 LEAKY_SLOPE = 0.2
 # Zeros would tell G where the image's border is: at 2x2 px it paints the same pattern into every image.
@@ -22,6 +26,8 @@ def repeat_border(x: Tensor, left: int, right: int, top: int, bottom: int) -> Te
     The default compiler (torch 2.14) expects the backward pass of torch's own padding to give channels last where its
     input has them, gets others, and stops at the first batch. So when compiling, the border is repeated by indexing.
     """
+    if not (left or right or top or bottom):
+        return x
     if not torch.compiler.is_compiling():
         return F.pad(x, (left, right, top, bottom), mode='replicate')
     for dim, before, after in ((2, top, bottom), (3, left, right)):
@@ -82,28 +88,41 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def filter_channels(x: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
-    """Every channel of [B, C, H, W] filtered alike at stride 2; on CPUs much faster than pooling.
+class HalfSize(Constants):
+    """[B, C, H, W] to half the size, rounded up: means of squares of pixels, at the border of those that are there.
+
+    Every channel is filtered alike, on CPUs by a convolution: its backward pass takes an eighth of pooling's time.
 
     Args:
-        x: [B, C, H, W].
-        kernel: [k, k].
-        padding: zeros around the image.
-    Returns:
-        [B, C, h, w], of x's type under autocast too.
+        side: 2, or 3 with each square one pixel further out.
     """
-    channels = x.shape[1]
-    weight = kernel.to(x.dtype).expand(channels, 1, *kernel.shape)
-    with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(x, weight, stride=2, padding=padding, groups=channels)
 
+    kernel: Tensor  # [1, 1, side, side]
 
-def halve_condition(condition: Tensor) -> Tensor:
-    """Area resize of [B, K, H, W] to half the size, H and W even: a coarse pixel takes the mean of the codes in it.
+    def __init__(self, side: int) -> None:
+        super().__init__(kernel=torch.full((1, 1, side, side), 1 / side**2))
+        self.side = side
+        self._latest: tuple[Any, Tensor] | None = None
 
-    The code under its centre alone would let one small segment colour a block of up to 32 px.
-    """
-    return filter_channels(condition, torch.full((2, 2), 0.25, device=condition.device))
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, h, w], of x's type under autocast too."""
+        padding = self.side - 2
+        if x.device.type != 'cpu' or torch.compiler.is_compiling():
+            return F.avg_pool2d(x, self.side, 2, padding, count_include_pad=False)
+        kernel = self.kernel.to(x.dtype).expand(x.shape[1], -1, -1, -1)
+        with torch.autocast(x.device.type, enabled=False):
+            half = F.conv2d(x, kernel, stride=2, padding=padding, groups=x.shape[1])
+            if not padding:
+                return half
+            return half / self._inside(x)
+
+    def _inside(self, x: Tensor) -> Tensor:
+        """[1, 1, h, w]: share of each square's pixels that is inside; kept from batch to batch."""
+        kind = (x.shape[2:], x.dtype, x.device)
+        if self._latest is None or self._latest[0] != kind:
+            ones = torch.ones_like(x[:1, :1], requires_grad=False)
+            self._latest = kind, F.conv2d(ones, self.kernel.to(x.dtype), None, 2, self.side - 2)
+        return self._latest[1]
 
 
 class Spade(nn.Module):
@@ -114,13 +133,16 @@ class Spade(nn.Module):
         cond_channels: K of the condition.
         hidden: channels of the 3x3 convolution that gamma and beta share.
         kernel_size: 1 or 3, of the convolution that makes gamma and beta.
+        normalises: False for one that modulates what another one has normalised.
     """
 
-    def __init__(self, channels: int, cond_channels: int, hidden: int, kernel_size: int):
+    def __init__(self, channels: int, cond_channels: int, hidden: int, kernel_size: int, *, normalises: bool = True):
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=False)
+        if normalises:
+            self.norm = nn.BatchNorm2d(channels, affine=False)
         self.shared = BorderConv2d(cond_channels, hidden, kernel_size=3, padding=1, padding_mode=PADDING_MODE)
         self.gamma_beta = nn.Conv2d(hidden, 2 * channels, kernel_size, padding=kernel_size // 2)
+        self.ones = Constants(offset=torch.cat([torch.ones(channels), torch.zeros(channels)]))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Normalise and modulate.
@@ -131,37 +153,69 @@ class Spade(nn.Module):
         Returns:
             [B, C, h, w].
         """
-        (features,) = shared_features([self], condition)
-        return self.modulate(self.normalise(x), features)
+        (weights,) = block_weights([[self]])
+        (features,) = weights.features(condition)
+        return self.modulate(self.normalise(x), features, *weights.biases)
 
-    def modulate(self, normalised: Tensor, features: Tensor) -> Tensor:
-        """[B, C, h, w] from `normalise` and [B, hidden, h, w] from `shared_features` -> [B, C, h, w]."""
+    def modulate(self, normalised: Tensor, features: Tensor, bias: Tensor) -> Tensor:
+        """[B, C, h, w] from `normalise`, and [B, hidden, h, w] and [2 C] of `BlockWeights` -> [B, C, h, w]."""
         conv = self.gamma_beta
-        assert conv.bias is not None
-        (gamma_weight, beta_weight), (gamma_bias, beta_bias) = conv.weight.chunk(2), conv.bias.chunk(2)
-        one_plus_gamma = F.conv2d(features, gamma_weight, gamma_bias + 1, padding=conv.padding)  # [B, C, h, w]
-        beta = F.conv2d(features, beta_weight, beta_bias, padding=conv.padding)  # [B, C, h, w]
-        return torch.addcmul(beta, normalised, one_plus_gamma)
+        return Modulate.apply(normalised, F.conv2d(features, conv.weight, bias, padding=conv.padding))
 
     def normalise(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> the same with mean 0 and variance 1 a channel, in training of the batch."""
-        if x.numel() > x.shape[1]:
-            return self.norm(x)
+        norm = self.norm
         # One image of one pixel (32 px at H/32) has no statistics of its own.
-        return F.batch_norm(x, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)
-
-    def follow(self, other: 'Spade') -> None:
-        """Take over the running statistics of a norm that has just seen the same features."""
-        if self.norm.training and self.norm.track_running_stats:
-            for own, its in zip(self.norm.buffers(), other.norm.buffers(), strict=True):
-                own.copy_(its)
+        by_batch = norm.training and x.numel() > x.shape[1]
+        if by_batch and not norm.track_running_stats:
+            return F.batch_norm(x, None, None, training=True, eps=norm.eps)
+        return F.batch_norm(x, norm.running_mean, norm.running_var, training=by_batch, eps=norm.eps)
 
 
-def shared_features(spades: Sequence[Spade], condition: Tensor) -> list[Tensor]:
-    """What each SPADE makes of one condition [B, K, h, w], in one convolution: [B, hidden, h, w] each."""
-    padded = repeat_border(condition, 1, 1, 1, 1)
-    weight, bias = (torch.cat([getattr(s.shared, name) for s in spades]) for name in ('weight', 'bias'))
-    return [F.relu(features) for features in F.conv2d(padded, weight, bias).chunk(len(spades), dim=1)]
+class Modulate(torch.autograd.Function):
+    """`beta + x * gamma`, [B, C, h, w], of x and both in one [B, 2 C, h, w]; by hand as it takes half the operators."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma_beta: Tensor) -> Tensor:
+        """The value."""
+        gamma, beta = gamma_beta.chunk(2, dim=1)
+        ctx.save_for_backward(x, gamma)
+        return torch.addcmul(beta, x, gamma)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """To both."""
+        x, gamma = ctx.saved_tensors
+        return gradient[0] * gamma, torch.cat([gradient[0] * x, gradient[0]], dim=1)
+
+
+class BlockWeights(NamedTuple):
+    """What the SPADEs of a block share or get ready together."""
+
+    weight: Tensor  # [n * hidden, K, 3, 3] of all shared convolutions
+    bias: Tensor  # [n * hidden]
+    biases: Sequence[Tensor]  # n of [2 C]: 1 + gamma's, then beta's
+
+    def features(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """What each SPADE makes of one condition [B, K, h, w], in one convolution: [B, hidden, h, w] each."""
+        padded = repeat_border(condition, 1, 1, 1, 1)
+        return F.relu(F.conv2d(padded, self.weight, self.bias)).chunk(len(self.biases), dim=1)
+
+
+def block_weights(blocks: Sequence[Sequence[Spade]]) -> list[BlockWeights]:
+    """Of the SPADEs of each block, all at once."""
+    spades = [spade for block in blocks for spade in block]
+    sizes = [len(block) * block[0].shared.out_channels for block in blocks]
+    weights, biases = (torch.cat([getattr(s.shared, name) for s in spades]).split(sizes) for name in ('weight', 'bias'))
+    own: list[Any] = [spade.gamma_beta.bias for spade in spades]
+    offsets: list[Any] = [spade.ones.offset for spade in spades]
+    one_more = torch._foreach_add(own, offsets)
+    ends = itertools.accumulate(len(block) for block in blocks)
+    return [
+        BlockWeights(weight, bias, one_more[end - len(block) : end])
+        for weight, bias, block, end in zip(weights, biases, blocks, ends, strict=True)
+    ]
 
 
 class SpadeResBlock(nn.Module):
@@ -195,24 +249,34 @@ class SpadeResBlock(nn.Module):
         self.conv_out = conv(middle, out_channels, 3, padding=1, padding_mode=PADDING_MODE)
         self.has_shortcut = in_channels != out_channels
         if self.has_shortcut:
-            self.spade_shortcut = Spade(in_channels, cond_channels, hidden, kernel_size)
+            self.spade_shortcut = Spade(in_channels, cond_channels, hidden, kernel_size, normalises=False)
             self.conv_shortcut = conv(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    @property
+    def spades(self) -> list[Spade]:
+        """All of them, in the order of their weights."""
+        return [self.spade_in, self.spade_out, *([self.spade_shortcut] if self.has_shortcut else [])]
+
+    def forward(self, x: Tensor, condition: Tensor, weights: BlockWeights | None = None) -> Tensor:
         """Run the block.
 
         Args:
             x: [B, in_channels, h, w].
             condition: [B, K, h, w], already resized to x, once for all of the block's SPADEs.
+            weights: Of `block_weights`, where it has got those of several blocks ready.
         Returns:
             [B, out_channels, h, w].
         """
-        spades = [self.spade_in, self.spade_out, *([self.spade_shortcut] if self.has_shortcut else [])]
-        features_in, features_out, *features_shortcut = shared_features(spades, condition)
+        weights = weights or block_weights([self.spades])[0]
+        given_in, given_out, *given_shortcut = zip(weights.features(condition), weights.biases, strict=True)
         normalised, shortcut = self.spade_in.normalise(x), x
         if self.has_shortcut:
-            self.spade_shortcut.follow(self.spade_in)
-            shortcut = self.conv_shortcut(self.spade_shortcut.modulate(normalised, *features_shortcut))
-        y = self.conv_in(F.leaky_relu(self.spade_in.modulate(normalised, features_in), LEAKY_SLOPE))
-        y = self.spade_out.modulate(self.spade_out.normalise(y), features_out)
+            shortcut = self.conv_shortcut(self.spade_shortcut.modulate(normalised, *given_shortcut[0]))
+        y = self.conv_in(F.leaky_relu(self.spade_in.modulate(normalised, *given_in), LEAKY_SLOPE))
+        y = self.spade_out.modulate(self.spade_out.normalise(y), *given_out)
         return shortcut + self.conv_out(F.leaky_relu(y, LEAKY_SLOPE))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for key in [key for key in state_dict if key.startswith(f'{prefix}spade_shortcut.norm.')]:
+            del state_dict[key]  # it had a copy of the statistics of spade_in
+        super()._load_from_state_dict(state_dict, prefix, *args)

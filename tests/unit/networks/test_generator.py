@@ -1,8 +1,15 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from timm_repaint.networks.generator import GeneratorSpec, SpadeGenerator, generator_spec
+from timm_repaint.networks.generator import (
+    GeneratorSpec,
+    SpadeGenerator,
+    coarse_taps,
+    conv_upsampled,
+    generator_spec,
+)
 
 FULL_SIZE = GeneratorSpec(((8,), (8, 8), (6,), (4,), (4,), (4,)), 4, kernel_size=3, spectral=True, max_cond_channels=8)
 
@@ -68,3 +75,11 @@ def test_the_inside_of_a_flat_segment_is_painted_without_a_checkerboard():
     model = SpadeGenerator(3, 5, generator_spec('light', 8)).eval()
     painted = model(torch.ones(1, 3, 512, 512), torch.randn(1, 5))[0, :, 240:272, 240:272]
     assert painted.flatten(1).std(1).max() < 1e-3
+
+
+@pytest.mark.parametrize('upscale', [2, 4])
+def test_a_convolution_of_the_upsampled_features_without_upsampling_them(upscale):
+    x, weight = torch.randn(2, 3, 5, 4), torch.randn(6, 3, 3, 3)
+    large = x.repeat_interleave(upscale, 2).repeat_interleave(upscale, 3)
+    wanted = F.conv2d(large, weight, padding=1)
+    torch.testing.assert_close(conv_upsampled(x, weight, coarse_taps(upscale)), wanted, atol=1e-5, rtol=1e-5)

@@ -1,7 +1,16 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
-from timm_repaint.networks.spade import Spade, SpadeResBlock, SpectralConv2d, halve_condition, narrow_condition
+from timm_repaint.networks.spade import (
+    HalfSize,
+    Modulate,
+    Spade,
+    SpadeResBlock,
+    SpectralConv2d,
+    block_weights,
+    narrow_condition,
+)
 
 
 @pytest.fixture
@@ -55,12 +64,60 @@ def test_block_with_other_width_learns_its_shortcut():
     torch.nn.init.zeros_(block.conv_out.weight)
     torch.nn.init.zeros_(block.conv_out.bias)
     x, condition = torch.randn(2, 4, 3, 3), torch.randn(2, 2, 3, 3)
-    torch.testing.assert_close(block(x, condition), block.conv_shortcut(block.spade_shortcut(x, condition)))
+    weights = block_weights([block.spades])[0]
+    modulated = block.spade_shortcut.modulate(
+        F.batch_norm(x, None, None, training=True), weights.features(condition)[2], weights.biases[2]
+    )
+    torch.testing.assert_close(block(x, condition), block.conv_shortcut(modulated))
+
+
+def test_the_weights_of_several_blocks_are_those_of_each_alone():
+    blocks = [SpadeResBlock(4, 6, 2, 3, 1), SpadeResBlock(6, 6, 2, 3, 1)]
+    together, alone = block_weights([block.spades for block in blocks]), [block_weights([b.spades])[0] for b in blocks]
+    torch.testing.assert_close([[*w[:2], *w.biases] for w in together], [[*w[:2], *w.biases] for w in alone])
+    spades = blocks[1].spades
+    assert torch.equal(together[1].weight, torch.cat([spade.shared.weight for spade in spades]))
+    assert torch.equal(together[1].biases[1][:6], spades[1].gamma_beta.bias[:6] + 1)
+    assert torch.equal(together[1].biases[1][6:], spades[1].gamma_beta.bias[6:])
+
+
+def test_a_state_with_the_shortcuts_copy_of_the_statistics_loads():
+    block = SpadeResBlock(4, 6, 2, 3, 1)
+    state = block.state_dict()
+    old = {
+        **state,
+        **{f'spade_shortcut.norm.{name}': value for name, value in block.spade_in.norm.state_dict().items()},
+    }
+    assert len(old) == len(state) + 3
+    block.load_state_dict(old)
+
+
+def test_modulation_has_the_gradients_of_its_formula():
+    x, gamma_beta = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 6, 4, 5, dtype=torch.float64)
+    inputs = (x.requires_grad_(), gamma_beta.requires_grad_())
+    torch.testing.assert_close(Modulate.apply(*inputs), gamma_beta[:, 3:] + x * gamma_beta[:, :3])
+    assert torch.autograd.gradcheck(Modulate.apply, inputs)
+
+
+@pytest.mark.parametrize('side', [2, 3])
+@pytest.mark.parametrize('size_hw', [(6, 8), (7, 5)])
+def test_half_a_size_on_a_cpu_is_pooling_elsewhere(side, size_hw):
+    if side == 2 and size_hw[0] % 2:
+        pytest.skip('conditions are padded to multiples of 32')
+    x, half_size = torch.randn(2, 3, *size_hw), HalfSize(side)
+    wanted = F.avg_pool2d(x, side, 2, side - 2, count_include_pad=False)
+    for _ in range(2):
+        torch.testing.assert_close(half_size(x), wanted)
+    torch.testing.assert_close(
+        half_size.double()(x.double()[..., 2:]),
+        F.avg_pool2d(x.double()[..., 2:], side, 2, side - 2, count_include_pad=False),
+    )
+    assert not half_size.state_dict()
 
 
 def test_half_a_condition_takes_the_mean_of_the_values_in_each_pixel():
     condition = torch.arange(16.0).view(1, 1, 4, 4)
-    assert halve_condition(condition).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert HalfSize(2)(condition).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
 
 
 def test_only_a_wide_condition_is_narrowed():
