@@ -201,5 +201,5 @@ def finite_or_original(repaint_pm1: Tensor, image_pm1: Tensor) -> Tensor:
 
     D still sees such a repaint, so its update is skipped and counted.
     """
-    finite = repaint_pm1.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
-    return torch.where(finite, repaint_pm1, image_pm1)
+    largest = torch.linalg.vector_norm(repaint_pm1, float('inf'), dim=(1, 2, 3), keepdim=True)  # nan if one is
+    return torch.where(largest < float('inf'), repaint_pm1, image_pm1)

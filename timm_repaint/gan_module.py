@@ -61,6 +61,7 @@ class GanModule(nn.Module):
         for name in ('mean', 'std'):
             values = torch.tensor(getattr(config, name), dtype=torch.float32)  # they may be whole numbers
             self.register_buffer(name, values.view(1, 3, 1, 1), persistent=False)
+        self._relate_ranges()
         self.requires_grad_(False)
         self.register_state_dict_post_hook(_make_contiguous)
 
@@ -77,11 +78,16 @@ class GanModule(nn.Module):
 
     def to_pm1(self, image_norm: Tensor) -> Tensor:
         """T's normalised image [B, 3, H, W] -> in E and G's number format, in [-1, 1]."""
-        return (image_norm.to(self.mean.dtype) * self.std + self.mean) * 2 - 1
+        return torch.addcmul(self.grey_pm1, image_norm.to(self.mean.dtype), self.pm1_per_norm)
 
     def to_norm(self, image_pm1: Tensor, dtype: torch.dtype) -> Tensor:
         """Image [B, 3, H, W] in [-1, 1] -> T's normalised image in T's number format."""
-        return (((image_pm1.to(self.mean.dtype) + 1) / 2 - self.mean) / self.std).to(dtype)
+        return torch.addcmul(self.grey_norm, image_pm1.to(self.mean.dtype), self.norm_per_pm1).to(dtype)
+
+    def _relate_ranges(self) -> None:
+        """What lies between T's normalised images and [-1, 1]; all [1, 3, 1, 1]."""
+        self.pm1_per_norm, self.norm_per_pm1 = 2 * self.std, 0.5 / self.std
+        self.grey_pm1, self.grey_norm = 2 * self.mean - 1, (0.5 - self.mean) / self.std
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -151,6 +157,7 @@ class GanModule(nn.Module):
             return tensor.to(moved.device) if moved.dtype in HALF else moved
 
         super()._apply(keep_precision, recurse)
+        self._relate_ranges()
         for optimizer in self.optimizers.values():
             optimizer.follow_parameters()
         self.task_guard.to(self.mean.device)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from timm_repaint.guard import Guard
+from timm_repaint.precision import is_finite
 
 # A float16 scale below this has been halved at every update: the gradients are never finite.
 MIN_SCALE = 1.0
@@ -58,7 +59,7 @@ class GanOptimizer:
             self._gradients = [parameter.grad for parameter in self.parameters]
         finally:  # out of memory, say: the loop may go on
             self._give([None] * len(self.parameters))
-        bad = ~loss.detach().isfinite()  # its gradients may be finite all the same
+        bad = ~is_finite(loss.detach())  # its gradients may be finite all the same
         self._bad_loss = bad if self._bad_loss is None else self._bad_loss | bad
         self._batches += 1
 
@@ -70,38 +71,39 @@ class GanOptimizer:
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
 
-    def update(self, excused: Tensor | None = None) -> Tensor:
+    def update(self, excused: Tensor | None = None) -> Tensor | None:
         """Step with the mean over the update's batches and over all processes, or skip if it is not finite.
 
         Args:
             excused: Whether the update is to be skipped for another network's fault (a bool scalar), and not counted.
 
         Returns:
-            `excused` in any process, a bool scalar.
+            Whether it is `excused` in any process, a bool scalar; None where that was not asked.
 
         Raises:
             NonFiniteLossError: after too many skipped updates in a row.
         """
         if self._bad_loss is None:  # nobody has learned
-            return self.guard.counts[0] < 0
+            return None
         pairs = zip(self._gradients, self.parameters, strict=True)
         gradients = [torch.zeros_like(parameter) if given is None else given for given, parameter in pairs]
-        excused = torch.zeros_like(self._bad_loss) if excused is None else excused
-        bad_loss, excused = average(gradients, torch.stack([self._bad_loss, excused]), self._batches).unbind()
-        overflow = ~torch.stack(torch._foreach_norm(gradients)).isfinite().all()
+        flags = [self._bad_loss] if excused is None else [self._bad_loss, excused]
+        bad_loss, *others = average(gradients, flags, self._batches)
+        overflow = ~is_finite(torch.stack(torch._foreach_norm(gradients))).all()
         self.drop()
         self._give(list(gradients))
         if self.scaler is not None:
             scale = self.scaler.scale(torch.ones_like(overflow, dtype=torch.float32))
             self.scaler.unscale_(self.adam)
-        self.adam.found_inf = (bad_loss | overflow | excused).float()  # type: ignore[attr-defined]
+        bad = bad_loss | overflow
+        self.adam.found_inf = (bad | others[0] if others else bad).float()  # type: ignore[attr-defined]
         self.adam.step()
         if self.scaler is not None:
             self.scaler.update()
-            overflow &= scale <= MIN_SCALE  # above, an overflow is the scaler's business
+            bad = bad_loss | (overflow & (scale <= MIN_SCALE))  # above, an overflow is the scaler's business
         self._give([None] * len(gradients))
-        self.guard.count((bad_loss | overflow) & ~excused)
-        return excused
+        self.guard.count(bad & ~others[0] if others else bad)
+        return others[0] if others else None
 
     @property
     def scaler_numbers(self) -> tuple[float, int]:
@@ -133,12 +135,12 @@ class GanOptimizer:
         self.guard.to(self.parameters[0].device)
 
 
-def average(gradients: list[Tensor], flags: Tensor, batches: int) -> Tensor:
+def average(gradients: list[Tensor], flags: list[Tensor], batches: int) -> list[Tensor]:
     """Turn sums over the batches of an update into means over batches and processes, in one all-reduce.
 
     Args:
         gradients: Sums over the batches; changed in place.
-        flags: [N] bool.
+        flags: Bool scalars.
         batches: Their number, the same in all processes.
 
     Returns:
@@ -148,12 +150,12 @@ def average(gradients: list[Tensor], flags: Tensor, batches: int) -> Tensor:
         if batches > 1:
             torch._foreach_div_(gradients, batches)
         return flags
-    flat = torch.cat([*(gradient.flatten() for gradient in gradients), flags.to(gradients[0])])
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.stack(flags).to(gradients[0])])
     torch.distributed.all_reduce(flat)
     *parts, anywhere = flat.split([*(gradient.numel() for gradient in gradients), len(flags)])
     torch._foreach_div_(parts, batches * torch.distributed.get_world_size())
     torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)])
-    return anywhere > 0
+    return list((anywhere > 0).unbind())
 
 
 def is_distributed() -> bool:

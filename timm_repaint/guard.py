@@ -68,12 +68,13 @@ class Guard:
         self.max_nonfinite = max_nonfinite
         self.counted = counted
         self.counts = torch.zeros(2, dtype=torch.int64)  # skipped in all, and since the last update that was made
+        self._kept = torch.tensor([1, 0])  # of the counts after one that is finite
         self._late = LateValue()
         self._told = 0
 
     def to(self, device: torch.device) -> None:
         """Move the counters to the device of the flags."""
-        self.counts = self.counts.to(device)
+        self.counts, self._kept = self.counts.to(device), self._kept.to(device)
 
     def restored(self) -> None:
         """After the counters were loaded: what they have counted is told already."""
@@ -89,8 +90,7 @@ class Guard:
             NonFiniteLossError: after `max_nonfinite` in a row; the host learns of it an update or more later.
         """
         self._look()
-        skipped, in_a_row = self.counts.unbind()
-        self.counts = torch.stack([skipped + bad, (in_a_row + 1) * bad])
+        self.counts = torch.where(bad, self.counts + 1, self.counts * self._kept)
         if not self._late.on_its_way:
             self._late.send(self.counts)
 

@@ -66,9 +66,8 @@ def judge(discriminator: Discriminator, painted: Painted, num_labels: int | None
     """D on originals and repaints in one pass, under the same condition; it stays as it is unless it learns."""
     image_pm1 = painted.image_pm1
     condition = discriminator_condition(painted.shapes, num_labels).to(image_pm1.dtype)
-    images_pm1, conditions = torch.cat([image_pm1, painted.repaint_pm1]), torch.cat([condition, condition])
     with nullcontext() if learns else frozen(discriminator):
-        outputs = discriminator(images_pm1, conditions)
+        outputs = discriminator(torch.cat([image_pm1, painted.repaint_pm1]), condition)
     halves = [[layer.chunk(2) for layer in scale] for scale in outputs]
     return Judged(*([[half[side] for half in scale] for scale in halves] for side in (0, 1)))
 

@@ -5,11 +5,12 @@ matching losses; SPADE (Park et al., CVPR 2019) for the KL divergence.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from timm_repaint.precision import at_least_float32
 
@@ -68,11 +69,9 @@ def discriminator_loss(real_logits: Sequence[Tensor], fake_logits: Sequence[Tens
     """
     loss = _gan_loss(kind)
     _check_pairs(real_logits, fake_logits, 'logits')
-    per_scale = [
-        loss.real(at_least_float32(real)).mean() + loss.fake(at_least_float32(fake)).mean()
-        for real, fake in zip(real_logits, fake_logits, strict=True)
-    ]
-    return torch.stack(per_scale).mean()
+    real, fake = (at_least_float32(torch.cat([t.flatten() for t in logits])) for logits in (real_logits, fake_logits))
+    terms = (loss.real(real) + loss.fake(fake)).split([t.numel() for t in real_logits])
+    return torch.stack([scale.mean() for scale in terms]).mean()
 
 
 def generator_loss(fake_logits: Sequence[Tensor], kind: str = 'hinge') -> Tensor:
@@ -110,13 +109,40 @@ def feature_matching_loss(
     real = [layer for scale in real_features for layer in scale]
     fake = [layer for scale in fake_features for layer in scale]
     _check_pairs(real, fake, 'features')
-    per_layer = [F.l1_loss(at_least_float32(f), at_least_float32(r.detach())) for r, f in zip(real, fake, strict=True)]
-    return torch.stack(per_layer).mean()
+    return MeanDistance.apply(len(real), *real, *fake)
 
 
-def _kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
+class MeanDistance(torch.autograd.Function):
+    """Mean over pairs of tensors of their mean absolute differences, by functions of all tensors at once.
+
+    torch's own backward pass of the same takes four operators a pair.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pairs: int, *tensors: Tensor) -> Tensor:
+        """The value, at least float32, of all the first ones and then all the second ones."""
+        differences = torch._foreach_sub(tensors[pairs:], tensors[:pairs])
+        ctx.save_for_backward(*differences)
+        exact = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+        sums = torch._foreach_norm(differences, 1, dtype=exact)
+        return torch.stack(torch._foreach_div(sums, [float(pairs * t.numel()) for t in differences])).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """To the second ones alone."""
+        differences = ctx.saved_tensors
+        pairs = len(differences)
+        gradients = torch._foreach_sign(differences)
+        torch._foreach_mul_(gradients, [1 / (pairs * t.numel()) for t in differences])
+        torch._foreach_mul_(gradients, gradient[0])
+        return None, *[None] * pairs, *gradients
+
+
+def _twice_kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """By dimension, twice the divergence from N(0, 1)."""
     mu, logvar = at_least_float32(mu), at_least_float32(logvar)  # exp() overflows float16 above 11
-    return 0.5 * (mu.square() + logvar.exp() - logvar - 1)
+    return torch.addcmul(torch.expm1(logvar) - logvar, mu, mu)
 
 
 def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -130,7 +156,7 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     Returns:
         Scalar, at least float32, not below 0.
     """
-    return _kl_per_dimension(mu, logvar).sum(dim=1).mean()
+    return _twice_kl(mu, logvar).sum() * (0.5 / len(mu))
 
 
 def segment_kl_divergence(mu: Tensor, logvar: Tensor, present: Tensor) -> Tensor:
@@ -143,6 +169,5 @@ def segment_kl_divergence(mu: Tensor, logvar: Tensor, present: Tensor) -> Tensor
     Returns:
         Scalar, at least float32, not below 0; 0 when no segment is present.
     """
-    per_segment = _kl_per_dimension(mu, logvar).sum(dim=2)  # [B, S]
-    total = torch.where(present, per_segment, torch.zeros_like(per_segment)).sum()
-    return total / present.sum().clamp(min=1)
+    total = torch.where(present[:, :, None], _twice_kl(mu, logvar), 0.0).sum()
+    return total / (2 * present.sum()).clamp(min=1)

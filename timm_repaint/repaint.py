@@ -31,6 +31,7 @@ from timm_repaint.batches import (
     finite_or_original,
     join,
     lay_out_like,
+    other_rows,
     pick,
     repainted_rows,
     replace_rows,
@@ -44,7 +45,7 @@ from timm_repaint.judging import Painted, StepMetrics, d_loss, generator_losses,
 from timm_repaint.masks.source import Labeller
 from timm_repaint.networks import create_discriminator, num_condition_channels
 from timm_repaint.painters import create_repainter
-from timm_repaint.precision import autocast_state
+from timm_repaint.precision import autocast_state, call_cast_once, is_finite
 from timm_repaint.repainter import Repainted, Repainter
 from timm_repaint.saved import load_networks
 
@@ -195,7 +196,8 @@ class Repaint(GanModule):
             discriminator.update()
             if paints:
                 bad_task, self._bad_task = self._bad_task, None
-                self.task_guard.count(generator.update(bad_task))
+                if (bad_task := generator.update(bad_task)) is not None:
+                    self.task_guard.count(bad_task)
         return StepMetrics(**{name: value.detach() for name, value in {**losses, **parts}.items()})
 
     def drop(self) -> None:
@@ -225,6 +227,12 @@ class Repaint(GanModule):
         split = torch.zeros(count, dtype=torch.bool, device=self._device)
         split[rows] = True
         return split
+
+    @property
+    def rows(self) -> tuple[Rows, Rows]:
+        """The same as indices: rows of repaints, and the others."""
+        count, rows = self._repainted
+        return rows, other_rows(rows, count)
 
     # Its parts --------------------------------------------------------------------------------------------------------
 
@@ -262,12 +270,13 @@ class Repaint(GanModule):
 
     def _paint(self, image_pm1: Tensor, labels: Tensor, learn: bool) -> Repainted:
         """E and G on [K, 3, H, W] and [K, H, W]; without `learn` nothing of theirs moves, no running statistics."""
+        networks, given = self.repainter, (image_pm1, labels)
         with torch.autocast(**autocast_state(image_pm1.device.type)):
             if learn:
-                with learning(self.repainter):
-                    return self.repainter(image_pm1, labels)
-            with torch.no_grad(), frozen(self.repainter):
-                return self.repainter(image_pm1, labels)
+                with learning(networks):
+                    return call_cast_once(networks, *given)
+            with torch.no_grad(), frozen(networks):
+                return call_cast_once(networks, *given)
 
     def _assemble(self, images: Tensor, shown_norm: Tensor, target: Any, rows: Rows) -> tuple[Tensor, Any]:
         """The batch for T, and its targets."""
@@ -288,11 +297,10 @@ class Repaint(GanModule):
         """A scalar with the gradient of T's loss, as a mean over the K repaints, at the repaints; times its weight."""
         if not self.config.task_weight:
             return painted.repaint_pm1.new_zeros(())
-        slope = task_slope(painted, scale)
-        bad = ~slope.isfinite().all()
+        slope = task_slope(painted, scale) * (self.config.task_weight * self.norm_per_pm1)
+        bad = ~is_finite(slope).all()
         self._bad_task = bad if self._bad_task is None else self._bad_task | bad
-        repaint_norm = self.to_norm(painted.repaint_pm1, slope.dtype)
-        return self.config.task_weight * (repaint_norm * slope.nan_to_num(0.0, 0.0, 0.0)).sum()
+        return (painted.repaint_pm1 * slope.nan_to_num(0.0, 0.0, 0.0)).sum()
 
     def set_extra_state(self, state: Any) -> None:
         """Take `get_extra_state` of another one, and forget what has begun here."""

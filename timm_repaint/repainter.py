@@ -140,7 +140,7 @@ class Repainter(nn.Module):
         shapes = find_shapes(labels)
         condition = self.condition(posterior, shapes, generator).to(z.dtype)  # [B, K, H, W]
         detail = draw_detail(self.detail, image_pm1, shapes.slots, generator)  # [B, 3, H, W]
-        return at_least_float32(self.generator(condition, z, detail)).contiguous()
+        return at_least_float32(self.generator(condition, z, detail))
 
     def condition(
         self, posterior: Posterior, labels: Tensor | Shapes, generator: torch.Generator | None = None

@@ -137,9 +137,13 @@ def test_semantic_masks_of_files_train_too_and_superpixels(coco, tmp_path, mask)
     assert math.isfinite(column(run, 'train_g_feat')[0]) and math.isfinite(column(run, 'train_leak_original')[0])
 
 
+# With TINY's learning rate three updates carry a rounding error to several percent, in either direction by the seed.
+ONE_EPOCH = ('--repaint', '--epochs', 2, '--repaint-epochs', 1, '--lr', '0.0002')
+
+
 @pytest.fixture(scope='module')
 def float32_loss(coco, tmp_path_factory):
-    run = train_here(tmp_path_factory.mktemp('float32'), coco, '--repaint', '--epochs', 2, '--repaint-epochs', 1)
+    run = train_here(tmp_path_factory.mktemp('float32'), coco, *ONE_EPOCH)
     return column(run, 'train_loss')[0]
 
 
@@ -149,7 +153,7 @@ def float32_loss(coco, tmp_path_factory):
     ids=['amp and channels last', 'model dtype'],
 )
 def test_half_precision_trains_to_the_loss_of_float32_within_5_percent(options, float32_loss, coco, tmp_path):
-    run = train_here(tmp_path, coco, '--repaint', '--epochs', 2, '--repaint-epochs', 1, *options)
+    run = train_here(tmp_path, coco, *ONE_EPOCH, *options)
     assert column(run, 'train_loss')[0] == pytest.approx(float32_loss, rel=0.05)
     assert math.isfinite(column(run, 'eval_loss')[0])
 

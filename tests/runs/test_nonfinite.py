@@ -60,10 +60,10 @@ def test_after_an_overflow_in_the_generator_no_nan_stays_in_its_running_statisti
 def test_running_statistics_that_are_finite_go_on_and_those_that_are_not_are_put_back():
     repaint = paints_next(tiny_repaint())
     generator = repaint.repainter.generator
-    norms = {name: part for name, part in generator.named_modules() if name.endswith('spade_out.norm')}
-    first, *_, last = norms
+    first, *_, last = (name for name, _ in generator.named_modules() if name.endswith('spade_out.norm'))
     # The last norm's input overflows in one channel; those ahead of it are as they should be.
-    norms[last].register_forward_pre_hook(lambda module, inputs: (spoil_channel(inputs[0]),))
+    ahead = generator.get_submodule(last.replace('spade_out.norm', 'conv_in'))
+    ahead.register_forward_hook(lambda module, inputs, output: spoil_channel(output))
     before = snapshot(generator)
     learn(repaint, tiny_classifier(), *tiny_batch())
     moved = {name: generator.state_dict()[name] != before[name] for name in changed(generator, before)}

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from timm_repaint.losses import (
     GAN_LOSSES,
@@ -91,6 +92,22 @@ def test_feature_matching_sends_no_gradient_to_the_real_side():
     feature_matching_loss([[real]], [[fake]]).backward()
     assert real.grad is None
     torch.testing.assert_close(fake.grad, torch.full((3,), -1 / 3))
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_feature_matching_is_torchs_l1_loss_with_its_gradients(dtype):
+    torch.manual_seed(0)
+    real = [torch.randn(3, 4, 5).to(dtype), torch.randn(2, 7).to(dtype)]
+    fake = [torch.randn(3, 4, 5).to(dtype), real[1]]
+    fakes = [[t.clone().requires_grad_() for t in fake] for _ in range(2)]
+    ours = feature_matching_loss([real], [fakes[0]])
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    theirs = sum(F.l1_loss(f.to(exact), r.to(exact)) for f, r in zip(fakes[1], real, strict=True)) / 2
+    assert ours.dtype == exact
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-3 if dtype == torch.bfloat16 else 1e-6)
+    for loss in (ours, theirs):
+        (3 * loss).backward()
+    torch.testing.assert_close([t.grad for t in fakes[0]], [t.grad for t in fakes[1]])
 
 
 def test_feature_matching_refuses_features_of_other_shapes():

@@ -73,11 +73,12 @@ class MeanMeter:
     def update(self, value: torch.Tensor, weight: torch.Tensor | float = 1.0) -> None:
         """Add a scalar `value` that stands for `weight` samples."""
         self.latest = value.detach().float()
-        self.total = self.total + self.latest * weight
+        one = isinstance(weight, float) and weight == 1
+        self.total = self.total + (self.latest if one else self.latest * weight)
         self.count = self.count + weight
 
-    def add(self, total: torch.Tensor, count: torch.Tensor) -> None:
-        """Add the sum over `count` samples, which may be none; scalars."""
+    def add(self, total: torch.Tensor, count: int) -> None:
+        """Add the sum over `count` samples, which may be none; a scalar."""
         self.total = self.total + total
         self.count = self.count + count
 

@@ -40,12 +40,9 @@ class TrainMeters:
         output = result.get('output')
         # Distillation heads and detectors have other outputs than logits [B, K] for classes [B].
         if repaint is not None and isinstance(output, Tensor) and output.ndim == 2 and target.ndim == 1:
-            self._add_hits(output.detach(), target, repaint.split)
-
-    def _add_hits(self, output: Tensor, target: Tensor, split: Tensor) -> None:
-        right = output.argmax(dim=1) == target  # [B]
-        for name, rows in (('hits_repaint', split), ('hits_original', ~split)):
-            self.meters[name].add(100 * (right & rows).sum(), rows.sum())
+            right = 100 * (output.detach().argmax(dim=1) == target)  # [B]
+            for name, rows in zip(('hits_repaint', 'hits_original'), repaint.rows, strict=True):
+                self.meters[name].add(right[rows].sum(), len(right[rows]))
 
     def add_step(self, metrics: StepMetrics) -> None:
         """Add the losses of D, E and G."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -14,10 +15,21 @@ class Constants(nn.Module):
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__()
         self._names = tuple(tensors)
+        self._cast: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             setattr(self, name, tensor)
 
     def _apply(self, fn: Any, recurse: bool = True) -> 'Constants':
+        self._cast.clear()
         for name in self._names:
             setattr(self, name, fn(getattr(self, name)))
         return super()._apply(fn, recurse)
+
+    def like(self, name: str, x: Tensor) -> Tensor:
+        """A tensor in x's number format; the latest cast is kept."""
+        own: Tensor = getattr(self, name)
+        if own.dtype == x.dtype or torch.compiler.is_compiling():
+            return own.to(x.dtype)
+        if name not in self._cast or self._cast[name].dtype != x.dtype:
+            self._cast[name] = own.to(x.dtype)
+        return self._cast[name]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm_repaint.networks.spade import LEAKY_SLOPE, HalfSize, SpectralConv2d, channels_last, narrow_condition
+from timm_repaint.networks.spade import LEAKY_SLOPE, HalfSize, SpectralConv2d, narrow_condition
 from timm_repaint.networks.spectral import SpectralWeights
 
 Features = list[Tensor]
@@ -81,7 +81,7 @@ class Discriminator(nn.Module):
 
         Args:
             image_pm1: [B, 3, H, W] in [-1, 1].
-            condition: [B, K, H, W].
+            condition: [B, K, H, W]; or [B / n, K, H, W] for n batches of images, one behind the other, under one.
         Returns:
             A list a scale: the layers' features, then the logits [B, 1, h, w], unbounded; see `split_logits`.
         Raises:
@@ -95,7 +95,9 @@ class Discriminator(nn.Module):
         given = iter(self.spectral(self._layers))
         if isinstance(self.narrow, SpectralConv2d):
             condition = self.narrow(condition, next(given))
-        x = torch.cat([channels_last(image_pm1), channels_last(condition)], dim=1)
+        images, conditions = image_pm1.permute(0, 2, 3, 1), condition.permute(0, 2, 3, 1)  # channels last
+        images = images.unflatten(0, (-1, len(conditions)))  # [n, B / n, H, W, 3]
+        x = torch.cat([images, conditions.expand(len(images), -1, -1, -1, -1)], dim=4).flatten(0, 1).permute(0, 3, 1, 2)
         outputs = []
         for index, scale in enumerate(self.scales):
             if index > 0:

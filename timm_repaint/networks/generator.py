@@ -25,6 +25,7 @@ from timm_repaint.networks.spade import (
     narrow_condition,
     repeat_border,
 )
+from timm_repaint.precision import at_least_float32
 
 STRIDE = 32
 
@@ -137,7 +138,7 @@ def conv_upsampled(x: Tensor, weight: Tensor, coarse: Tensor) -> Tensor:
     """
     outputs, channels = weight.shape[:2]
     with torch.autocast(x.device.type, enabled=False):  # sums of weights in float32
-        taps = weight.permute(0, 2, 3, 1).reshape(outputs, 9, channels)
+        taps = at_least_float32(weight).permute(0, 2, 3, 1).reshape(outputs, 9, channels)
         summed = torch.bmm(coarse.expand(outputs, -1, -1), taps).view(-1, 3, 3, channels)  # [O*u*u, 3, 3, C]
     upscale = round((len(coarse) // 9) ** 0.5)
     return F.pixel_shuffle(F.conv2d(x, summed.permute(0, 3, 1, 2), padding=1), upscale)

@@ -29,7 +29,8 @@ def repeat_border(x: Tensor, left: int, right: int, top: int, bottom: int) -> Te
     if not (left or right or top or bottom):
         return x
     if not torch.compiler.is_compiling():
-        return F.pad(x, (left, right, top, bottom), mode='replicate')
+        with torch.autocast(x.device.type, enabled=False):  # which pads in float32, on CPUs
+            return F.pad(x, (left, right, top, bottom), mode='replicate')
     for dim, before, after in ((2, top, bottom), (3, left, right)):
         if before or after:
             positions = torch.arange(-before, x.shape[dim] + after, device=x.device)
@@ -109,7 +110,7 @@ class HalfSize(Constants):
         padding = self.side - 2
         if x.device.type != 'cpu' or torch.compiler.is_compiling():
             return F.avg_pool2d(x, self.side, 2, padding, count_include_pad=False)
-        kernel = self.kernel.to(x.dtype).expand(x.shape[1], -1, -1, -1)
+        kernel = self.like('kernel', x).expand(x.shape[1], -1, -1, -1)
         with torch.autocast(x.device.type, enabled=False):
             half = F.conv2d(x, kernel, stride=2, padding=padding, groups=x.shape[1])
             if not padding:
@@ -121,7 +122,7 @@ class HalfSize(Constants):
         kind = (x.shape[2:], x.dtype, x.device)
         if self._latest is None or self._latest[0] != kind:
             ones = torch.ones_like(x[:1, :1], requires_grad=False)
-            self._latest = kind, F.conv2d(ones, self.kernel.to(x.dtype), None, 2, self.side - 2)
+            self._latest = kind, F.conv2d(ones, self.like('kernel', x), None, 2, self.side - 2)
         return self._latest[1]
 
 
@@ -209,8 +210,7 @@ def block_weights(blocks: Sequence[Sequence[Spade]]) -> list[BlockWeights]:
     sizes = [len(block) * block[0].shared.out_channels for block in blocks]
     weights, biases = (torch.cat([getattr(s.shared, name) for s in spades]).split(sizes) for name in ('weight', 'bias'))
     own: list[Any] = [spade.gamma_beta.bias for spade in spades]
-    offsets: list[Any] = [spade.ones.offset for spade in spades]
-    one_more = torch._foreach_add(own, offsets)
+    one_more = torch._foreach_add(own, [s.ones.like('offset', bias) for s, bias in zip(spades, own, strict=True)])
     ends = itertools.accumulate(len(block) for block in blocks)
     return [
         BlockWeights(weight, bias, one_more[end - len(block) : end])

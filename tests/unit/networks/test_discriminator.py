@@ -28,6 +28,12 @@ def test_logits_depend_on_image_and_condition():
     assert (model(image, condition + 1)[0][-1] - base).abs().max() > 1e-4
 
 
+def test_batches_behind_each_other_share_a_condition():
+    model = Discriminator(20, width=4, num_layers=3).eval()
+    image, condition = torch.randn(6, 3, 32, 40), torch.randn(3, 20, 32, 40)
+    torch.testing.assert_close(model(image, condition), model(image, torch.cat([condition, condition])))
+
+
 def test_a_few_updates_tell_bright_from_dark_images():
     torch.manual_seed(0)
     torch.set_num_threads(1)
