@@ -267,8 +267,8 @@ def num_weights(optimizer: torch.optim.Optimizer) -> int:
     return sum(p.numel() for group in optimizer.param_groups for p in group['params'])
 
 
-def count_on_cpu(options: list[str], period: int) -> dict[str, Any]:
-    """Means a step over the second `period` steps of T's optimizer, the one with most weights."""
+def count_on_cpu(options: list[str], end: int, steps: int) -> dict[str, Any]:
+    """Means a step over the `steps` ones up to step `end` of T's optimizer, the one with most weights."""
     counter = OperatorCounter()
     states: dict[int, list[dict[str, Counter[str]]]] = collections.defaultdict(list)
     sizes: dict[int, int] = {}
@@ -283,47 +283,47 @@ def count_on_cpu(options: list[str], period: int) -> dict[str, Any]:
 
     with after_steps(before, after), counter:
         run_train(options)
-    marks = states[max(sizes, key=lambda key: sizes[key])][period : 2 * period + 1]
+    marks = states[max(sizes, key=lambda key: sizes[key])][end - steps : end + 1]
     first, last = marks[0], marks[-1]
-    found: dict[str, Any] = {key: (last['counts'][key] - first['counts'][key]) / period for key in KEYS}
+    found: dict[str, Any] = {key: (last['counts'][key] - first['counts'][key]) / steps for key in KEYS}
     found['each_step'] = [
         {key: b['counts'][key] - a['counts'][key] for key in ('operators', 'waits')}
         for a, b in itertools.pairwise(marks)
     ]
     for name, most in (('parts', None), ('names', 15), ('places', None)):
-        found[name] = {key: n / period for key, n in (last[name] - first[name]).most_common(most)}
+        found[name] = {key: n / steps for key, n in (last[name] - first[name]).most_common(most)}
     return found
 
 
-def count_on_gpu(options: list[str], period: int) -> dict[str, Any]:
-    """The same by the profiler, over the third `period`."""
+def count_on_gpu(options: list[str], end: int, steps: int) -> dict[str, Any]:
+    """The same by the profiler."""
     counter, done, sizes = LaunchCounter(), Counter[int](), dict[int, int]()
 
     def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         sizes[id(optimizer)] = num_weights(optimizer)
         done[id(optimizer)] += 1
         if id(optimizer) == max(sizes, key=lambda key: sizes[key]):
-            if done[id(optimizer)] == 1 + 2 * period:
+            if done[id(optimizer)] == 1 + end - steps:
                 counter.start()
-            elif done[id(optimizer)] == 1 + 3 * period:
+            elif done[id(optimizer)] == 1 + end:
                 counter.stop()
 
     with after_steps(lambda *_: None, after):
         run_train(options)
-    return counter.result(period)
+    return counter.result(steps)
 
 
 def count(args: argparse.Namespace) -> dict[str, Any]:
     """Figures of plain training and of repaint, their ratios, and what repaint adds."""
     period = sum(int(part) for part in args.schedule.split(':'))
     on_cpu = args.device == 'cpu'
-    steps = 1 + (2 if on_cpu else 3) * period
+    end = (2 if on_cpu else 3) * period
     found: dict[str, Any] = {}
     for kind in ('plain', 'repaint'):
         with tempfile.TemporaryDirectory() as folder:
             options = shlex.split(
                 f'--dataset shapes --model {args.model} -b {args.batch} --img-size {args.img_size} --epochs 1 '
-                f'--warmup-epochs 0 --train-num-samples {steps * args.batch} --val-num-samples {args.batch} '
+                f'--warmup-epochs 0 --train-num-samples {(1 + end) * args.batch} --val-num-samples {args.batch} '
                 f'--val-split "" --workers 1 --log-interval 100000 --device {args.device} --output {folder} '
                 f'--experiment {kind} {args.options}'
             )
@@ -332,7 +332,7 @@ def count(args: argparse.Namespace) -> dict[str, Any]:
                     f'--repaint --repaint-epochs 1 --repaint-schedule {args.schedule} --repaint-gallery-interval 0 '
                     f'{args.repaint_options}'
                 )
-            found[kind] = (count_on_cpu if on_cpu else count_on_gpu)(options, period)
+            found[kind] = (count_on_cpu if on_cpu else count_on_gpu)(options, end, 1 if args.last_step else period)
     plain, repaint = found['plain'], found['repaint']
     numbers = [key for key, value in plain.items() if isinstance(value, (int, float))]
     found['ratio'] = {key: repaint[key] / plain[key] for key in numbers if plain[key]}
@@ -366,6 +366,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--options', default='', help="more of train.py's, for both kinds of training")
     parser.add_argument('--repaint-options', default='--mask outlines', help='more for repaint')
     parser.add_argument('--schedule', default='2:1')
+    parser.add_argument('--last-step', action='store_true', help="of each round alone: E and G's")
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--where', action='store_true', help='operators of each part of a step')
     parser.add_argument('--output', metavar='FILE', help='JSON file for all figures')
