@@ -65,7 +65,7 @@ class Judged(NamedTuple):
 def judge(discriminator: Discriminator, painted: Painted, num_labels: int | None, learns: bool) -> Judged:
     """D on originals and repaints in one pass, under the same condition; it stays as it is unless it learns."""
     image_pm1 = painted.image_pm1
-    condition = discriminator_condition(painted.shapes, num_labels).to(image_pm1.dtype)
+    condition = discriminator_condition(painted.shapes, num_labels)
     with nullcontext() if learns else frozen(discriminator):
         outputs = discriminator(torch.cat([image_pm1, painted.repaint_pm1]), condition)
     halves = [[layer.chunk(2) for layer in scale] for scale in outputs]

@@ -12,6 +12,14 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def working_dtype(x: Tensor) -> torch.dtype:
+    """Number format in which convolutions of x compute: autocast's, or its own."""
+    kind = x.device.type
+    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return x.dtype
+    return torch.get_autocast_dtype(kind)
+
+
 def is_finite(x: Tensor) -> Tensor:
     """Where the tensor is finite: half of the operators of torch's own."""
     return x.abs() < float('inf')

@@ -24,7 +24,7 @@ from timm_repaint.networks import (
     one_hot,
     paint_segments,
 )
-from timm_repaint.precision import at_least_float32
+from timm_repaint.precision import at_least_float32, working_dtype
 
 MIN_SIZE_PX = 32
 GLOBAL_DIM = 64
@@ -138,7 +138,7 @@ class Repainter(nn.Module):
         """
         z = sample_latent(posterior.global_mu, posterior.global_logvar, generator, self.temperature)  # [B, Z]
         shapes = find_shapes(labels)
-        condition = self.condition(posterior, shapes, generator).to(z.dtype)  # [B, K, H, W]
+        condition = self.condition(posterior, shapes, generator).to(working_dtype(z))  # [B, K, H, W]
         detail = draw_detail(self.detail, image_pm1, shapes.slots, generator)  # [B, 3, H, W]
         return at_least_float32(self.generator(condition, z, detail))
 
@@ -152,14 +152,15 @@ class Repainter(nn.Module):
             labels: [B, H, W] int64, or what `find_shapes` makes of it.
             generator: source of the random numbers; None for the global one.
         Returns:
-            [B, cond_channels, H, W] float32.
+            [B, cond_channels, H, W], codes in `working_dtype`.
         """
         shapes = find_shapes(labels)
         if posterior.segment_mu is None or posterior.segment_logvar is None:
             return discriminator_condition(shapes, self.num_labels, generator)
         # [B, 256, Z]
         codes = sample_latent(posterior.segment_mu, posterior.segment_logvar, generator, self.temperature)
-        parts = [paint_segments(codes, shapes.slots), shapes.boundary]
+        codes = codes.to(working_dtype(codes))
+        parts = [paint_segments(codes, shapes.slots), shapes.boundary.to(codes.dtype)]
         if self.num_labels is not None:
             parts.append(one_hot(shapes.labels, self.num_labels))
         return torch.cat(parts, dim=1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from timm_repaint.networks.spade import LEAKY_SLOPE, HalfSize, SpectralConv2d, narrow_condition
 from timm_repaint.networks.spectral import SpectralWeights
+from timm_repaint.precision import working_dtype
 
 Features = list[Tensor]
 Given = tuple[Tensor, Tensor]  # weight and bias
@@ -92,6 +93,8 @@ class Discriminator(nn.Module):
             raise ValueError(
                 f'the discriminator got {height}x{width} px, needs {self.min_size_px}; use fewer layers or scales'
             )
+        dtype = working_dtype(image_pm1)
+        image_pm1, condition = image_pm1.to(dtype), condition.to(dtype)
         given = iter(self.spectral(self._layers))
         if isinstance(self.narrow, SpectralConv2d):
             condition = self.narrow(condition, next(given))

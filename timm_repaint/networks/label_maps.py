@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from timm_repaint.precision import at_least_float32
+from timm_repaint.precision import at_least_float32, working_dtype
 
 SEGMENT_SLOTS = 256
 RANDOM_CODE_DIM = 8
@@ -23,7 +23,7 @@ class Shapes(NamedTuple):
 
     labels: Tensor  # [B, H, W] int64
     slots: Tensor  # [B, H, W] int64, see `segment_slots`
-    boundary: Tensor  # [B, 1, H, W] float32, see `boundary_map`
+    boundary: Tensor  # [B, 1, H, W] uint8, see `boundary_map`
 
 
 def find_shapes(labels: Tensor | Shapes) -> Shapes:
@@ -52,11 +52,12 @@ def boundary_map(labels: Tensor) -> Tensor:
     Args:
         labels: [B, H, W] int64.
     Returns:
-        [B, 1, H, W] float32, 0 or 1.
+        [B, 1, H, W] uint8, 0 or 1, channels last in memory.
     """
-    beside = labels[:, :, 1:] != labels[:, :, :-1]  # [B, H, W-1]
-    below = labels[:, 1:] != labels[:, :-1]  # [B, H-1, W]
-    edge = torch.zeros_like(labels, dtype=torch.bool)
+    # Numbers, not truth values: torch's compiler makes invalid C++ of padded masks on CPUs.
+    beside = (labels[:, :, 1:] != labels[:, :, :-1]).view(torch.uint8)  # [B, H, W-1]
+    below = (labels[:, 1:] != labels[:, :-1]).view(torch.uint8)  # [B, H-1, W]
+    edge = torch.zeros_like(labels, dtype=torch.uint8)
     for part, differs in (
         (edge[:, :, 1:], beside),
         (edge[:, :, :-1], beside),
@@ -64,7 +65,7 @@ def boundary_map(labels: Tensor) -> Tensor:
         (edge[:, :-1], below),
     ):
         part |= differs
-    return edge.unsqueeze(3).permute(0, 3, 1, 2).float()  # channels last, as the codes beside it are
+    return edge.unsqueeze(3).permute(0, 3, 1, 2)
 
 
 def one_hot(labels: Tensor, num_labels: int) -> Tensor:
@@ -221,10 +222,13 @@ def discriminator_condition(
         num_labels: number of classes of semantic maps; None for segment maps, whose segments get random codes.
         generator: source of the random numbers; None for the global one.
     Returns:
-        [B, num_condition_channels(num_labels), H, W] float32: one-hot classes or N(0, 1) codes, then the boundary.
+        [B, num_condition_channels(num_labels), H, W]: one-hot classes in float32 or N(0, 1) codes in `working_dtype`,
+        then the boundary.
     """
     shapes = find_shapes(labels)
     if num_labels is not None:
-        return torch.cat([one_hot(shapes.labels, num_labels), shapes.boundary], dim=1)
+        classes = one_hot(shapes.labels, num_labels)
+        return torch.cat([classes, shapes.boundary.to(classes.dtype)], dim=1)
     codes = draw_normal((len(shapes.slots), SEGMENT_SLOTS, RANDOM_CODE_DIM), shapes.slots.device, generator)
-    return torch.cat([paint_segments(codes, shapes.slots), shapes.boundary], dim=1)
+    codes = codes.to(working_dtype(codes))
+    return torch.cat([paint_segments(codes, shapes.slots), shapes.boundary.to(codes.dtype)], dim=1)

@@ -19,7 +19,7 @@ from timm_repaint.networks.label_maps import (
 def test_boundary_marks_both_sides_of_an_edge():
     labels = torch.tensor([[[1, 1, 2, 2], [1, 1, 2, 2], [1, 1, 1, 1]]])
     expected = torch.tensor([[[[0, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]]]).float()
-    torch.testing.assert_close(boundary_map(labels), expected)
+    torch.testing.assert_close(boundary_map(labels).float(), expected)
 
 
 def test_boundary_of_one_segment_is_empty_up_to_the_border():
@@ -42,8 +42,8 @@ def test_boundary_is_that_of_numbers_padded_one_by_one():
     labels = torch.randint(0, 3, (2, 9, 7))
     padded = F.pad(labels.float().unsqueeze(1), (1, 1, 1, 1), mode='replicate')
     beside = [padded[:, :, 1:-1, :-2], padded[:, :, 1:-1, 2:], padded[:, :, :-2, 1:-1], padded[:, :, 2:, 1:-1]]
-    wanted = sum((other != labels.unsqueeze(1)).float() for other in beside).clamp(max=1)
-    assert boundary_map(labels).equal(wanted)
+    wanted = sum((other != labels.unsqueeze(1)).int() for other in beside) > 0
+    assert boundary_map(labels).bool().equal(wanted)
 
 
 def test_pooling_gives_each_segments_mean_and_which_segments_exist():
@@ -150,6 +150,13 @@ def test_discriminator_condition_draws_a_code_a_segment():
     assert codes.unique(dim=0).shape[0] == 3
     assert torch.equal(condition[8], torch.ones(2, 2))
     assert not torch.equal(condition, discriminator_condition(labels, None)[0])
+
+
+def test_under_autocast_codes_are_painted_in_its_type():
+    labels = torch.tensor([[[0, 0, 1]]])
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert discriminator_condition(labels, None).dtype == torch.bfloat16
+    assert discriminator_condition(labels, None).dtype == torch.float32
 
 
 def test_discriminator_condition_of_classes_is_one_hot_and_boundary():

@@ -55,7 +55,7 @@ def test_forward_loss_and_backward_are_one_graph_with_the_same_gradients(repaint
 def test_nothing_is_compiled_anew_after_the_first_round_of_the_schedule(repaint):
     counter, model, counts = CompileCounterWithBackend('aot_eager'), tiny_classifier(), []
     repaint.compile(backend=counter)
-    for seed in range(9):
+    for seed in range(6):
         learn(repaint, model, *tiny_batch(seed=seed))
         counts.append(counter.frame_count)
-    assert 3 <= counts[2] <= 6 and counts[2:] == [counts[2]] * 7
+    assert 3 <= counts[2] <= 6 and counts[2:] == [counts[2]] * 4

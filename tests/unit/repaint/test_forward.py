@@ -374,7 +374,7 @@ def test_the_discriminator_compares_an_image_with_its_own_repaint_under_its_own_
     ((images_pm1, conditions),) = given
     torch.testing.assert_close(images_pm1[:4], repaint.to_pm1(batch[:4, :3]))
     torch.testing.assert_close(images_pm1[4:], repaint.to_pm1(seen[:4]))
-    assert torch.equal(conditions[:, -1:], boundary_map(batch[:4, 3].long()))  # the same for both
+    assert torch.equal(conditions[:, -1:], boundary_map(batch[:4, 3].long()).float())  # the same for both
 
 
 # Distillation ---------------------------------------------------------------------------------------------------------

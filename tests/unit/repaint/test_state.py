@@ -28,7 +28,6 @@ from tests.tiny import (
 from timm_repaint import Repaint
 from timm_repaint.engine.checkpoint import CheckpointParts, resume_repaint
 from timm_repaint.engine.loop import train_one_epoch
-from timm_repaint.engine.task_guard import TaskGuard
 from timm_repaint.errors import UsageError
 from timm_repaint.saved import load_repainter
 
@@ -38,10 +37,6 @@ CPU = torch.device('cpu')
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-def parts_of(task, repaint):
-    return CheckpointParts(TaskGuard(task, 20, CPU), repaint)
 
 
 def trained(size=4, **options):
@@ -317,7 +312,7 @@ def trained_task(**options):
 
 def test_checkpoint_state_dict_holds_only_the_classifier():
     task, repaint, _ = trained_task()
-    state = through_a_file(parts_of(task, repaint).get_checkpoint_state())
+    state = through_a_file(CheckpointParts(task, repaint).get_checkpoint_state())
     assert state.keys() == {'state_dict', 'repaint'}
     fresh = tiny_classifier()
     fresh.load_state_dict(state['state_dict'], strict=True)
@@ -329,19 +324,19 @@ def test_checkpoint_state_dict_holds_only_the_classifier():
 
 def test_the_weight_averages_state_has_no_generator():
     task, repaint, _ = trained_task()
-    state = parts_of(task, repaint).get_checkpoint_state(ema=True)
+    state = CheckpointParts(task, repaint).get_checkpoint_state(ema=True)
     assert state.keys() == {'state_dict_ema'}
     tiny_classifier().load_state_dict(state['state_dict_ema'], strict=True)
 
 
 def test_without_a_repaint_the_checkpoint_is_timms():
     task, _, _ = trained_task()
-    assert parts_of(task, None).get_checkpoint_state().keys() == task.get_checkpoint_state().keys()
+    assert CheckpointParts(task, None).get_checkpoint_state().keys() == task.get_checkpoint_state().keys()
 
 
 def test_an_epoch_from_a_checkpoint_goes_on_bit_by_bit():
     task, repaint, optimizer = trained_task()
-    saved = {**parts_of(task, repaint).get_checkpoint_state(), 'optimizer': optimizer.state_dict()}
+    saved = {**CheckpointParts(task, repaint).get_checkpoint_state(), 'optimizer': optimizer.state_dict()}
     saved = through_a_file(saved)
     torch.manual_seed(99)
     other_task, other = tiny_task(), tiny_repaint()
@@ -373,7 +368,7 @@ def test_a_checkpoint_of_version_0_1_says_how_to_start_from_it(tmp_path):
 
 def test_a_resume_without_optimizers_keeps_the_networks_alone(tmp_path):
     task, repaint, _ = trained_task()
-    torch.save(parts_of(task, repaint).get_checkpoint_state(), tmp_path / 'last.pth.tar')
+    torch.save(CheckpointParts(task, repaint).get_checkpoint_state(), tmp_path / 'last.pth.tar')
     other = tiny_repaint()
     resume_repaint(other, str(tmp_path / 'last.pth.tar'), loop_args(no_resume_opt=True))
     assert changed(other.repainter, snapshot(repaint.repainter)) == set() and other.updates == 3
@@ -399,7 +394,7 @@ def first_format(repaint):
 
 
 FILES = {
-    'of train.py': lambda r: parts_of(tiny_task(), r).get_checkpoint_state(),
+    'of train.py': lambda r: CheckpointParts(tiny_task(), r).get_checkpoint_state(),
     'by itself': lambda r: r.state_dict(),
     "in Lightning's": lambda r: {'epoch': 3, 'state_dict': Network(r).state_dict(), 'pytorch-lightning_version': '2.6'},
     'in a dict of models': lambda r: {'model': Network(r).state_dict(), 'optimizer': {}},
