@@ -9,7 +9,9 @@ from typing_extensions import TypedDict
 
 from timm_repaint.errors import UsageError
 from timm_repaint.losses import GAN_LOSSES
-from timm_repaint.networks import DETAILS, GENERATORS, LATENTS
+from timm_repaint.networks.encoder import LATENTS
+from timm_repaint.networks.generator import GENERATORS
+from timm_repaint.networks.label_maps import DETAILS
 from timm_repaint.option import ONE_OR_MORE, Limit, describe, option, problems
 from timm_repaint.painters import PAINTERS
 

@@ -16,7 +16,7 @@ from timm_repaint.config import RepaintConfig
 from timm_repaint.errors import UsageError
 from timm_repaint.gan_optimizer import GanOptimizer, is_distributed
 from timm_repaint.guard import Guard
-from timm_repaint.networks import Discriminator
+from timm_repaint.networks.discriminator import Discriminator
 from timm_repaint.packed import pack, read_header, unpack
 from timm_repaint.painters import AnyRepainter
 

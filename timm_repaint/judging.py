@@ -19,8 +19,9 @@ from timm_repaint.losses import (
     kl_divergence,
     segment_kl_divergence,
 )
-from timm_repaint.networks import Discriminator, Posterior, Shapes, discriminator_condition
-from timm_repaint.networks.discriminator import Features, split_logits
+from timm_repaint.networks.discriminator import Discriminator, Features, split_logits
+from timm_repaint.networks.encoder import Posterior
+from timm_repaint.networks.label_maps import Shapes, discriminator_condition
 from timm_repaint.precision import at_least_float32
 
 WEIGHTS = {'g_feat': 'feat_weight', 'g_kl': 'kl_weight', 'g_segment_kl': 'segment_kl_weight'}

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from timm_repaint.networks.label_maps import check_choice
 from timm_repaint.precision import at_least_float32
 
 
@@ -43,12 +44,6 @@ GAN_LOSSES: dict[str, GanLoss] = {
 }
 
 
-def _gan_loss(kind: str) -> GanLoss:
-    if kind not in GAN_LOSSES:
-        raise ValueError(f'unknown GAN loss {kind!r}; choose one of {", ".join(GAN_LOSSES)}')
-    return GAN_LOSSES[kind]
-
-
 def _check_pairs(real: Sequence[Tensor], fake: Sequence[Tensor], what: str) -> None:
     real_shapes, fake_shapes = [tuple(t.shape) for t in real], [tuple(t.shape) for t in fake]
     if not real_shapes or real_shapes != fake_shapes:
@@ -67,7 +62,7 @@ def discriminator_loss(real_logits: Sequence[Tensor], fake_logits: Sequence[Tens
     Raises:
         ValueError: if the kind is unknown, or the shapes of real and fake logits differ.
     """
-    loss = _gan_loss(kind)
+    loss = GAN_LOSSES[check_choice('GAN loss', kind, GAN_LOSSES)]
     _check_pairs(real_logits, fake_logits, 'logits')
     real, fake = (at_least_float32(torch.cat([t.flatten() for t in logits])) for logits in (real_logits, fake_logits))
     terms = (loss.real(real) + loss.fake(fake)).split([t.numel() for t in real_logits])
@@ -85,7 +80,7 @@ def generator_loss(fake_logits: Sequence[Tensor], kind: str = 'hinge') -> Tensor
     Raises:
         ValueError: if the kind is unknown, or there are no logits.
     """
-    loss = _gan_loss(kind)
+    loss = GAN_LOSSES[check_choice('GAN loss', kind, GAN_LOSSES)]
     if not fake_logits:
         raise ValueError('logits: got no scale, want at least one')
     return torch.stack([loss.generator(at_least_float32(fake)).mean() for fake in fake_logits]).mean()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from timm_repaint.networks import (
+from timm_repaint.networks.label_maps import (
     DETAILS,
     SEGMENT_SLOTS,
     check_choice,

@@ -43,7 +43,8 @@ from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
 from timm_repaint.gan_module import GanModule
 from timm_repaint.judging import Painted, StepMetrics, d_loss, generator_losses, judge, task_slope, weighted_sum
 from timm_repaint.masks.source import Labeller
-from timm_repaint.networks import create_discriminator, num_condition_channels
+from timm_repaint.networks.discriminator import create_discriminator
+from timm_repaint.networks.label_maps import num_condition_channels
 from timm_repaint.painters import create_repainter
 from timm_repaint.precision import autocast_state, call_cast_once, is_finite
 from timm_repaint.repainter import Repainted, Repainter

@@ -8,18 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from timm_repaint.networks import (
+from timm_repaint.networks.encoder import Encoder, Posterior
+from timm_repaint.networks.generator import SpadeGenerator, generator_spec
+from timm_repaint.networks.label_maps import (
     DETAILS,
-    Encoder,
-    Posterior,
     Shapes,
-    SpadeGenerator,
     check_choice,
     discriminator_condition,
     draw_detail,
     draw_normal,
     find_shapes,
-    generator_spec,
     num_condition_channels,
     one_hot,
     paint_segments,

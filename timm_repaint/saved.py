@@ -43,7 +43,9 @@ def _build(path: str, config: Any, state: dict[str, Any]) -> AnyRepainter:
     """E and G of a file; their sizes are compared before they take memory."""
     try:
         with torch.device('meta'):
-            create_repainter(config).load_state_dict(state)
+            wanted = {name: tensor.shape for name, tensor in create_repainter(config).state_dict().items()}
+        if wanted != {name: tensor.shape for name, tensor in state.items()}:
+            raise ValueError('its weights are of other networks than it says')
         repainter = create_repainter(config)
         repainter.load_state_dict(state)
     except Exception as error:  # values of any kind may stand there

@@ -12,8 +12,8 @@ from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.frozen import frozen
 from timm_repaint.losses import feature_matching_loss
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
-from timm_repaint.networks import discriminator_condition
 from timm_repaint.networks.discriminator import split_logits
+from timm_repaint.networks.label_maps import discriminator_condition
 
 CPU = torch.device('cpu')
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from tests.tiny import changed, snapshot
 from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
-from timm_repaint.networks import SpectralConv2d
+from timm_repaint.networks.spade import SpectralConv2d
 
 
 @pytest.fixture(autouse=True)

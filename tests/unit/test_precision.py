@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from timm_repaint.networks import SpectralConv2d
+from timm_repaint.networks.spade import SpectralConv2d
 from timm_repaint.precision import call_cast_once, cast_once, is_finite
 
 

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from timm_repaint.benchmark.arms import Arm
 from timm_repaint.monitor.probe import evaluating
-from timm_repaint.networks import discriminator_condition
+from timm_repaint.networks.label_maps import discriminator_condition
 from timm_repaint.repainter import Repainter
 
 

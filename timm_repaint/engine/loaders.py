@@ -32,7 +32,7 @@ from timm_repaint.data.folders import (
 from timm_repaint.data.fraction import keep_fraction
 from timm_repaint.data.masked import add_masks, extend_normalization
 from timm_repaint.data.named import NamedImages
-from timm_repaint.data.shapes import ShapesDataset
+from timm_repaint.data.shapes import CLASSES, ShapesDataset
 from timm_repaint.data.stored import follow_schedule
 from timm_repaint.engine.masks import build_masks, with_stored_masks
 from timm_repaint.engine.preemption import keep_workers
@@ -98,6 +98,8 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
     if args.dataset == 'shapes':
         if is_training and args.train_fraction < 1:
             raise UsageError('--train-fraction is for images in class folders; of shapes give --train-num-samples')
+        if args.num_classes < len(CLASSES):
+            raise UsageError(f'the shapes have {len(CLASSES)} classes, the model {args.num_classes}; set --num-classes')
         return ShapesDataset(split, num_samples, image_size=max(data_config['input_size'][-2:]))
     root = args.data_dir or args.data
     split_dir = split_root(root, split) if reads_folders(args.dataset) else ''

@@ -90,6 +90,22 @@ def check_writable(folder: str) -> None:
 
 
 @contextmanager
+def refused(options: str) -> Iterator[None]:
+    """Around a stage before the work: an error of timm's there is about options, and becomes a line.
+
+    Args:
+        options: Those that the stage reads, in words.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # timm's factories and the classes behind them have no error in common
+        told = one_line(f'{type(error).__name__}: {error}')[:300]
+        raise UsageError(f'it does not work with {options}: {told}') from error
+
+
+@contextmanager
 def explained() -> Iterator[None]:
     """Around a run: an error of torch's that a user can mend becomes a line; others go on as they are."""
     try:

@@ -22,7 +22,7 @@ from timm_repaint.engine.criterion import build_task
 from timm_repaint.engine.cue_conflict import report_cue_conflict
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
 from timm_repaint.engine.loaders import Loaders, build_loaders
-from timm_repaint.engine.mistakes import check_start, explained
+from timm_repaint.engine.mistakes import check_start, explained, refused
 from timm_repaint.engine.optim import build_optimizer, build_scheduler, forward_schedule, resolve_lr
 from timm_repaint.engine.output import DEFAULT_OUTPUT, RunOutput, experiment_dir, resume_path
 from timm_repaint.engine.parts import Plan, Run, best_by
@@ -135,7 +135,8 @@ def build_network(args: argparse.Namespace, functions: Functions) -> Network:
     device = setup_device(args)
     precision = resolve_precision(args, device)
     model = functions.build_model(args, functions.create_model)
-    data_config = functions.resolve_data(args, model)
+    with refused('the options of images, such as --input-size, --mean and --std'):
+        data_config = functions.resolve_data(args, model)
     num_classes = model.num_classes if args.num_classes is None else args.num_classes
     args = with_values(args, num_classes=num_classes, lr=resolve_lr(args))
     return Network(args, device, precision, place_model(model, args, device, precision.model_dtype), data_config)
@@ -160,9 +161,12 @@ def build_run(
     network = build_network(args, functions)
     args, device, precision, data_config = network.args, network.device, network.precision, network.data_config
     model, model_dtype = network.model, precision.model_dtype
-    loaders = functions.build_loaders(network, fresh_workers)
-    task = functions.build_task(model, args, device, model_dtype)
-    optimizer = build_optimizer(task, args, args.lr)
+    with refused('the options of data and augmentation, such as --aa and --train-interpolation'):
+        loaders = functions.build_loaders(network, fresh_workers)
+    with refused('the options of the loss and of distillation, such as --kd-model-name'):
+        task = functions.build_task(model, args, device, model_dtype)
+    with refused('the options of the optimizer, such as --opt and --opt-kwargs'):
+        optimizer = build_optimizer(task, args, args.lr)
     repaint = build_repaint(args, data_config, loaders, device) if args.repaint else None
     epochs_done = resume(task, checkpoint, optimizer, precision, args)
     guard = TaskGuard(task, args.repaint_max_nonfinite * max(1, args.grad_accum_steps), device)
@@ -171,7 +175,8 @@ def build_run(
             resume_repaint(repaint, checkpoint, args)
         wrap_task(task, repaint, args, device)
     output = RunOutput(args, data_config['input_size'][-1])
-    plan = schedule(args, loaders, optimizer, epochs_done)
+    with refused('the options of the schedule, such as --sched'):
+        plan = schedule(args, loaders, optimizer, epochs_done)
     erasing = build_erasing(args, device) if args.repaint else None
     watch = functions.watch()
     return Run(

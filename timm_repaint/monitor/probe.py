@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from timm_repaint.data.samples import Samples
-from timm_repaint.networks import Posterior, segment_slots
+from timm_repaint.networks.encoder import Posterior
+from timm_repaint.networks.label_maps import segment_slots
 from timm_repaint.repainter import Repainter
 
 MIN_SEGMENT_PX = 16

@@ -9,6 +9,7 @@ from timm_repaint.option import ABOVE_ZERO, ONE_OR_MORE, ZERO_OR_MORE, Limit
 WHOLE = Limit(lambda value: value >= 0, '0 or more')
 SHARE = Limit(lambda value: 0 <= value <= 1, 'from 0 to 1')
 BELOW_ONE = Limit(lambda value: 0 <= value < 1, '0 or more and below 1')
+NOT_ONE = Limit(lambda value: value == 0 or value >= 2, '0, or 2 or more')
 FINITE = Limit(math.isfinite, 'a finite number')
 SEED = Limit(lambda value: 0 <= value < 2**32 - 2**16, 'from 0 to 4294901759')
 
@@ -21,9 +22,10 @@ LIMITS: tuple[tuple[Limit, str], ...] = (
     ),
     (
         WHOLE,
-        'workers grad_accum_steps start_epoch warmup_epochs cooldown_epochs patience_epochs aug_splits '
-        'mixup_off_epoch recovery_interval tta',
+        'workers grad_accum_steps start_epoch warmup_epochs cooldown_epochs patience_epochs mixup_off_epoch '
+        'recovery_interval tta',
     ),
+    (NOT_ONE, 'aug_splits'),
     (ABOVE_ZERO, 'crop_pct std scale ratio lr_base decay_epochs kd_temperature'),
     (
         ZERO_OR_MORE,

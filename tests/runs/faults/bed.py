@@ -24,8 +24,8 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 SIGNALS = {'kill': signal.SIGKILL, 'term': signal.SIGTERM}
 KINDS = (*SIGNALS, 'kill later', 'term later', 'full', 'read-only')
 LIMIT_SECONDS = 120
-_context = multiprocessing.get_context('forkserver')
-_context.set_forkserver_preload(['tests.processes', 'tests.runs.faults.works'])
+server = multiprocessing.get_context('forkserver')
+server.set_forkserver_preload(['tests.processes', 'tests.runs.faults.works'])
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def attempt(name: str, inputs: Path, output: Path, logs: Path, fault: Fault | No
     logs.mkdir(parents=True, exist_ok=True)
     moment = 1 + int(fault.share * whole.changes) if fault and whole else 0
     processes = [
-        _context.Process(target=_work, args=(name, inputs, output, logs, rank, port, fault, moment))
+        server.Process(target=_work, args=(name, inputs, output, logs, rank, port, fault, moment))
         for rank in range(WORKS[name].processes)
     ]
     for process in processes:

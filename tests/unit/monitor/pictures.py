@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from timm_repaint.data.samples import Samples
-from timm_repaint.networks import find_shapes
+from timm_repaint.networks.label_maps import find_shapes
 from timm_repaint.repainter import Repainted
 
 

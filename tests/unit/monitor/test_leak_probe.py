@@ -13,7 +13,8 @@ from tests.unit.monitor.pictures import Shifting, draws, four_stripes, grey, sam
 from timm_repaint.config import RepaintConfig
 from timm_repaint.monitor.alarms import find_alarms
 from timm_repaint.monitor.probe import chance_gain, paired_slots, probe_leak, repaint_swapped, swap_latents
-from timm_repaint.networks import SEGMENT_SLOTS, Posterior, segment_slots
+from timm_repaint.networks.encoder import Posterior
+from timm_repaint.networks.label_maps import SEGMENT_SLOTS, segment_slots
 from timm_repaint.repainter import Repainter
 
 NUM_CLASSES = 3

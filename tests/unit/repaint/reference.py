@@ -10,8 +10,8 @@ from timm_repaint.losses import (
     kl_divergence,
     segment_kl_divergence,
 )
-from timm_repaint.networks import discriminator_condition
 from timm_repaint.networks.discriminator import split_logits
+from timm_repaint.networks.label_maps import discriminator_condition
 
 
 def reference_gradients(repainter, discriminator, model, batch, setup):

@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from tests.tiny import learn, tiny_batch, tiny_classifier, tiny_repaint
 from timm_repaint.frozen import learning
 from timm_repaint.judging import Painted, d_loss, generator_losses, judge, weighted_sum
-from timm_repaint.networks import find_shapes
+from timm_repaint.networks.label_maps import find_shapes
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from timm_repaint.batches import num_repaints
 from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.engine.meters import TrainMeters
 from timm_repaint.engine.repaint_phase import build_erasing
-from timm_repaint.networks import boundary_map
+from timm_repaint.networks.label_maps import boundary_map
 
 CPU = torch.device('cpu')
 
