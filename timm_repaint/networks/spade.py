@@ -166,11 +166,11 @@ class Spade(nn.Module):
     def normalise(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> the same with mean 0 and variance 1 a channel, in training of the batch."""
         norm = self.norm
-        # One image of one pixel (32 px at H/32) has no statistics of its own.
-        by_batch = norm.training and x.numel() > x.shape[1]
-        if by_batch and not norm.track_running_stats:
-            return F.batch_norm(x, None, None, training=True, eps=norm.eps)
-        return F.batch_norm(x, norm.running_mean, norm.running_var, training=by_batch, eps=norm.eps)
+        if not norm.training or x.numel() <= x.shape[1]:
+            # One image of one pixel (32 px at H/32) has no statistics of its own.
+            return F.batch_norm(x, norm.running_mean, norm.running_var, eps=norm.eps)
+        kept = (norm.running_mean, norm.running_var) if norm.track_running_stats else (None, None)
+        return F.batch_norm(x, *kept, training=True, eps=norm.eps)
 
 
 class Modulate(torch.autograd.Function):

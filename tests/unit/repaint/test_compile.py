@@ -19,6 +19,7 @@ def repaint():
     torch.compiler.reset()
     with torch._functorch.config.patch(donated_buffer=False):  # as Repaint.compile has it
         yield tiny_repaint()
+    torch.compiler.reset()
 
 
 def painted_by(repaint, image_pm1, labels):
