@@ -97,7 +97,7 @@ def load_networks(path: str, wanted: dict[str, Any]) -> AnyRepainter:
         )
     if theirs['generator'] in PAINTERS:
         raise UsageError(f'{path} holds no network: --repaint-generator {theirs["generator"]} needs no checkpoint')
-    taken = [f'{name} {theirs.get(name)}' for name in wanted if theirs.get(name) not in (wanted[name], DEFAULTS[name])]
+    taken = [f'{name} {theirs[name]}' for name, value in wanted.items() if value not in (None, theirs.get(name))]
     if taken:
         _logger.warning('E and G are those of %s: %s.', path, ', '.join(taken))
     return repainter

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import timm
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from timm_repaint.detection.coco_loaders import read_class_names
 from timm_repaint.engine.setup import create_from_files
 from timm_repaint.errors import UsageError
+from timm_repaint.weights import read_checkpoint
 
 _logger = logging.getLogger('timm_repaint')
 MATCH_IOU = 0.5  # an anchor is an object's from this overlap on (EfficientDet section 5.1, as effdet)
@@ -116,7 +117,26 @@ def load_backbone(model: Any, path: str) -> None:
         out_indices=out_indices,
         **model.config.backbone_args,
     )
+    known = {_fingerprint(weight) for weight in _tensors(read_checkpoint(path))}
+    unknown = [
+        key for key, weight in backbone.named_parameters() if weight.ndim > 1 and _fingerprint(weight) not in known
+    ]
+    if unknown:  # timm passes over what a file lacks
+        raise UsageError(f'{path} has not the weights of {name}: {len(unknown)} are missing, first {unknown[0]}')
     model.backbone.load_state_dict(backbone.state_dict())
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    """All tensors of a checkpoint, however deep."""
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, Mapping):
+        for value in content.values():
+            yield from _tensors(value)
+
+
+def _fingerprint(weight: Tensor) -> tuple[tuple[int, ...], float]:
+    return tuple(weight.shape), float(weight.detach().double().sum())
 
 
 def set_bn_momentum(model: nn.Module, momentum: float) -> None:

@@ -86,21 +86,22 @@ def test_an_unknown_model_is_refused_with_the_known_ones():
 
 
 def backbone_options(*argv):
-    return build_parser().parse_args(['--dataset', 'shapes', '--model', 'tf_efficientdet_lite0', *map(str, argv)])
+    argv = ['--dataset', 'shapes', '--model', 'tf_efficientdet_lite0', *map(str, argv)]
+    return argparse.Namespace(**vars(build_parser().parse_args(argv)), rank=0)
 
 
 def test_the_backbone_starts_from_a_file_of_a_classifier_with_a_head_of_its_own(tmp_path):
     classifier = timm.create_model('tf_efficientnet_lite0', num_classes=7)
     torch.save(classifier.state_dict(), tmp_path / 'weights.pth')
     args = backbone_options('--pretrained-backbone-path', tmp_path / 'weights.pth')
-    args.rank = 0
     model = build_model(args, effdet.create_model)
     name = 'blocks.0.0.conv_dw.weight'
     assert torch.equal(model.backbone.state_dict()[name], classifier.state_dict()[name])
 
 
 @pytest.mark.parametrize(
-    ('content', 'message'), [(None, 'there is no such file'), (b'no weights', ''), ({}, ''), ([1], '')]
+    ('content', 'message'),
+    [(None, 'there is no such file'), (b'no weights', ''), ({}, 'has not the weights of'), ([1], '')],
 )
 def test_a_file_without_the_backbones_weights_is_named(content, message, tmp_path):
     path = tmp_path / 'weights.pth'
