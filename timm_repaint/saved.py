@@ -1,5 +1,6 @@
 """E and G from a file: of `train.py --repaint`, of one's own loop, or of version 0.1; tensors and plain values only."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +9,10 @@ import torch
 from timm_repaint.config import DEFAULTS
 from timm_repaint.errors import UsageError
 from timm_repaint.packed import read_header
-from timm_repaint.painters import AnyRepainter, create_repainter
+from timm_repaint.painters import PAINTERS, AnyRepainter, create_repainter
 from timm_repaint.weights import read_checkpoint
 
+_logger = logging.getLogger('timm_repaint')
 STATE_KEY = '_extra_state'
 FIRST_FORMAT_KEY = 'task_state'  # of version 0.1, which kept E, G and D there
 
@@ -93,4 +95,9 @@ def load_networks(path: str, wanted: dict[str, Any]) -> AnyRepainter:
         raise UsageError(
             f'{path} holds another generator: {"; ".join(differ)} (num_labels None: segments); leave that out'
         )
+    if theirs['generator'] in PAINTERS:
+        raise UsageError(f'{path} holds no network: --repaint-generator {theirs["generator"]} needs no checkpoint')
+    taken = [f'{name} {theirs[name]}' for name, value in wanted.items() if value not in (None, theirs.get(name))]
+    if taken:
+        _logger.warning('E and G are those of %s: %s.', path, ', '.join(taken))
     return repainter

@@ -111,6 +111,14 @@ def test_a_kill_before_the_last_words_of_a_finished_run_is_made_good(tmp_path):
     assert {name: time for name, time in mtimes(run).items() if name in before} == before
 
 
+def test_half_a_summary_of_a_killed_run_is_not_in_the_next_ones(tmp_path):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'summary.csv.part').write_text(
+        'epoch,train_loss,eval_loss,eval_top1,eval_top5,lr\r\n0,1,1,1,1,1\r\n'
+    )
+    assert column(train_here(tmp_path, *SHAPES, '--epochs', 1, '--resume', 'auto'), 'epoch') == [0]
+
+
 # Disks that refuse ---------------------------------------------------------------------------------------------------
 
 

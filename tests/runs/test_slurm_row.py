@@ -29,6 +29,19 @@ def cluster(tmp_path) -> Cluster:
     return Cluster(tmp_path / 'the cluster')
 
 
+@pytest.mark.parametrize('recipe', ['tables/none', 'none.yaml'])
+def test_a_recipe_that_is_not_there_ends_the_job_at_once(cluster, recipe):
+    row = cluster.sbatch(ROW, recipe, PYTHON='stand-in-python', SEED=3)[-1]
+    assert row['code'] in (1, 2) and f'there is no file {recipe}' in row['output']
+    assert not cluster.calls()
+
+
+def test_weights_come_from_files_where_nodes_have_no_network(cluster):
+    recipe = next(name for name in ROWS if name in DETECTORS and not load_recipes()[name]['repaint'])
+    (call,) = calls_of(cluster, recipe, BACKBONE='/back bone.pth')
+    assert value_of(call, '--pretrained-backbone-path') == '/back bone.pth'
+
+
 def calls_of(cluster, recipe, *words, **settings):
     """What this row of a recipe and those before it called, one list of words a phase."""
     settings = {'DEEPLAB': '/deep lab.pth', 'STYLIZED': '/stylized', 'CODES': 0, 'OUTPUT': '/my runs', **settings}

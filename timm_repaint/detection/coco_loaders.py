@@ -7,6 +7,7 @@ knows.
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -180,6 +181,8 @@ def build_loaders(network: Network, fresh_workers: bool) -> Loaders:
     loader_eval = build_eval_loader(network) if args.val_split else None
     if loader_eval is not None:
         check_same_classes(dataset_train, loader_eval.dataset)
+        if args.train_split != args.val_split:
+            check_apart(dataset_train, loader_eval.dataset)
     return finish(Loaders(loader_train, loader_eval, dataset_train, None, masks), args.batch_size)
 
 
@@ -215,6 +218,20 @@ def check_boxes(annotations: Annotations) -> None:
         )
     if slivers:
         _logger.warning('%d of %d boxes have less than a pixel in their image and are left out.', slivers, count)
+
+
+def check_apart(train: DetectionDataset, validation: DetectionDataset) -> None:
+    """Refuse two splits that share images, as linked folders do."""
+    if train.image_root is None or validation.image_root is None:
+        return
+    if os.path.realpath(train.image_root) != os.path.realpath(validation.image_root):
+        return
+    shared = sorted(set(train.annotations.file_names) & set(validation.annotations.file_names))
+    if shared:
+        raise UsageError(
+            f'{len(shared)} images are trained on and validated on, first {shared[0]} of {train.image_root}; give each '
+            'split images of its own (or both splits the same name if you mean it)'
+        )
 
 
 def check_same_classes(train: DetectionDataset, validation: DetectionDataset) -> None:

@@ -66,6 +66,8 @@ def find_problems(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         yield '--mask outlines is for the classification set of --dataset shapes; use another --mask'
     if args.eval_metric not in EVAL_METRICS:
         yield f'--eval-metric is {args.eval_metric}; a detector has {", ".join(EVAL_METRICS)}'
+    if args.pretrained_backbone_path and (args.pretrained or args.initial_checkpoint):
+        yield '--pretrained and --initial-checkpoint have weights of the backbone; leave out --pretrained-backbone-path'
     low, high = args.scale_jitter
     if not 0 < low <= high:
         yield f'--scale-jitter is {low} {high}; it takes two factors above 0, the smaller one first'

@@ -2,11 +2,13 @@
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import timm
 import torch
 from effdet.anchors import AnchorLabeler, Anchors
+from effdet.config.model_config import efficientdet_model_param_dict
 from effdet.loss import DetectionLoss
 from timm import utils
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_data_config
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from timm_repaint.detection.coco_loaders import read_class_names
 from timm_repaint.engine.setup import create_from_files
 from timm_repaint.errors import UsageError
+from timm_repaint.weights import read_checkpoint
 
 _logger = logging.getLogger('timm_repaint')
 MATCH_IOU = 0.5  # an anchor is an object's from this overlap on (EfficientDet section 5.1, as effdet)
@@ -68,26 +71,25 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
     num_classes = classes if args.num_classes is None else args.num_classes
     if num_classes < classes:
         raise UsageError(f'the data have {classes} classes, --num-classes is {num_classes}; leave it out')
+    if args.model not in efficientdet_model_param_dict:
+        known = ', '.join(sorted(efficientdet_model_param_dict))
+        raise UsageError(f'effdet has no model {args.model!r}; choose from {known}')
     size = {} if args.img_size is None else {'image_size': (args.img_size, args.img_size)}
-    try:
-        model = create_from_files(
-            create_model,
-            args,
-            args.model,
-            num_classes=num_classes,
-            pretrained=args.pretrained,
-            pretrained_backbone=args.pretrained_backbone,
-            checkpoint_path=args.initial_checkpoint,
-            checkpoint_ema=True,  # where it holds a weight average, as timm's factory does
-            **size,
-            **args.model_kwargs,
-        )
-    except KeyError as error:
-        from effdet.config.model_config import efficientdet_model_param_dict as known
-
-        if args.model in known:
-            raise
-        raise UsageError(f'effdet has no model {args.model!r}; choose from {", ".join(sorted(known))}') from error
+    backbone_path = vars(args).get('pretrained_backbone_path', '')
+    model = create_from_files(
+        create_model,
+        args,
+        args.model,
+        num_classes=num_classes,
+        pretrained=args.pretrained,
+        pretrained_backbone=args.pretrained_backbone and not backbone_path,
+        checkpoint_path=args.initial_checkpoint,
+        checkpoint_ema=True,  # where it holds a weight average, as timm's factory does
+        **size,
+        **args.model_kwargs,
+    )
+    if backbone_path:
+        load_backbone(model, backbone_path)
     if args.bn_momentum is not None:
         set_bn_momentum(model, args.bn_momentum)
     model.num_classes = num_classes  # timm's name for it
@@ -95,6 +97,46 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
         num_params = sum(p.numel() for p in model.parameters())
         _logger.info('Model %s created, %d parameters, %d classes.', args.model, num_params, num_classes)
     return model
+
+
+def load_backbone(model: Any, path: str) -> None:
+    """Put the weights of a classifier's file into the backbone, as timm's factory reads them.
+
+    Raises:
+        UsageError: if the file is not there, or is of another network.
+    """
+    name, out_indices = model.config.backbone_name, model.config.backbone_indices or (2, 3, 4)
+    wanted = argparse.Namespace(model=name, initial_checkpoint='', pretrained_path=path, pretrained=True)
+    backbone = create_from_files(
+        timm.create_model,
+        wanted,
+        name,
+        pretrained=True,
+        pretrained_cfg_overlay={'file': path},
+        features_only=True,
+        out_indices=out_indices,
+        **model.config.backbone_args,
+    )
+    known = {_fingerprint(weight) for weight in _tensors(read_checkpoint(path))}
+    unknown = [
+        key for key, weight in backbone.named_parameters() if weight.ndim > 1 and _fingerprint(weight) not in known
+    ]
+    if unknown:  # timm passes over what a file lacks
+        raise UsageError(f'{path} has not the weights of {name}: {len(unknown)} are missing, first {unknown[0]}')
+    model.backbone.load_state_dict(backbone.state_dict())
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    """All tensors of a checkpoint, however deep."""
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, Mapping):
+        for value in content.values():
+            yield from _tensors(value)
+
+
+def _fingerprint(weight: Tensor) -> tuple[tuple[int, ...], float]:
+    return tuple(weight.shape), float(weight.detach().double().sum())
 
 
 def set_bn_momentum(model: nn.Module, momentum: float) -> None:

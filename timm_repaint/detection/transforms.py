@@ -87,7 +87,14 @@ def eval_transform(size_px: int, mean: Sequence[float], interpolation: str = 'bi
 
 
 def _drop_empty_boxes() -> v2.SanitizeBoundingBoxes:
-    return v2.SanitizeBoundingBoxes(min_size=MIN_BOX_PX, labels_getter=itemgetter('classes'))
+    return SanitizeBoxesAlone(min_size=MIN_BOX_PX, labels_getter=itemgetter('classes'))
+
+
+class SanitizeBoxesAlone(v2.SanitizeBoundingBoxes):
+    """torchvision's, which would take a label map of as many rows as there are boxes for a mask a box."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return inpt if isinstance(inpt, tv_tensors.Mask) else super().transform(inpt, params)
 
 
 class AlignedScaleJitter(v2.ScaleJitter):

@@ -30,7 +30,9 @@ def parse_args() -> argparse.Namespace:
     if not is_detection(options):
         raise UsageError(f'{run_dir} is no run of timm_repaint.detection.train')
     parser.set_defaults(
-        **{**options, 'initial_checkpoint': checkpoint, 'pretrained': False, 'pretrained_backbone': False}
+        **{**options, **dict.fromkeys(('pretrained', 'pretrained_backbone'), False)},
+        initial_checkpoint=checkpoint,
+        pretrained_backbone_path='',
     )
     args = parser.parse_args()
     check_detection(build_parser(), args)

@@ -209,6 +209,8 @@ class RunOutput:
             wandb.log(of_repaint, commit=False)  # with what update_summary sends
         beside = f'{path}.part'  # a full disk would leave half a row
         try:
+            with suppress(FileNotFoundError):  # of a run that was killed
+                os.remove(beside)
             if os.path.isfile(path):
                 shutil.copyfile(path, beside)
             utils.update_summary(

@@ -152,11 +152,13 @@ def create_from_files(create_model: Callable[..., Any], args: argparse.Namespace
     Raises:
         UsageError: for every error of the factory.
     """
-    weights = {'--initial-checkpoint': args.initial_checkpoint, '--pretrained-path': args.pretrained_path}
-    for flag, path in weights.items():
+    weights = [('--initial-checkpoint', args.initial_checkpoint)]
+    if args.pretrained:
+        weights.append(('--pretrained-path', args.pretrained_path))
+    for flag, path in weights:
         if path and not os.path.isfile(path):
             raise UsageError(f'{flag} {path}: there is no such file')
-    path = args.initial_checkpoint or args.pretrained_path
+    path = next((path for _, path in weights if path), None)
     try:
         return create_model(*values, **kwargs)
     except UsageError:

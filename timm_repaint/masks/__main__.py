@@ -50,6 +50,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('--size', type=at_least(1), default=DEFAULT_SIZE_PX, metavar='PX', help='longest shorter side of a mask')
     add('--workers', type=int, default=num_cpus(), metavar='N', help='processes (default: all CPUs: %(default)s)')
     add('--shard', type=shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
+    add(
+        '--skip-unreadable',
+        action='store_true',
+        help='images that cannot be read are named and left out, as training leaves them out; the status is 0',
+    )
     add('--check', action='store_true', help='make nothing; list masks that are missing, unreadable or of wrong size')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where DeepLab runs')
     add('--batch-size', type=at_least(1), default=8, metavar='N', help='images a batch of DeepLab')
@@ -65,7 +70,7 @@ def build_source(args: argparse.Namespace) -> MaskSource:
     return source.to(args.device) if source.on_device else source
 
 
-def report(outcome: Outcome, checked: bool) -> int:
+def report(outcome: Outcome, checked: bool, skip_unreadable: bool = False) -> int:
     """Says what was done and lists the failures; returns the exit code."""
     for name, problem in outcome.failed:
         print(one_line(f'{"bad" if checked else "unreadable"}: {name}: {problem}'), file=sys.stderr)
@@ -77,7 +82,8 @@ def report(outcome: Outcome, checked: bool) -> int:
         )
     done = f'{outcome.made} masks good' if checked else f'{outcome.made} masks made, {outcome.kept} were there'
     print(f'{done}, {len(outcome.failed)} {"bad" if checked else "images failed"}')
-    return 1 if outcome.failed else 0
+    skipped = outcome.unreadable if skip_unreadable else 0
+    return 1 if len(outcome.failed) > skipped else 0
 
 
 @goes_on
@@ -96,7 +102,8 @@ def main() -> int:
         return report(check_cache(folders, list(names), args.workers), checked=True)
     source = build_source(args)
     claim_folder(args.out, describe(args.mask, source, args.size, args.mask_checkpoint))
-    return report(make_masks(folders, names, source, args.workers, args.batch_size, packed), checked=False)
+    made = make_masks(folders, names, source, args.workers, args.batch_size, packed)
+    return report(made, checked=False, skip_unreadable=args.skip_unreadable)
 
 
 if __name__ == '__main__':

@@ -52,12 +52,14 @@ class Outcome:
         kept: number of masks that were there before.
         older: images that are newer than their masks, which do not say what they were made from.
         failed: image and reason of each failure.
+        unreadable: how many of them are images that cannot be read, which training skips.
     """
 
     made: int = 0
     kept: int = 0
     older: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    unreadable: int = 0
 
 
 class Done(NamedTuple):
@@ -67,6 +69,7 @@ class Done(NamedTuple):
     made: bool = False
     problem: str = ''
     older: bool = False
+    unreadable: bool = False
 
 
 class _Decoded(NamedTuple):
@@ -78,7 +81,7 @@ class _Decoded(NamedTuple):
 
     def left_out(self) -> Done:
         """What became of an image of which no mask is made."""
-        return Done(self.name, problem=self.problem, older=self.older)
+        return Done(self.name, problem=self.problem, older=self.older, unreadable=bool(self.problem))
 
 
 Decode = Callable[[Folders, list[Any]], Iterator[_Decoded]]  # reads some of the images
@@ -189,6 +192,7 @@ def _count(done: Iterator[Done], label: str, total: int) -> Outcome:
         outcome.made += one.made
         outcome.kept += not one.made and not one.problem
         outcome.older += [one.name] if one.older else []
+        outcome.unreadable += one.unreadable
         if one.problem:
             outcome.failed.append((one.name, one.problem))
     outcome.failed.sort()

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -13,12 +12,10 @@ from timm.optim import get_optimizer_info
 
 from timm_repaint.errors import UsageError
 from timm_repaint.option import options_of, problems
+from timm_repaint.options.idle import warn_of_idle
 from timm_repaint.options.limits import check_numbers
 from timm_repaint.options.repaint_options import CONFIGS
-from timm_repaint.options.roles import REPAINT_OPTIONS, unlike_defaults
 from timm_repaint.painters import PAINTERS
-
-_logger = logging.getLogger('timm_repaint')
 
 MIN_IMAGE_PX = 32  # the generator starts from a map of 1/32 of the image's side
 MIXUP_MODES = ('batch', 'pair', 'elem')
@@ -27,7 +24,7 @@ MIXUP_MODES = ('batch', 'pair', 'elem')
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Stops at the first conflict between options, before any work.
 
-    Without `--repaint` timm's options are left alone, and repaint options that were set are named in a warning.
+    Without `--repaint` timm's options are left alone. Options that were set and do nothing are named in a warning.
 
     Raises:
         SystemExit: with status 2, by `parser.error`, which gives the reason and the way out.
@@ -35,8 +32,7 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     for check in GENERAL_CHECKS + (REPAINT_CHECKS if args.repaint else ()):
         for problem in check(args):
             parser.error(problem)
-    if not args.repaint:
-        _warn_unused(parser, args)
+    warn_of_idle(parser, args)
 
 
 def parse_schedule(text: str) -> tuple[int, int]:
@@ -82,12 +78,6 @@ def resolve_stop_epoch(stop_epoch: int | None, num_epochs: int) -> int:
 def mixup_active(args: argparse.Namespace) -> bool:
     """Whether MixUp or CutMix make the targets soft."""
     return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
-
-
-def _warn_unused(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    unused = unlike_defaults(parser, args, REPAINT_OPTIONS)
-    if unused:
-        _logger.warning('without --repaint these options do nothing: %s', ', '.join(unused))
 
 
 def _check_evaluation(args: argparse.Namespace) -> Iterator[str]:
@@ -166,6 +156,8 @@ def _check_generator(args: argparse.Namespace) -> Iterator[str]:
 def _check_masks(args: argparse.Namespace) -> Iterator[str]:
     if args.mask == 'outlines' and args.dataset != 'shapes':
         yield f'--mask outlines is for --dataset shapes, which knows them; got --dataset {args.dataset!r}'
+    if args.mask_classes is not None and args.mask != 'folder':
+        yield f'--mask-classes says what is in --mask folder, --mask is {args.mask}; leave it out'
     if args.mask == 'outlines' and args.mask_dir:
         yield '--mask outlines reads no files; leave out --mask-dir'
 

@@ -30,6 +30,7 @@ def load_run(folder: Path, device: str) -> Run:
         'initial_checkpoint': '',
         'pretrained': False,
         'pretrained_backbone': False,
+        'pretrained_backbone_path': '',
         'no_resume_opt': True,
     }
     if saved.repaint_generator not in PAINTERS:

@@ -10,6 +10,7 @@ from tests.helpers import mtimes, run_script
 from tests.runs.masks.cache_command import NAMES, fails, run, write_images
 from timm_repaint.errors import UsageError
 from timm_repaint.masks import __main__ as command
+from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 from timm_repaint.masks.folder import CachedMasks, FolderMasks
 from timm_repaint.masks.label_png import load_labels, save_labels
 from timm_repaint.masks.workers import in_workers
@@ -26,6 +27,20 @@ def test_unreadable_images_are_listed_at_the_end_and_all_others_are_done(tmp_pat
     assert 'unreadable: train/dog/c.png: ' in said.err
     assert '2 masks made, 0 were there, 2 images failed' in said.out
     assert load_labels(tmp_path / 'masks/val/cat/d.png').shape == (40, 60)
+
+
+def test_unreadable_images_may_be_left_out_as_training_leaves_them_out_but_nothing_else(tmp_path, monkeypatch):
+    images = write_images(tmp_path / 'images', NAMES)
+    (images / NAMES[0]).write_bytes(b'not an image')
+    assert run(images, tmp_path / 'masks') == 1
+    assert run(images, tmp_path / 'masks', '--skip-unreadable') == 0
+    (tmp_path / 'masks' / NAMES[1]).unlink()
+
+    def refuse(self, image_u8):
+        raise ValueError('too many segments')
+
+    monkeypatch.setattr(FelzenszwalbMasks, '__call__', refuse)
+    assert run(images, tmp_path / 'masks', '--skip-unreadable') == 1
 
 
 def test_an_image_of_too_many_segments_is_listed_like_an_unreadable_one(tmp_path, capsys):

@@ -151,6 +151,17 @@ def test_workers_draw_the_same_crops_again_from_the_same_seed(coco):
     assert not torch.equal(first, other)
 
 
+def test_splits_that_share_images_are_refused_unless_one_name_says_so(coco, tmp_path):
+    (tmp_path / 'annotations').mkdir()
+    for split in ('train2017', 'val2017'):
+        (tmp_path / split).symlink_to(coco / 'train2017')
+        path = tmp_path / 'annotations' / f'instances_{split}.json'
+        path.symlink_to(coco / 'annotations/instances_train2017.json')
+    with pytest.raises(UsageError, match='13 images are trained on and validated on, first '):
+        load(options(tmp_path, '-b', 2))
+    load(options(tmp_path, '-b', 2, '--val-split', 'train'))
+
+
 @pytest.mark.parametrize(
     ('boxes', 'message'),
     [

@@ -4,11 +4,13 @@ import argparse
 
 import effdet
 import pytest
+import timm
 import torch
 from effdet import DetBenchTrain
 
 from tests.unit.detection.tiny import boxes_of, tiny_detector
 from timm_repaint.detection.coco_loaders import NO_CLASS, pad_objects
+from timm_repaint.detection.options import build_parser
 from timm_repaint.detection.task import DetectionTask, build_model, resolve_data
 from timm_repaint.errors import UsageError
 
@@ -63,8 +65,6 @@ def test_the_checkpoint_state_is_the_plain_detector(model):
 
 
 def test_the_momentum_of_all_batch_norms_can_be_set():
-    from timm_repaint.detection.options import build_parser
-
     argv = ['--dataset', 'shapes', '--img-size', '128', '--bn-momentum', '0.2']
     model = build_model(argparse.Namespace(**vars(build_parser().parse_args(argv)), rank=0), effdet.create_model)
     momenta = [module.momentum for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -73,8 +73,6 @@ def test_the_momentum_of_all_batch_norms_can_be_set():
 
 @pytest.mark.parametrize(('name', 'mean'), [('tf_efficientdet_lite0', 0.5), ('tf_efficientdet_d0', 0.485)])
 def test_a_model_says_how_its_images_are_normalised(name, mean):
-    from timm_repaint.detection.options import build_parser
-
     args = argparse.Namespace(**vars(build_parser().parse_args(['--dataset', 'shapes', '--model', name])), rank=0)
     resolved = resolve_data(args, build_model(args, effdet.create_model))
     assert len(resolved['mean']) == len(resolved['std']) == 3
@@ -82,8 +80,35 @@ def test_a_model_says_how_its_images_are_normalised(name, mean):
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones():
-    from timm_repaint.detection.options import build_parser
-
     args = build_parser().parse_args(['--dataset', 'shapes', '--model', 'resnet50'])
     with pytest.raises(UsageError, match=r"effdet has no model 'resnet50'; choose from .*tf_efficientdet_d0"):
         build_model(args, effdet.create_model)
+
+
+def backbone_options(*argv):
+    argv = ['--dataset', 'shapes', '--model', 'tf_efficientdet_lite0', *map(str, argv)]
+    return argparse.Namespace(**vars(build_parser().parse_args(argv)), rank=0)
+
+
+def test_the_backbone_starts_from_a_file_of_a_classifier_with_a_head_of_its_own(tmp_path):
+    classifier = timm.create_model('tf_efficientnet_lite0', num_classes=7)
+    torch.save(classifier.state_dict(), tmp_path / 'weights.pth')
+    args = backbone_options('--pretrained-backbone-path', tmp_path / 'weights.pth')
+    model = build_model(args, effdet.create_model)
+    name = 'blocks.0.0.conv_dw.weight'
+    assert torch.equal(model.backbone.state_dict()[name], classifier.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [(None, 'there is no such file'), (b'no weights', ''), ({}, 'has not the weights of'), ([1], '')],
+)
+def test_a_file_without_the_backbones_weights_is_named(content, message, tmp_path):
+    path = tmp_path / 'weights.pth'
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(UsageError, match=r'weights\.pth') as error:
+        build_model(backbone_options('--pretrained-backbone-path', path), effdet.create_model)
+    assert message in str(error.value) and '\n' not in str(error.value)

@@ -116,3 +116,12 @@ def test_an_image_without_boxes_stays_one():
     for transform in TRANSFORMS.values():
         moved = move(transform, picture, *none, labels)
         assert moved.boxes.shape == (0, 4) and moved.classes.shape == (0,)
+
+
+def test_a_label_map_of_as_many_rows_as_there_are_boxes_stays_whole():
+    picture, _, _, labels = scene(128, 128)
+    boxes = np.tile(np.array([[10, 20, 90, 70]], dtype=np.float32), (128, 1))
+    boxes[5] = (10, 20, 10, 20)  # nothing is left of it
+    moved = move(eval_transform(128, MEAN), picture, boxes, np.ones(128, dtype=np.int64), labels)
+    assert len(moved.boxes) == len(moved.classes) == 127
+    assert np.array_equal(moved.labels, labels)

@@ -458,10 +458,12 @@ def test_a_run_of_the_script_leaves_such_a_checkpoint(tmp_path):
     assert changed(load_repainter(str(path)), snapshot(repaint.repainter)) == set()
 
 
-def test_another_repaint_can_start_from_it_with_its_shape_left_out(tmp_path):
+def test_another_repaint_can_start_from_it_with_its_shape_left_out_and_that_is_said(tmp_path, caplog):
     repaint, _ = trained(width=4, latent_dim=5, detail='none')
     torch.save(repaint.state_dict(), tmp_path / 'file.pth')
     other = Repaint(MEAN, STD, masks=None, checkpoint=str(tmp_path / 'file.pth'))
+    (said,) = [line for line in caplog.messages if f'E and G are those of {tmp_path}/file.pth: ' in line]
+    assert all(part in said for part in ('width 4', 'detail none')) and 'temperature' not in said
     assert other.repainter.config == repaint.repainter.config
     assert changed(other.repainter, snapshot(repaint.repainter)) == set() and other.updates == 0
     with pytest.raises(UsageError, match=r'holds another generator: width is 4 there, 8 here'):
