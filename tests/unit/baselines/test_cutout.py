@@ -60,7 +60,7 @@ def test_the_loader_cuts_out_without_repaint_and_leaves_it_to_the_task_with_it()
     shares = []
     for options in ((), ('--cutout', '32'), ('--cutout', '32', '--repaint')):
         args = build_parser().parse_args([*SHAPES, '-b', '8', '-j', '0', '--val-split', '', *options])
-        args.distributed, args.rank = False, 0
+        args.distributed, args.rank, args.num_classes = False, 0, 10
         precision = Precision(None, nullcontext, None)
         network = Network(args, torch.device('cpu'), precision, model, {**data_config, 'crop_pct': 1.0})
         loaders = build_loaders(network, fresh_workers=False)
