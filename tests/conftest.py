@@ -9,6 +9,27 @@ import torch
 REPO = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser):
+    parser.addoption('--device', default='cpu', help='where tests with the fixture `device` compute: cpu or cuda')
+
+
+def pytest_collection_modifyitems(config, items):
+    """A test marked with `device` claims something of those kinds of device alone."""
+    chosen = torch.device(config.getoption('--device')).type
+    for item in items:
+        for marker in item.iter_markers('device'):
+            if chosen not in marker.args:
+                item.add_marker(
+                    pytest.mark.skip(reason=f'its claim holds on {", ".join(marker.args)}, not on {chosen}')
+                )
+
+
+@pytest.fixture
+def device(request) -> torch.device:
+    """The device of `--device`; tests that claim the same on each ask for it."""
+    return torch.device(request.config.getoption('--device'))
+
+
 @pytest.fixture(autouse=True, scope='session')
 def _one_thread():
     torch.set_num_threads(1)  # small networks: two processes with a thread each beat one with two

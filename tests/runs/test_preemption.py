@@ -40,6 +40,8 @@ from timm_repaint.engine.preemption import (
 )
 from timm_repaint.errors import UsageError
 
+pytestmark = pytest.mark.device('cpu')  # bit by bit, which a GPU's sums are not
+
 OPTIONS = (*REPAINT, '--train-num-samples', 96, '--epochs', 4, '--repaint-epochs', 4, '--resume', 'auto')
 
 

@@ -95,10 +95,10 @@ def test_feature_matching_sends_no_gradient_to_the_real_side():
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_feature_matching_is_torchs_l1_loss_with_its_gradients(dtype):
+def test_feature_matching_is_torchs_l1_loss_with_its_gradients(dtype, device):
     torch.manual_seed(0)
-    real = [torch.randn(3, 4, 5).to(dtype), torch.randn(2, 7).to(dtype)]
-    fake = [torch.randn(3, 4, 5).to(dtype), real[1]]
+    real = [torch.randn(3, 4, 5).to(device, dtype), torch.randn(2, 7).to(device, dtype)]
+    fake = [torch.randn(3, 4, 5).to(device, dtype), real[1]]
     fakes = [[t.clone().requires_grad_() for t in fake] for _ in range(2)]
     ours = feature_matching_loss([real], [fakes[0]])
     exact = torch.float64 if dtype == torch.float64 else torch.float32

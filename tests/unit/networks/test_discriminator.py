@@ -28,9 +28,9 @@ def test_logits_depend_on_image_and_condition():
     assert (model(image, condition + 1)[0][-1] - base).abs().max() > 1e-4
 
 
-def test_batches_behind_each_other_share_a_condition():
-    model = Discriminator(20, width=4, num_layers=3).eval()
-    image, condition = torch.randn(6, 3, 32, 40), torch.randn(3, 20, 32, 40)
+def test_batches_behind_each_other_share_a_condition(device):
+    model = Discriminator(20, width=4, num_layers=3).eval().to(device)
+    image, condition = torch.randn(6, 3, 32, 40, device=device), torch.randn(3, 20, 32, 40, device=device)
     torch.testing.assert_close(model(image, condition), model(image, torch.cat([condition, condition])))
 
 

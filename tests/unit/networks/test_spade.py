@@ -92,8 +92,8 @@ def test_a_state_with_the_shortcuts_copy_of_the_statistics_loads():
     block.load_state_dict(old)
 
 
-def test_modulation_has_the_gradients_of_its_formula():
-    x, gamma_beta = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 6, 4, 5, dtype=torch.float64)
+def test_modulation_has_the_gradients_of_its_formula(device):
+    x, gamma_beta = (torch.randn(2, c, 4, 5, dtype=torch.float64, device=device) for c in (3, 6))
     inputs = (x.requires_grad_(), gamma_beta.requires_grad_())
     torch.testing.assert_close(Modulate.apply(*inputs), gamma_beta[:, 3:] + x * gamma_beta[:, :3])
     assert torch.autograd.gradcheck(Modulate.apply, inputs)
@@ -101,10 +101,10 @@ def test_modulation_has_the_gradients_of_its_formula():
 
 @pytest.mark.parametrize('side', [2, 3])
 @pytest.mark.parametrize('size_hw', [(6, 8), (7, 5)])
-def test_half_a_size_on_a_cpu_is_pooling_elsewhere(side, size_hw):
+def test_half_a_size_is_pooling_on_every_device(side, size_hw, device):
     if side == 2 and size_hw[0] % 2:
         pytest.skip('conditions are padded to multiples of 32')
-    x, half_size = torch.randn(2, 3, *size_hw), HalfSize(side)
+    x, half_size = torch.randn(2, 3, *size_hw, device=device), HalfSize(side).to(device)
     wanted = F.avg_pool2d(x, side, 2, side - 2, count_include_pad=False)
     for _ in range(2):
         torch.testing.assert_close(half_size(x), wanted)

@@ -21,9 +21,9 @@ def original_of(layer):
 
 
 @pytest.mark.parametrize('modes', [(True, True, True), (True, False), (False,)], ids=str)
-def test_weights_gradients_and_vectors_are_those_of_torchs_layers(modes):
-    ours, theirs = make_layers(), make_layers()
-    spectral = SpectralWeights(ours).double()
+def test_weights_gradients_and_vectors_are_those_of_torchs_layers(modes, device):
+    ours, theirs = make_layers().to(device), make_layers().to(device)
+    spectral = SpectralWeights(ours).double().to(device)
     for learns in modes:
         ours.train(learns), theirs.train(learns)
         given, wanted = spectral(ours), [(layer.weight, layer.bias) for layer in theirs]
