@@ -22,16 +22,18 @@ def copy_coco(source, target, num_images, copies=1):
     """The first images of COCO's layout with their objects, each several times over."""
     (target / 'annotations').mkdir(parents=True)
     for split in ('train2017', 'val2017'):
-        (target / split).symlink_to(source / split)
-        name = f'annotations/instances_{split}.json'
-        content = json.loads((source / name).read_text())
+        (target / split).mkdir()
+        path = f'annotations/instances_{split}.json'
+        content = json.loads((source / path).read_text())
         images, annotations = [], []
         for image in content['images'][:num_images] * copies:
             number = len(images) + 1
-            images.append({**image, 'id': number})
+            name = f'{number}-{image["file_name"]}'
+            (target / split / name).symlink_to(source / split / image['file_name'])
+            images.append({**image, 'id': number, 'file_name': name})
             own = [item for item in content['annotations'] if item['image_id'] == image['id']]
             annotations += [{**item, 'id': len(annotations) + k, 'image_id': number} for k, item in enumerate(own)]
-        (target / name).write_text(json.dumps({**content, 'images': images, 'annotations': annotations}))
+        (target / path).write_text(json.dumps({**content, 'images': images, 'annotations': annotations}))
     return target
 
 
