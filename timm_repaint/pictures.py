@@ -68,7 +68,15 @@ def find_pictures(root: str | os.PathLike[str]) -> list[str]:
     """
     endings = get_img_extensions(as_set=True)
     found = [os.path.join(folder, name) for folder, names in walk(root) for name in names if has_ending(name, endings)]
-    return sorted(found, key=natural_key)
+    return sorted(found, key=_order)
+
+
+def _order(name: str) -> list[str | int]:
+    """timm's order, also of names that it cannot order: it takes every digit of Unicode for a number."""
+    try:
+        return natural_key(name)
+    except ValueError:
+        return [name.lower()]
 
 
 def is_deep(picture: Image.Image) -> bool:

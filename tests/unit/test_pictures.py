@@ -22,6 +22,10 @@ def test_images_are_found_in_timms_order_whatever_their_endings_case(tmp_path):
     assert [str(tmp_path / name) for name in find_pictures(tmp_path)] == [path for path, _ in found]
 
 
+def test_digits_that_are_no_numbers_stop_nothing(tmp_path):
+    assert set(find_pictures(make(tmp_path, '3²4.png', '3.png'))) == {'3²4.png', '3.png'}
+
+
 def test_hidden_folders_are_left_out_and_links_followed(tmp_path):
     make(tmp_path / 'store', 'ant/1.png')
     make(tmp_path / 'data', '.cache/x.png', 'bee/.thumbs/y.png', 'bee/2.png').joinpath('ant').symlink_to('../store/ant')

@@ -20,7 +20,7 @@ from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.utils import natural_key
 
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, one_line
 from timm_repaint.pictures import is_hidden, walk
 
 _logger = getLogger('timm_repaint')
@@ -329,4 +329,4 @@ def _reading(tree: ClassTree, endings: Iterable[str]) -> str:
 
 def _some(names: list[str]) -> str:
     more = f' and {len(names) - MANY} more' if len(names) > MANY else ''
-    return ', '.join(map(str, names[:MANY])) + more
+    return one_line(', '.join(map(str, names[:MANY]))) + more

@@ -29,11 +29,8 @@ def parse_args() -> argparse.Namespace:
     checkpoint = os.path.join(run_dir, 'last.pth.tar')
     if not is_detection(options):
         raise UsageError(f'{run_dir} is no run of timm_repaint.detection.train')
-    parser.set_defaults(
-        **{**options, **dict.fromkeys(('pretrained', 'pretrained_backbone'), False)},
-        initial_checkpoint=checkpoint,
-        pretrained_backbone_path='',
-    )
+    no_others = {'pretrained': False, 'pretrained_backbone': False, 'pretrained_backbone_path': ''}
+    parser.set_defaults(**{**options, **no_others, 'initial_checkpoint': checkpoint})
     args = parser.parse_args()
     check_detection(build_parser(), args)
     if not os.path.isfile(args.initial_checkpoint):

@@ -8,11 +8,11 @@ import numpy as np
 
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.deeplab import DeepLabV2Masks, DeepLabV3Masks
-from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA, FelzenszwalbMasks
+from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA, MAX_SIGMA, FelzenszwalbMasks
 from timm_repaint.masks.superpixels import SuperpixelMasks
 from timm_repaint.option import ABOVE_ZERO, ONE_OR_MORE, Limit, option
 
-SIGMA = Limit(lambda value: 0 <= value <= 100, '0 or more, at most 100')
+SIGMA = Limit(lambda value: 0 <= value <= MAX_SIGMA, f'0 or more, at most {MAX_SIGMA}')
 MASKS, STORED_MASKS = 'Repaint: masks', 'Repaint: stored masks'  # groups of the command line
 STORED = ('folder', 'outlines')  # have masks and make none
 

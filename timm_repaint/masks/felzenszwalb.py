@@ -14,6 +14,7 @@ from timm_repaint.masks.on_device import check_image
 REFERENCE_SIDE_PX = 32
 REFERENCE_SCALE = 50.0
 REFERENCE_MIN_SIZE_PX = 10
+MAX_SIGMA = 100  # pixels; a blur's cost grows with it
 DEFAULT_SIGMA = 0.5
 MAX_SEGMENTS = 2**16  # a label map is uint16
 
@@ -75,7 +76,7 @@ class FelzenszwalbMasks:
         backend: 'skimage', 'opencv' (2 to 3 times faster; the cuts differ a little) or 'auto'.
 
     Raises:
-        ValueError: if scale is not above 0, sigma is below 0, min_size is below 1 or the backend unknown.
+        ValueError: if scale is not above 0, sigma is below 0 or above 100, min_size is below 1 or the backend unknown.
         UsageError: if the backend is not installed.
     """
 
@@ -92,8 +93,8 @@ class FelzenszwalbMasks:
     ) -> None:
         if scale is not None and not scale > 0:
             raise ValueError(f'fh scale is {scale}; it must be above 0 (or None: chosen by image size)')
-        if not sigma >= 0:
-            raise ValueError(f'fh sigma is {sigma}; it must be 0 or above')
+        if not 0 <= sigma <= MAX_SIGMA:
+            raise ValueError(f'fh sigma is {sigma}; it must be 0 or above, at most {MAX_SIGMA}')
         if min_size is not None and min_size < 1:
             raise ValueError(f'fh min size is {min_size}; it must be 1 or above (or None: chosen by image size)')
         self.scale = scale

@@ -23,7 +23,7 @@ LIMITS: tuple[tuple[Limit, str], ...] = (
     (
         WHOLE,
         'workers grad_accum_steps start_epoch warmup_epochs cooldown_epochs patience_epochs mixup_off_epoch '
-        'recovery_interval tta',
+        'recovery_interval tta clip_grad',
     ),
     (NOT_ONE, 'aug_splits'),
     (ABOVE_ZERO, 'crop_pct std scale ratio lr_base decay_epochs kd_temperature'),

@@ -103,6 +103,7 @@ def test_photographs_of_all_sizes_fall_into_some_dozens_of_segments(shared_data,
         ({'scale': 0}, 'fh scale is 0; it must be above 0'),
         ({'scale': float('nan')}, 'fh scale is nan'),
         ({'sigma': -0.1}, 'fh sigma is -0.1; it must be 0 or above'),
+        ({'sigma': 1e30}, r'fh sigma is 1e\+30; it must be 0 or above, at most 100'),
         ({'min_size': 0}, 'fh min size is 0; it must be 1 or above'),
     ],
 )
