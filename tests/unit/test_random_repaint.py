@@ -21,8 +21,9 @@ def picture(seed=0, size=64):
     return (np.where(disc[..., None], (200, 160, 90), (40, 60, 80)) + noise).astype(np.uint8)
 
 
+@pytest.mark.parametrize('masks', ['fh', 'superpixels'])
 @pytest.mark.parametrize('kind', ['PIL', 'tensor', 'tv image', 'array'])
-def test_what_goes_in_comes_out_of_the_same_kind_and_size(kind):
+def test_what_goes_in_comes_out_of_the_same_kind_and_size(kind, masks):
     array = picture()
     image = {
         'PIL': lambda: Image.fromarray(array),
@@ -30,7 +31,7 @@ def test_what_goes_in_comes_out_of_the_same_kind_and_size(kind):
         'tv image': lambda: tv_tensors.Image(torch.from_numpy(array).permute(2, 0, 1)),
         'array': lambda: array,
     }[kind]()
-    repaint = RandomRepaint(p=1)(image)
+    repaint = RandomRepaint(p=1, masks=masks)(image)
     assert type(repaint) is type(image)
     plain = np.asarray(repaint) if kind in ('PIL', 'array') else repaint.permute(1, 2, 0).numpy()
     assert plain.shape == array.shape and plain.dtype == np.uint8
@@ -114,7 +115,7 @@ def test_an_image_of_another_kind_is_named(image, message):
     [
         ({'p': 2}, 'p is 2; it must be from 0 to 1'),
         ({'painter': 'oil'}, "painter is 'oil'; choose one of mean, jitter, shift"),
-        ({'masks': None}, 'must be a source that works on the CPU'),
+        ({'masks': None}, "must work on the CPU, image by image: 'fh', 'superpixels'"),
         ({'detail': 'wool'}, "unknown detail 'wool'"),
         ({'p': 'x'}, "p is 'x'"),
         ({'painter': 'mean', 'detail': 'swap'}, 'paints flat segments'),

@@ -26,7 +26,7 @@ STEPS = 4  # a level of brightness: colours of the small copy are whole numbers
 NEARER = 0.1  # how much nearer to a neighbour's colour than half-way a pixel of the finer copy must be
 
 # How many times its neighbour's least cost a segment may pay in a round: at first anything, then nearly mutual choices.
-ROUNDS = (math.inf, math.inf, math.inf, 2.0, 2.0, 2.0)
+ROUNDS = (math.inf, math.inf, math.inf, 3.0, 3.0)
 ROUNDS_WITH_SPECKS = 3  # the last ones, in which too small segments join whatever it costs
 JUMPS = 7  # to the end of a chain of 2^7 segments that join in one round
 NO_EDGE = torch.iinfo(torch.int32).max

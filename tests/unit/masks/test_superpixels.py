@@ -81,14 +81,15 @@ def test_images_of_any_size_have_small_ids(size_hw):
 
 
 @pytest.mark.parametrize('side_px', [32, 64, 128, 224])
-def test_photographs_have_some_tens_of_segments_that_explain_more_of_their_colours_than_fh(side_px):
+def test_photographs_have_some_tens_of_segments_that_explain_more_of_their_colours_than_fh_does(side_px):
     fh = FelzenszwalbMasks(backend='skimage')
+    shares = []
     for image_pm1, labels in zip(photographs(side_px), segments(photographs(side_px)), strict=True):
         image_u8 = ((image_pm1 + 1) * 127.5).byte().permute(1, 2, 0).numpy()
-        of_fh = fh(image_u8)
         assert 12 <= labels.max() + 1 <= 130
-        if labels.max() <= 1.3 * of_fh.max():
-            assert explained(image_u8, labels.numpy()) > explained(image_u8, of_fh)
+        shares.append([explained(image_u8, labels.numpy()), explained(image_u8, fh(image_u8))])
+    ours, of_fh = np.mean(shares, axis=0)
+    assert ours > of_fh
 
 
 def explained(image_u8: np.ndarray, labels: np.ndarray) -> float:
