@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-# Used where they are installed, with their extra; Weights & Biases is timm's own option, for those who have it.
-OPTIONAL = {'cv2': 'fast', 'effdet': 'detection', 'faster_coco_eval': 'detection', 'matplotlib': 'report', 'wandb': ''}
+# Used where they are installed, with their extra; '': timm's own options, for those who have the package.
+OPTIONAL = {
+    'cv2': 'fast',
+    'effdet': 'detection',
+    'faster_coco_eval': 'detection',
+    'matplotlib': 'report',
+    'wandb': '',
+    'webdataset': '',
+}
 
 
 def imported() -> set[str]:
