@@ -27,6 +27,7 @@ from tests.tiny import (
 )
 from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.engine.meters import TrainMeters
+from timm_repaint.engine.task_guard import TaskGuard
 from timm_repaint.judging import StepMetrics
 
 CPU = torch.device('cpu')
@@ -322,6 +323,7 @@ def test_the_host_reads_nothing_but_the_range_of_the_first_batch(options):
         given['amp_autocast'] = partial(torch.autocast, 'cpu', dtype=torch.float16)
     overflows, task = options.pop('overflow', False), tiny_task()
     repaint, reads, seen = tiny_repaint(**options), ReadsOfTheHost(), []
+    TaskGuard(task, 20, CPU)
 
     def look(number):
         seen.append(reads.take())
