@@ -73,7 +73,8 @@ def test_a_process_on_photographs_ends_with_the_fine_tune_command(cifar, tmp_pat
     done = run_script('train.py', cifar, *args, '--experiment', 'run')
     run = tmp_path / 'run'
     lines = [line.split(None, 1) for line in done.stderr.strip().splitlines()]
-    assert done.stdout == '' and lines[-5][0] == 'Repaint'
+    assert done.stdout == f'--result\n{(run / "result.json").read_text()}'  # as timm's script has it
+    assert lines[-5][0] == 'Repaint'
     assert dict(lines[-4:]) == {
         'checkpoint': f'{run}/last.pth.tar',
         'pictures': f'{run}/gallery-0.png',

@@ -240,13 +240,13 @@ class RunOutput:
             wandb.log({GALLERY: wandb.Image(path)}, commit=False)  # with the epoch's figures
 
     def close(self, results: list[dict[str, Any]], metric: str, decreasing_metric: bool, in_file: bool) -> None:
-        """Give the ten best epochs as JSON: behind the line `--result` and the best one's log line, as timm does.
+        """Print the ten best epochs as JSON, behind the line `--result` and the best one's log line, as timm does.
 
         Args:
             results: Of each epoch.
             metric: By which they are ranked.
             decreasing_metric: Whether less is better.
-            in_file: Whether they go to `result.json` in the run's folder instead.
+            in_file: Whether they go to `result.json` in the run's folder too.
         """
         if self.saver is None:
             return
@@ -260,10 +260,9 @@ class RunOutput:
         text = json.dumps(known_values(ranked[-10:]), indent=4)
         if in_file:
             write_text(os.path.join(str(self.folder), 'result.json'), f'{text}\n')
-        else:
-            if self.saver.best_metric is not None:
-                _logger.info('*** Best metric: %s (epoch %s)', self.saver.best_metric, self.saver.best_epoch)
-            print(f'--result\n{text}')
+        elif self.saver.best_metric is not None:
+            _logger.info('*** Best metric: %s (epoch %s)', self.saver.best_metric, self.saver.best_epoch)
+        print(f'--result\n{text}', flush=True)
         if self.tensorboard is not None:
             self.tensorboard.close()
 
