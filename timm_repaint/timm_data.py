@@ -16,10 +16,13 @@ PACKAGES = {
 
 def create_timm_dataset(name: str, split: str, **kwargs: Any) -> Any:
     """timm's factory; what it cannot find or read is the user's mistake."""
+    kind = name.split('/')[0].lower()
+    if kind == 'wds' and not kwargs.get('root'):
+        raise UsageError(f'--dataset {name} needs --data-dir DIR, the folder with its shards')
     try:
         return create_dataset(name, split=split, **kwargs)
     except ImportError as error:
-        package = PACKAGES.get(name.split('/')[0].lower(), error.name)
+        package = PACKAGES.get(kind, error.name)
         raise UsageError(f'--dataset {name} needs another package: pip install {package} ({error})') from error
     except (OSError, RuntimeError, ValueError, AssertionError, LookupError) as error:
         told = ' '.join(str(error).split())

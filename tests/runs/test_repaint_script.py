@@ -418,6 +418,8 @@ def test_without_a_gpu_the_cpu_is_taken_and_it_says_so(tmp_path, caplog):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_several_processes_without_gpus_are_refused_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setenv('WORLD_SIZE', '2')
+    started = {'WORLD_SIZE': 2, 'RANK': 0, 'LOCAL_RANK': 0, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': 29500}
+    for name, value in started.items():
+        monkeypatch.setenv(name, str(value))
     with pytest.raises(UsageError, match='for the CPU give --device cpu'):
         train_here(tmp_path, *REPAINT, '--epochs', 1, '--device', 'cuda')

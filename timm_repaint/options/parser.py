@@ -1,6 +1,7 @@
 """The parser of train.py: timm's options by section, then ours."""
 
 import argparse
+from typing import NoReturn
 
 from timm_repaint.options.option_table import add_table
 from timm_repaint.options.repaint_options import add_repaint_options
@@ -15,9 +16,16 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line: the usage of so many options would be a hundred more."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'{self.prog}: error: {message}\n')
+
+
 def build_config_parser() -> argparse.ArgumentParser:
     """Builds the parser that takes `-c/--config` off the command line, ahead of the parser of everything else."""
-    parser = argparse.ArgumentParser(description='Configuration file', add_help=False)
+    parser = _Parser(description='Configuration file', add_help=False)
     _add_config_option(parser, default='')
     return parser
 
@@ -28,7 +36,7 @@ def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
     Args:
         run_dir: whether the folder of an earlier run comes first on the command line (`fine_tune.py`).
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description='Train a timm classifier; with --repaint, together with a generator that repaints its images.',
         formatter_class=_HelpFormatter,
     )
