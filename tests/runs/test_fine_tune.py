@@ -49,7 +49,14 @@ def test_the_folder_alone_is_enough_and_the_schedule_goes_on(run, tmp_path):
     assert column(folder, 'epoch') == [3]
     assert column(run, 'lr') + column(folder, 'lr') == column(plain, 'lr')
     assert {name: time for name, time in mtimes(run).items() if name in phase_one} == phase_one
-    names = {'args.yaml', 'summary.csv', 'last.pth.tar', 'model_best.pth.tar', 'checkpoint-3.pth.tar', 'result.json'}
+    names = {
+        'args.yaml',
+        'summary.csv',
+        'last.pth.tar',
+        'model_best.pth.tar',
+        'checkpoint-3.pth.tar',
+        'best_epochs.json',
+    }
     assert {path.name for path in folder.iterdir()} == names
     timm.create_model('test_resnet', num_classes=10, checkpoint_path=str(folder / 'last.pth.tar'))
 

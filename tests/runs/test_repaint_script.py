@@ -73,7 +73,7 @@ def test_a_process_on_photographs_ends_with_the_fine_tune_command(cifar, tmp_pat
     done = run_script('train.py', cifar, *args, '--experiment', 'run')
     run = tmp_path / 'run'
     lines = [line.split(None, 1) for line in done.stderr.strip().splitlines()]
-    assert done.stdout == f'--result\n{(run / "result.json").read_text()}'  # as timm's script has it
+    assert done.stdout == f'--result\n{(run / "best_epochs.json").read_text()}'  # as timm's script has it
     assert lines[-5][0] == 'Repaint'
     assert dict(lines[-4:]) == {
         'checkpoint': f'{run}/last.pth.tar',
@@ -83,7 +83,7 @@ def test_a_process_on_photographs_ends_with_the_fine_tune_command(cifar, tmp_pat
     }
     assert_trained(run)
     names = {'args.yaml', 'summary.csv', 'last.pth.tar', 'model_best.pth.tar', 'checkpoint-0.pth.tar'}
-    assert {path.name for path in run.iterdir()} == names | {'gallery-0.png', 'result.json'}
+    assert {path.name for path in run.iterdir()} == names | {'gallery-0.png', 'best_epochs.json'}
 
 
 def test_the_repaint_phase_is_three_quarters_of_the_epochs_in_one_schedule(run, tmp_path):
@@ -354,7 +354,7 @@ def test_an_unfinished_phase_does_not_send_to_fine_tuning(tmp_path, caplog):
 
 
 def test_the_results_are_a_json_file_whose_unknown_values_are_null(run):
-    epochs = json.loads((run / 'result.json').read_text(), parse_constant=pytest.fail)
+    epochs = json.loads((run / 'best_epochs.json').read_text(), parse_constant=pytest.fail)
     assert {epoch['epoch'] for epoch in epochs} == {0, 1}
     assert min(epochs, key=itemgetter('epoch'))['train']['leak_original'] is None
 

@@ -246,7 +246,7 @@ class RunOutput:
             results: Of each epoch.
             metric: By which they are ranked.
             decreasing_metric: Whether less is better.
-            in_file: Whether they go to `result.json` in the run's folder too.
+            in_file: Whether they go to `best_epochs.json` in the run's folder too.
         """
         if self.saver is None:
             return
@@ -259,7 +259,7 @@ class RunOutput:
         ranked = sorted(results, key=rank, reverse=decreasing_metric)
         text = json.dumps(known_values(ranked[-10:]), indent=4)
         if in_file:
-            write_text(os.path.join(str(self.folder), 'result.json'), f'{text}\n')
+            write_text(os.path.join(str(self.folder), 'best_epochs.json'), f'{text}\n')
         elif self.saver.best_metric is not None:
             _logger.info('*** Best metric: %s (epoch %s)', self.saver.best_metric, self.saver.best_epoch)
         print(f'--result\n{text}', flush=True)

@@ -18,7 +18,7 @@ OTHERS = (
     'gallery-*.png',
     'train-batch-*.jpg',
     CUE_CONFLICT,
-    'result.json',
+    'best_epochs.json',
     'tensorboard',
 )
 
