@@ -51,7 +51,7 @@ class Halves:
 
 
 def sources(weights: str) -> Sequence[MaskSource]:
-    segments = [FelzenszwalbMasks(scale=100.0, sigma=0.5, min_size=20), SuperpixelMasks()]
+    segments: list[MaskSource] = [FelzenszwalbMasks(scale=100.0, sigma=0.5, min_size=20), SuperpixelMasks()]
     return [Halves(), *segments, DeepLabV2Masks(weights), DeepLabV3Masks()]
 
 
