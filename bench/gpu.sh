@@ -17,7 +17,7 @@ half=(--amp --amp-dtype bfloat16 --channels-last)
 
 # 30 steps a timing, so that a log line in it does not count.
 bench() {
-  timeout 240 python -m timm_repaint.benchmark --img-size "$px" --rounds "$rounds" --output "$dir" "$@"
+  timeout 240 python -m bench.cost --img-size "$px" --rounds "$rounds" --output "$dir" "$@"
 }
 count() {
   timeout 240 python -m bench.count_ops --device "$device" --model "$model" --img-size "$px" --output "$dir/count.json" "$@"

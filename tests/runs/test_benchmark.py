@@ -2,19 +2,18 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
-from torch import nn
 
+from bench.cost.__main__ import add_growth
+from bench.cost.count import count_networks
+from bench.cost.stopwatch import PARTS
+from bench.cost.tables import growth_table
 from tests.helpers import run_script, without_padding
 from tests.tiny import adam_steps
 from timm_repaint.benchmark.__main__ import build_parser
 from timm_repaint.benchmark.arms import Batches, Seconds, build_arm
 from timm_repaint.benchmark.cases import Case, plan_cases
-from timm_repaint.benchmark.cost_tables import cost_table, growth_table, make_tables
-from timm_repaint.benchmark.count import _multiply_adds, count_networks
+from timm_repaint.benchmark.cost_tables import cost_table
 from timm_repaint.benchmark.measure import measure, num_stages, times
-from timm_repaint.benchmark.plot import draw_shares
-from timm_repaint.benchmark.stopwatch import PARTS, time_parts
 from timm_repaint.errors import UsageError
 
 TINY = ('--device', 'cpu', '--repaint-width', '4', '--num-classes', '10')
@@ -26,7 +25,23 @@ def plan(*argv):
 
 
 def test_every_model_has_the_default_then_sizes_then_batches_then_variants_each_once():
-    cases = plan('--models', 'a', '--sizes', '64', '224', '--batch-sizes', '4', '--variants', 'prob-1', 'default')
+    parser = build_parser()
+    add_growth(parser)
+    argv = [
+        '--models',
+        'a',
+        '--sizes',
+        '64',
+        '224',
+        '--batch-sizes',
+        '4',
+        '--variants',
+        'prob-1',
+        'default',
+        '--output',
+        'x',
+    ]
+    cases = plan_cases(parser.parse_args(argv), [])
     assert [(c.img_size_px, c.batch_size, c.variant) for c in cases] == [
         (224, 8, 'default'),
         (64, 8, 'default'),
@@ -72,11 +87,6 @@ def test_ratios_are_those_of_neighbours_and_a_quarter_of_the_run_costs_what_plai
     assert figures['processor_s_a_step'] == {'plain': 0.5, 'repaint': 0.65}
 
 
-def test_multiply_adds_of_a_convolution_and_a_linear_layer():
-    assert _multiply_adds(nn.Conv2d(3, 8, 3, padding=1), (torch.zeros(1, 3, 10, 20),)) == 3 * 8 * 9 * 200
-    assert _multiply_adds(nn.Linear(5, 7), (torch.zeros(1, 5),)) == 35
-
-
 def test_both_kinds_train_on_whole_patterns_and_the_phase_trains_all_its_networks(tmp_path):
     plain, repaint = (build_arm(replace(CASE, steps=2), kind, tmp_path) for kind in (False, True))
     assert len(plain.run.loaders.train) == len(repaint.run.loaders.train) == 3  # --repaint-schedule 2:1
@@ -85,68 +95,6 @@ def test_both_kinds_train_on_whole_patterns_and_the_phase_trains_all_its_network
         arm.train()
     assert adam_steps(repaint.run.repaint) == (6, 2)
     assert repaint.skipped_updates == plain.skipped_updates == 0
-
-
-def test_networks_are_counted_by_their_own_parameters(tmp_path):
-    arm = build_arm(CASE, True, tmp_path)
-    counts = count_networks(arm)
-    repaint = arm.run.repaint
-    networks = {
-        'E': repaint.repainter.encoder,
-        'G': repaint.repainter.generator,
-        'D': repaint.discriminator,
-        'T': arm.run.task.get_trainable_module(),
-    }
-    assert {name: size['parameters'] for name, size in counts.items()} == {
-        name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()
-    }
-    assert all(size['multiply_adds'] > 0 for size in counts.values())
-    assert repaint.repainter.training and repaint.discriminator.training
-
-
-def test_a_painter_without_a_network_counts_the_task_alone(tmp_path):
-    arm = build_arm(Case('test_resnet', 32, 4, options=(*TINY, '--repaint-generator', 'jitter')), True, tmp_path)
-    assert list(count_networks(arm)) == ['T']
-
-
-def test_time_is_shared_out_between_the_parts_and_the_hooks_go_away(tmp_path):
-    arm = build_arm(CASE, True, tmp_path)
-    arm.train()
-    repaint = arm.run.repaint
-    parts = (arm.run.task, repaint.repainter, repaint.discriminator)
-    before = [len(part._forward_hooks) for part in parts]
-    shares = time_parts(arm)
-    assert list(shares) == list(PARTS) and sum(shares.values()) == pytest.approx(1)
-    assert all(shares[part] > 0 for part in PARTS if part != 'S') and shares['S'] == 0
-    assert [len(part._forward_hooks) for part in parts] == before
-    assert isinstance(arm.run.loaders.train, Batches)
-
-
-class SlowBackward(torch.autograd.Function):
-    """Passes values and gradients on, the latter after some work."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        for _ in range(1000):  # more than a busy machine takes from the other parts
-            torch.ones(256, 256) @ torch.ones(256, 256)
-        return gradient
-
-
-@pytest.mark.parametrize(('part', 'others'), [('D', ('E+G', 'T', 'rest')), ('E+G', ('D', 'T', 'rest'))])
-def test_a_slow_backward_pass_is_its_networks_time(part, others, tmp_path):
-    arm = build_arm(CASE, True, tmp_path)
-    arm.train()
-    before = time_parts(arm)
-    repaint = arm.run.repaint
-    layer = repaint.discriminator.scales[0].layers[1] if part == 'D' else repaint.repainter.generator.stages[1][0]
-    layer.register_forward_pre_hook(lambda module, inputs: (SlowBackward.apply(inputs[0]), *inputs[1:]))
-    after = time_parts(arm)
-    assert after[part] > before[part] + 0.1
-    assert all(after[other] < before[other] for other in others)
 
 
 def test_the_frozen_variant_starts_from_a_checkpoint_of_its_own_and_has_no_discriminator(tmp_path):
@@ -191,24 +139,6 @@ def test_other_devices_have_no_time_of_the_processor():
     assert row == '| a | 224 | 8 | 0.200 | 0.498 | | 1.281 | 100 | 249 |'
 
 
-def test_growth_is_shown_a_million_pixels_and_sorted_by_size():
-    table = growth_table([figures(size=200, batch=8), figures(size=100, batch=8, added=(0.04, 30.0))])
-    assert without_padding(table).splitlines()[2:] == [
-        '| a | 100 | 8 | 0.040 | 0.500 | 0.500 | 5.571 | 30 | 375 |',
-        '| a | 200 | 8 | 0.200 | 0.625 | 0.625 | 1.607 | 100 | 312 |',
-    ]
-
-
-def test_growth_is_left_out_where_there_is_one_size():
-    assert 'added' not in make_tables([figures(), figures(variant='prob-1')])
-    assert 'added' in make_tables([figures(), figures(batch=4)])
-
-
-def test_the_plot_is_a_picture(tmp_path):
-    draw_shares([figures(), figures('b')], tmp_path / 'shares.png')
-    assert (tmp_path / 'shares.png').read_bytes().startswith(b'\x89PNG')
-
-
 @pytest.mark.slow
 def test_measuring_yields_as_many_stages_as_it_says_and_last_the_figures(tmp_path):
     stages = list(measure(CASE, 1, tmp_path))
@@ -217,15 +147,16 @@ def test_measuring_yields_as_many_stages_as_it_says_and_last_the_figures(tmp_pat
 
 
 @pytest.mark.slow
-def test_the_command_writes_json_tables_and_plot_for_two_models(tmp_path):
+@pytest.mark.parametrize('command', ['-m timm_repaint.benchmark', '-m bench.cost'])
+def test_the_commands_write_json_and_tables_for_two_models_and_the_bench_a_plot(command, tmp_path):
     models = ('test_resnet', 'test_vit')
     options = ('--img-size', 160, '--batch-size', 2, '--rounds', 1, '--output', tmp_path)
-    done = run_script('-m timm_repaint.benchmark', '--models', *models, *options, '--', *TINY)
+    done = run_script(command, '--models', *models, *options, '--', *TINY)
     written = json.loads((tmp_path / 'benchmark.json').read_text())
     assert [case['model'] for case in written['cases']] == list(models)
     assert written['machine']['threads'] >= 1
     assert (tmp_path / 'benchmark.md').read_text() in done.stdout + '\n'
-    assert (tmp_path / 'shares.png').is_file()
+    assert (tmp_path / 'shares.png').is_file() == ('bench' in command.split('.')[0])
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,28 @@
 """Cost of the repaint phase: `timm-repaint benchmark --models resnet50 --output DIR`. START HERE.
 
 A case is a model at a size. For each, plain training and the repaint phase are built by the engine's own stages
-(`arms.py`) and take turns in one process (`measure.py`); `stopwatch.py` says what the time went into, `count.py` how
-large the networks are, and `memory.py` trains each once more in a process of its own. `benchmark.json`, `benchmark.md`
-and `shares.png` in the output folder are written anew after each case.
+(`arms.py`) and take turns in one process (`measure.py`), and `memory.py` trains each once more in a process of its own.
+`benchmark.json` and `benchmark.md` in the output folder are written anew after each case.
 """
 
 import argparse
 import json
 import logging
+import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 
-from timm_repaint.benchmark.cases import VARIANTS, Case, check_data, is_detector, plan_cases, train_options
-from timm_repaint.benchmark.cost_tables import make_tables
+from timm_repaint.benchmark.arms import Arm
+from timm_repaint.benchmark.cases import VARIANTS, Case, is_detector, plan_cases, train_options
+from timm_repaint.benchmark.cost_tables import cost_table
 from timm_repaint.benchmark.measure import measure, num_stages
-from timm_repaint.benchmark.plot import draw_shares
 from timm_repaint.commandline import at_least
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.progress import progress
@@ -30,10 +30,10 @@ from timm_repaint.progress import progress
 PAPER_MODELS = ('mobilenetv2_100', 'resnet50', *(f'efficientnet_b{size}' for size in range(4)))
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str = 'timm-repaint benchmark') -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='timm-repaint benchmark',
-        description='Time, memory and size of the repaint phase against plain training. What follows -- are options of '
+        prog=program,
+        description='Time and memory of the repaint phase against plain training. What follows -- are options of '
         'train.py for both, as in: -- --repaint-prob 0.25 --device cpu',
         epilog='variants: ' + '; '.join(f'{name}: {" ".join(own)}' for name, own in VARIANTS.items() if own),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -43,8 +43,6 @@ def build_parser() -> argparse.ArgumentParser:
     add('--models', nargs='+', default=list(PAPER_MODELS), metavar='NAME', help=help_models)
     add('--img-size', type=at_least(1), default=224, metavar='PX', help='height and width')
     add('--batch-size', type=at_least(1), default=8, metavar='N', help='images in a batch')
-    add('--sizes', type=at_least(1), nargs='+', default=[], metavar='PX', help='more image sizes, for how cost grows')
-    add('--batch-sizes', type=at_least(1), nargs='+', default=[], metavar='N', help='more batches, for how cost grows')
     add('--variants', nargs='*', metavar='NAME', help='ways to pay less, from below; without a name: all')
     add('--rounds', type=at_least(1), default=7, metavar='N', help="pairs of timings; their ratios' median counts")
     add('--steps', type=at_least(1), default=3, metavar='N', help='batches of a timing, rounded up to whole patterns')
@@ -58,43 +56,69 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def read_cases(parser: argparse.ArgumentParser) -> tuple[list[Case], argparse.Namespace]:
+    """What the command line asks for, and its options.
+
+    Raises:
+        UsageError: if there is no such model, variant or folder.
+    """
     argv = sys.argv[1:]
     cut = argv.index('--') if '--' in argv else len(argv)
-    options, extra = build_parser().parse_args(argv[:cut]), argv[cut + 1 :]
+    options, extra = parser.parse_args(argv[:cut]), argv[cut + 1 :]
     for name in options.models:
         is_detector(name)  # stops on one that there is not
-    check_data(options.data)
+    if options.data and not os.path.isdir(options.data):
+        raise UsageError(f'data folder {options.data} does not exist')
+    cases = plan_cases(options, extra)
     logging.getLogger('timm_repaint').setLevel(logging.ERROR)  # the engine's own log would tear the bar
-    run_cases(plan_cases(options, extra), options)
-
-
-def run_cases(cases: Sequence[Case], options: argparse.Namespace) -> None:
-    """Measure case by case with a progress bar, keep the files up to date, and print the tables."""
     for case in cases:
         train_options(case, repaint=True)  # stops on a conflict
+    return cases, options
+
+
+def main() -> None:
+    run_cases(*read_cases(build_parser()))
+
+
+def make_tables(figures: Sequence[dict[str, Any]]) -> str:
+    return f'## Cost of the repaint phase\n\n{cost_table(figures)}\n'
+
+
+def run_cases(
+    cases: Sequence[Case],
+    options: argparse.Namespace,
+    tables: Callable[[Sequence[dict[str, Any]]], str] = make_tables,
+    look_into: Callable[[Arm], dict[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """Measure case by case with a progress bar, keep the files up to date, print the tables; returns the figures.
+
+    Args:
+        cases: What to measure.
+        options: Of the command line.
+        tables: Makes Markdown of the figures.
+        look_into: What else is to be known of each repaint phase, by name.
+    """
     options.output.mkdir(parents=True, exist_ok=True)
     figures: list[dict[str, Any]] = []
-    stages = (stage for case in cases for stage in _stages(case, options.rounds))
-    for result in progress(stages, 'benchmark', len(cases) * num_stages(options.rounds)):
+
+    def stages() -> Iterator[dict[str, Any] | None]:
+        for case in cases:
+            with tempfile.TemporaryDirectory() as folder:
+                yield from measure(case, options.rounds, Path(folder), look_into)
+
+    for result in progress(stages(), 'benchmark', len(cases) * num_stages(options.rounds)):
         if result is not None:
             figures.append(result)
-            write_figures(figures, options.output)
-    print(make_tables(figures))
-    try:
-        draw_shares(figures, options.output / 'shares.png')
-    except UsageError as error:  # the tables are there without it
-        print(error, file=sys.stderr)
+            content = {'machine': describe_machine(), 'cases': figures}
+            (options.output / 'benchmark.json').write_text(json.dumps(content, indent=2) + '\n')
+            (options.output / 'benchmark.md').write_text(tables(figures))
+    print(tables(figures))
+    return figures
 
 
-def _stages(case: Case, rounds: int) -> Iterator[dict[str, Any] | None]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield from measure(case, rounds, Path(folder))
-
-
-def write_figures(figures: Sequence[dict[str, Any]], output: Path) -> None:
-    """Write `benchmark.json` and `benchmark.md`."""
-    machine = {
+def describe_machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
         'processor': platform.processor() or platform.machine(),
         'threads': torch.get_num_threads(),
         'accelerator': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -102,8 +126,6 @@ def write_figures(figures: Sequence[dict[str, Any]], output: Path) -> None:
         'torch': torch.__version__,
         'timm': timm.__version__,
     }
-    (output / 'benchmark.json').write_text(json.dumps({'machine': machine, 'cases': list(figures)}, indent=2) + '\n')
-    (output / 'benchmark.md').write_text(make_tables(figures))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,6 @@
 """What is measured: a model at a size, and the options of train.py that both kinds of training get."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -67,9 +66,8 @@ def plan_cases(options: argparse.Namespace, extra: Sequence[str]) -> list[Case]:
     size, batch = options.img_size, options.batch_size
     variants = options.variants if options.variants != [] else list(VARIANTS)
     points = [
-        (size, batch, DEFAULT),
-        *((other, batch, DEFAULT) for other in options.sizes),
-        *((size, other, DEFAULT) for other in options.batch_sizes),
+        *((other, batch, DEFAULT) for other in (size, *vars(options).get('sizes', ()))),  # those of bench.cost
+        *((size, other, DEFAULT) for other in vars(options).get('batch_sizes', ())),
         *((size, batch, variant) for variant in variants or ()),
     ]
     models = dict.fromkeys(options.models)
@@ -129,9 +127,3 @@ def is_detector(model: str) -> bool:
     raise UsageError(
         f"timm has no model {model!r}, timm.list_models() names all; for EfficientDets: pip install '.[detection]'"
     )
-
-
-def check_data(folder: str | None) -> None:
-    """Refuse a folder of images that is not there."""
-    if folder and not os.path.isdir(folder):
-        raise UsageError(f'data folder {folder} does not exist')

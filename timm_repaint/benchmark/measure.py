@@ -1,35 +1,35 @@
 """One case from options to figures: the two kinds of training take turns, so that a slow minute hits both."""
 
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from timm_repaint.benchmark.arms import Seconds, build_arm
+from timm_repaint.benchmark.arms import Arm, Seconds, build_arm
 from timm_repaint.benchmark.cases import Case
-from timm_repaint.benchmark.count import count_networks
 from timm_repaint.benchmark.memory import free_memory, peak_memory_mib
-from timm_repaint.benchmark.stopwatch import PARTS, time_parts
 
 REPAINT_EPOCHS, PLAIN_EPOCHS = 150, 50  # Repaint section 4.2
-SHARE_ROUNDS = 3
 
 
 def num_stages(rounds: int) -> int:
     """Items that `measure` yields, the result included."""
-    return rounds + SHARE_ROUNDS + 4  # warm-up, two peaks of memory, the result
+    return rounds + 4  # warm-up, two peaks of memory, the result
 
 
-def measure(case: Case, rounds: int, folder: Path) -> Iterator[dict[str, Any] | None]:
+def measure(
+    case: Case, rounds: int, folder: Path, look_into: Callable[[Arm], dict[str, Any]] | None = None
+) -> Iterator[dict[str, Any] | None]:
     """Measure a case by that many pairs of timings; the folder is for files that go away.
+
+    Args:
+        look_into: What else is to be known of the repaint phase, by name.
 
     Yields:
         None after each stage, then the figures: plain values, ready for JSON.
     """
     arms = {repaint: build_arm(case, repaint, folder) for repaint in (True, False)}
-    networks = count_networks(arms[True])
     arms[True].train()  # warm-up
     arms[False].train()
     yield None
@@ -37,11 +37,8 @@ def measure(case: Case, rounds: int, folder: Path) -> Iterator[dict[str, Any] | 
     for _ in range(rounds):
         seconds.append((arms[False].train(), arms[True].train()))
         yield None
-    shares = []
-    for _ in range(SHARE_ROUNDS):
-        shares.append(time_parts(arms[True]))
-        yield None
     figures = times(seconds, len(arms[True].run.loaders.train))
+    more = look_into(arms[True]) if look_into is not None else {}
     figures['skipped_updates'] = arms[True].skipped_updates
     device = arms[True].device.type
     if device != 'cpu':  # there the process only waits
@@ -62,8 +59,7 @@ def measure(case: Case, rounds: int, folder: Path) -> Iterator[dict[str, Any] | 
         'device': device,
         **figures,
         'peak_memory_mib': {**memory, 'ratio': memory['repaint'] / memory['plain']},
-        'networks': networks,
-        'shares': {part: statistics.mean(each[part] for each in shares) for part in PARTS},
+        **more,
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from timm_repaint.benchmark.stopwatch import PARTS
+from bench.cost.stopwatch import PARTS
 from timm_repaint.optional import new_figure
 
 ROW_HEIGHT_IN = 0.4
