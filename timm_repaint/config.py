@@ -13,7 +13,7 @@ from timm_repaint.networks.encoder import LATENTS
 from timm_repaint.networks.generator import GENERATORS
 from timm_repaint.networks.label_maps import DETAILS
 from timm_repaint.option import ONE_OR_MORE, Limit, describe, option, problems
-from timm_repaint.painters import PAINTERS
+from timm_repaint.painters import NO_DETAIL, PAINTERS
 
 if TYPE_CHECKING:
     from timm_repaint.masks.choice import MaskSource
@@ -127,7 +127,7 @@ class RepaintConfig:
     generator: str = option(
         'light',
         'light: our own; spade: the full-size one; without a network, at no cost: mean: each segment in its mean '
-        'colour, jitter: that with a random shift, shift: the image with it',
+        'colour, jitter: that with a random shift, shift: the image with it; randconv: a random filter',
         paper='a light one; SPADE in Table 3',
         group=NETWORKS,
         choices=(*GENERATORS, *PAINTERS),
@@ -283,8 +283,8 @@ def _generator_problems(config: RepaintConfig) -> Iterator[str]:
         yield 'freeze needs a checkpoint: a generator that never learned paints noise'
     if config.generator in PAINTERS and config.separate_batches:
         yield f'generator {config.generator!r} never learns, so it has no separate_batches; leave that out'
-    if config.generator in ('mean', 'jitter') and config.detail == 'swap':
-        yield f"generator {config.generator!r} paints flat segments, without detail; use 'shift'"
+    if config.generator in NO_DETAIL and config.detail == 'swap':
+        yield f"generator {config.generator!r} paints without detail; use 'shift'"
     own = getattr(config.masks, 'num_labels', config.num_labels)
     if config.num_labels is not None and own != config.num_labels:
         yield f'num_labels is {config.num_labels}, the masks have {own}; leave num_labels out'

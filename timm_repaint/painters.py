@@ -6,6 +6,7 @@ They cost next to nothing and learn nothing: the controls that a learned generat
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timm_repaint.networks.label_maps import (
@@ -14,6 +15,7 @@ from timm_repaint.networks.label_maps import (
     check_choice,
     draw_detail,
     draw_normal,
+    draw_uniform,
     find_shapes,
     paint_segments,
     pool_segments,
@@ -21,14 +23,18 @@ from timm_repaint.networks.label_maps import (
 from timm_repaint.repainter import Repainted, Repainter, check_inputs
 
 # Standard deviation of the shift that all pixels of a segment share, on the scale of [-1, 1].
-PAINTERS = {'mean': 0.0, 'jitter': 0.4, 'shift': 0.4}
+SHIFTS = {'mean': 0.0, 'jitter': 0.4, 'shift': 0.4}
+RANDCONV = 'randconv'
+PAINTERS = (*SHIFTS, RANDCONV)
+NO_DETAIL = ('mean', 'jitter', RANDCONV)  # they paint without the detail that could be swapped
+KERNELS_PX = (1, 3, 5, 7)
 
 
 class SegmentPainter(nn.Module):
     """Each segment in its mean colour or with its detail, plus a random shift a segment and channel: sharp shapes.
 
     Args:
-        generator: a key of `PAINTERS`: 'mean' (no shift, flat), 'jitter' (flat) or 'shift' (with detail).
+        generator: a key of `SHIFTS`: 'mean' (no shift, flat), 'jitter' (flat) or 'shift' (with detail).
         num_labels: number of classes of semantic maps; None for segment maps. A class is one segment.
         detail: of 'shift': 'keep' (the image's own), 'swap' or 'none', as of `Repainter`.
     """
@@ -39,7 +45,7 @@ class SegmentPainter(nn.Module):
         self.detail = 'none'
         if generator == 'shift':
             self.detail = self.config['detail'] = check_choice('detail', detail, DETAILS)
-        self.shift_std = PAINTERS[generator]
+        self.shift_std = SHIFTS[generator]
 
     def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repainted:
         """Repaint a batch.
@@ -63,9 +69,51 @@ class SegmentPainter(nn.Module):
         return Repainted(flat_pm1 if detail is None else (flat_pm1 + detail).clamp(-1, 1), None, shapes)
 
 
-AnyRepainter = Repainter | SegmentPainter
+class ConvolutionPainter(nn.Module):
+    """Each image mixed with itself under a random filter: new colours and local texture, shapes as they are.
+
+    An image's filter is drawn from N(0, 1 / (3 k^2)) for its size k, one of `KERNELS_PX`, and its share is uniform.
+    The whole image is filtered alike, whatever its label map.
+
+    Source: Xu, Liu, Yang, Raffel, Niethammer, "Robust and Generalizable Visual Representation Learning via Random
+    Convolutions", ICLR 2021, section 3, with the mixing; the filter there is a batch's.
+
+    Args:
+        num_labels: number of classes of semantic maps; None for segment maps.
+    """
+
+    def __init__(self, num_labels: int | None = None) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {'generator': RANDCONV, 'num_labels': num_labels}
+
+    def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repainted:
+        """Repaint a batch: arguments, returns and raises as of `SegmentPainter`."""
+        check_inputs(image_pm1, labels)
+        batch, channels, height, width = image_pm1.shape
+        device, largest = labels.device, KERNELS_PX[-1]
+        chosen, share = draw_uniform((2, batch, 1, 1, 1), device, generator)
+        size_px = 2 * (chosen * len(KERNELS_PX)).long().clamp(max=len(KERNELS_PX) - 1) + 1  # [B, 1, 1, 1]
+        weights = draw_normal((batch, channels, channels, largest, largest), device, generator)
+        from_centre = (torch.arange(largest, device=device) - largest // 2).abs()
+        inside = torch.maximum(from_centre[:, None], from_centre)[None, None] <= size_px // 2  # [B, 1, k, k]
+        weights = weights * (inside / (channels**0.5 * size_px))[:, None]
+        padded = F.pad(image_pm1.float(), (largest // 2,) * 4, mode='reflect')
+        filtered = F.conv2d(padded.flatten(0, 1)[None], weights.flatten(0, 1), groups=batch)
+        mixed = torch.lerp(filtered.view(batch, channels, height, width), image_pm1.float(), share)
+        return Repainted(mixed.clamp(-1, 1), None, find_shapes(labels))
+
+
+AnyPainter = SegmentPainter | ConvolutionPainter
+AnyRepainter = Repainter | AnyPainter
+
+
+def create_painter(generator: str, num_labels: int | None = None, detail: str = 'keep') -> AnyPainter:
+    """A painter without a network, by its name in `PAINTERS`."""
+    if generator == RANDCONV:
+        return ConvolutionPainter(num_labels)
+    return SegmentPainter(generator, num_labels, detail)
 
 
 def create_repainter(config: dict[str, Any]) -> AnyRepainter:
     """A learned or a network-free repainter from its `config`, the keyword arguments of its class."""
-    return SegmentPainter(**config) if config['generator'] in PAINTERS else Repainter(**config)
+    return create_painter(**config) if config['generator'] in PAINTERS else Repainter(**config)

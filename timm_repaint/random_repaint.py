@@ -13,7 +13,7 @@ from timm_repaint.data.samples import to_pm1, to_u8
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import find_source
 from timm_repaint.masks.superpixels import SuperpixelMasks
-from timm_repaint.painters import PAINTERS, SegmentPainter
+from timm_repaint.painters import NO_DETAIL, PAINTERS, RANDCONV, create_painter
 
 
 class RandomRepaint(v2.Transform):
@@ -23,8 +23,8 @@ class RandomRepaint(v2.Transform):
 
     Args:
         p: Share of the images that is repainted, 0 to 1.
-        painter: 'shift' (the image with a random colour shift a segment), 'jitter' (that without the image's detail) or
-            'mean' (each segment in its mean colour).
+        painter: 'shift' (the image with a random colour shift a segment), 'jitter' (that without the image's detail),
+            'mean' (each segment in its mean colour) or 'randconv' (the image under a random filter, without masks).
         masks: 'fh', 'superpixels' (faster by 4 times and more) or a mask source that works on the CPU.
         detail: Of 'shift': 'keep' the image's own, or 'swap' it with that of a random place.
 
@@ -38,15 +38,15 @@ class RandomRepaint(v2.Transform):
         super().__init__()
         if not isinstance(p, (int, float)) or not 0 <= p <= 1:
             raise UsageError(f'p is {p!r}; it must be from 0 to 1')
-        if painter in ('mean', 'jitter') and detail == 'swap':
-            raise UsageError(f"painter {painter!r} paints flat segments, without detail; use 'shift'")
+        if painter in NO_DETAIL and detail == 'swap':
+            raise UsageError(f"painter {painter!r} paints without detail; use 'shift'")
         if painter not in PAINTERS:
             raise UsageError(f'painter is {painter!r}; choose one of {", ".join(PAINTERS)}')
         self.p, self.painter, self.detail = p, painter, detail
         self.source = find_source(masks)
         if self.source is None or (self.source.on_device and not isinstance(self.source, SuperpixelMasks)):
             raise UsageError("masks must work on the CPU, image by image: 'fh', 'superpixels' or a source of your own")
-        self.segment_painter = SegmentPainter(painter, self.source.num_labels, detail)
+        self.repainter = create_painter(painter, self.source.num_labels, detail)
 
     def forward(self, *inputs: Any, **_: Any) -> Any:
         """Repaint the image among the inputs: RGB, a PIL image, a uint8 tensor [3, H, W] or a uint8 array [H, W, 3].
@@ -70,9 +70,11 @@ class RandomRepaint(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """One image, [3, H, W] or as above, of the same kind."""
         image_u8 = to_array(inpt)
-        labels = torch.from_numpy(self.source(image_u8).astype(np.int64))[None]
+        uses_masks = self.painter != RANDCONV
+        labels_hw = self.source(image_u8) if uses_masks else np.zeros(image_u8.shape[:2], np.int64)
+        labels = torch.from_numpy(labels_hw.astype(np.int64))[None]
         with torch.no_grad():
-            repaint_u8 = to_u8(self.segment_painter(to_pm1([image_u8]), labels).image_pm1[0])
+            repaint_u8 = to_u8(self.repainter(to_pm1([image_u8]), labels).image_pm1[0])
         if isinstance(inpt, Image.Image):
             return Image.fromarray(repaint_u8)
         if isinstance(inpt, np.ndarray):

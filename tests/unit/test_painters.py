@@ -1,8 +1,9 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.helpers import REPAINT, load_checkpoint, load_repaint, train_here
-from timm_repaint.painters import PAINTERS, SegmentPainter, create_repainter
+from timm_repaint.painters import SHIFTS, ConvolutionPainter, SegmentPainter, create_repainter
 from timm_repaint.repainter import Repainter
 from timm_repaint.saved import load_repainter
 
@@ -33,7 +34,7 @@ def test_jitter_shifts_segments_of_one_image_each_by_its_own_draw_and_stays_in_r
     shifts_left, shifts_right = shifts[..., 0].flatten(), shifts[..., 1].flatten()
     assert abs(torch.corrcoef(torch.stack([shifts_left, shifts_right]))[0, 1]) < 0.1
     # Clamping to [-1, 1] cuts one tail of a normal distribution at 0.5 / 0.4 standard deviations and more.
-    assert 0.25 < shifts_left.std() < PAINTERS['jitter']
+    assert 0.25 < shifts_left.std() < SHIFTS['jitter']
     assert painter(image_pm1, labels).image_pm1.abs().max() <= 1
 
 
@@ -71,7 +72,42 @@ def test_a_generator_of_random_numbers_repeats_the_repaint():
     assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(('generator', 'kind'), [('jitter', SegmentPainter), ('light', Repainter)])
+def test_randconv_answers_a_dot_with_normal_filters_of_its_four_sizes():
+    images, at = 400, 16
+    image_pm1 = torch.zeros(images, 3, 32, 32)
+    image_pm1[:, 0, at, at] = 0.1
+    labels = torch.zeros(images, 32, 32, dtype=torch.int64)
+    painted = ConvolutionPainter()(image_pm1, labels, torch.Generator().manual_seed(0)).image_pm1
+    sizes_px = (painted != 0).any(dim=3).any(dim=1).sum(dim=1)
+    assert sorted(sizes_px.unique().tolist()) == [1, 3, 5, 7]
+    for size_px in (1, 3, 5, 7):
+        here = painted[sizes_px == size_px]
+        assert 0.18 < len(here) / images < 0.32
+        reach = size_px // 2
+        answer = here[:, 1:, at - reach : at + reach + 1, at - reach : at + reach + 1]
+        # the mean of (1 - share)^2 is 1/3, the filter's variance 1 / (3 k^2)
+        assert (answer / 0.1).square().mean() == pytest.approx(1 / 9 / size_px**2, rel=0.3)
+        assert answer.mean().abs() < 0.1 * answer.std() * 3
+
+
+def test_randconv_is_the_image_mixed_with_itself_under_its_own_filter():
+    image_pm1, labels = halves()
+    painted = ConvolutionPainter()(image_pm1, labels, torch.Generator().manual_seed(3)).image_pm1
+    draws = torch.Generator().manual_seed(3)
+    chosen, share = torch.special.ndtr(torch.randn(2, 2, generator=draws))
+    weights = torch.randn(2, 3, 3, 7, 7, generator=draws)
+    for i in range(2):
+        size_px = 2 * int(4 * chosen[i]) + 1
+        inside = slice(3 - size_px // 2, 4 + size_px // 2)
+        kernel = weights[i, :, :, inside, inside] / (3 * size_px**2) ** 0.5
+        padded = F.pad(image_pm1[i : i + 1], (size_px // 2,) * 4, mode='reflect')
+        wanted = share[i] * image_pm1[i] + (1 - share[i]) * F.conv2d(padded, kernel)[0]
+        torch.testing.assert_close(painted[i], wanted.clamp(-1, 1))
+
+
+@pytest.mark.parametrize(
+    ('generator', 'kind'), [('jitter', SegmentPainter), ('randconv', ConvolutionPainter), ('light', Repainter)]
+)
 def test_a_repainter_is_made_from_its_config(generator, kind):
     repainter = create_repainter({'generator': generator, 'num_labels': None})
     assert isinstance(repainter, kind)
@@ -86,13 +122,15 @@ def test_what_a_painter_does_not_use_is_not_in_its_config():
         SegmentPainter('shift', None, 'wool')
 
 
-@pytest.mark.parametrize('options', [('jitter',), ('shift', '--repaint-detail', 'swap')], ids=['jitter', 'shift'])
+@pytest.mark.parametrize(
+    'options', [('jitter',), ('shift', '--repaint-detail', 'swap'), ('randconv',)], ids=lambda options: options[0]
+)
 def test_a_run_without_a_network_trains_no_gan_and_its_checkpoint_paints(tmp_path, options):
     phases = ('--epochs', '2', '--repaint-epochs', '1')
     run = train_here(tmp_path, *REPAINT, *phases, '--repaint-generator', *options)
     repainter = load_repainter(str(run / 'last.pth.tar'))
-    assert isinstance(repainter, SegmentPainter)
     repaint = load_repaint(run / 'last.pth.tar')
-    assert isinstance(repaint.repainter, SegmentPainter)
+    assert type(repainter) is type(repaint.repainter) is not Repainter
+    assert repainter.config['generator'] == options[0]
     assert repaint.optimizers == {} and repaint.discriminator is None
     assert set(load_checkpoint(run / 'last.pth.tar')['repaint']) == {'_extra_state'}

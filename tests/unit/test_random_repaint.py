@@ -48,6 +48,18 @@ def test_each_segment_is_shifted_as_a_whole():
         assert len(inside) == 0 or (inside.std(axis=0) < 1).all() or (change[labels == label] == 0).any()
 
 
+def test_randconv_asks_for_no_masks():
+    class NoMasks:
+        kind, num_labels, on_device = 'segments', None, False
+
+        def __call__(self, image_u8):
+            raise AssertionError
+
+    array = picture()
+    changed = RandomRepaint(p=1, painter='randconv', masks=NoMasks())(array)
+    assert changed.shape == array.shape and not np.array_equal(changed, array)
+
+
 def test_the_share_is_p_and_the_draws_are_torchs():
     array = picture(size=32)
     torch.manual_seed(0)
@@ -118,7 +130,7 @@ def test_an_image_of_another_kind_is_named(image, message):
         ({'masks': None}, "must work on the CPU, image by image: 'fh', 'superpixels'"),
         ({'detail': 'wool'}, "unknown detail 'wool'"),
         ({'p': 'x'}, "p is 'x'"),
-        ({'painter': 'mean', 'detail': 'swap'}, 'paints flat segments'),
+        ({'painter': 'mean', 'detail': 'swap'}, 'paints without detail'),
     ],
 )
 def test_a_wrong_option_is_named(options, message):

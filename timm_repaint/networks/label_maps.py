@@ -189,7 +189,7 @@ def swap_detail(detail: Tensor, slots: Tensor, generator: torch.Generator | None
         [B, C, H, W].
     """
     batch, _, height, width = detail.shape
-    uniform = torch.special.ndtr(draw_normal((batch, SEGMENT_SLOTS, 3), detail.device, generator)).unbind(2)
+    uniform = draw_uniform((batch, SEGMENT_SLOTS, 3), detail.device, generator).unbind(2)
     places = [u * extent for u, extent in zip(uniform, (batch, height, width), strict=True)]
     sources = paint_segments(torch.stack(places, dim=2).long(), slots)  # [B, 3, H, W]: image, rows and columns further
     rows = torch.arange(height, device=detail.device)[:, None]
@@ -205,6 +205,11 @@ def draw_normal(shape: tuple[int, ...], device: torch.device, generator: torch.G
     if generator is None:  # torch.compile takes no generator, not even none, where batches differ in size
         return torch.randn(shape, device=source)
     return torch.randn(shape, generator=generator, device=source).to(device)
+
+
+def draw_uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """Draw float32 from 0 to 1, as `draw_normal`; 1 itself can come, as ndtr rounds up."""
+    return torch.special.ndtr(draw_normal(shape, device, generator))
 
 
 def num_condition_channels(num_labels: int | None) -> int:

@@ -15,7 +15,7 @@ from timm_repaint.option import options_of, problems
 from timm_repaint.options.idle import warn_of_idle
 from timm_repaint.options.limits import check_numbers
 from timm_repaint.options.repaint_options import CONFIGS
-from timm_repaint.painters import PAINTERS
+from timm_repaint.painters import NO_DETAIL, PAINTERS
 
 MIN_IMAGE_PX = 32  # the generator starts from a map of 1/32 of the image's side
 MIXUP_MODES = ('batch', 'pair', 'elem')
@@ -147,8 +147,8 @@ def _check_generator(args: argparse.Namespace) -> Iterator[str]:
         )
     elif args.repaint_freeze and not args.repaint_checkpoint:
         yield '--repaint-freeze needs --repaint-checkpoint FILE: a generator that never learned paints noise'
-    if args.repaint_generator in ('mean', 'jitter') and args.repaint_detail == 'swap':
-        yield f'--repaint-generator {args.repaint_generator} paints flat segments, without --repaint-detail; use shift'
+    if args.repaint_generator in NO_DETAIL and args.repaint_detail == 'swap':
+        yield f'--repaint-generator {args.repaint_generator} paints without --repaint-detail; use shift'
     if args.repaint_checkpoint and not os.path.isfile(args.repaint_checkpoint):
         yield f'--repaint-checkpoint: there is no file {args.repaint_checkpoint}'
 
