@@ -89,11 +89,12 @@ def load_repaint(path: Path) -> Repaint:
 def same_tensors(first: Any, second: Any) -> bool:
     """Whether two trees of tensors and values are equal, bit by bit."""
     if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same_tensors(first[key], second[key]) for key in first)
+        same_keys = isinstance(second, dict) and first.keys() == second.keys()
+        return same_keys and all(same_tensors(first[key], second[key]) for key in first)
     if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same_tensors, first, second))
+        return isinstance(second, type(first)) and len(first) == len(second) and all(map(same_tensors, first, second))
     return first == second
 
 

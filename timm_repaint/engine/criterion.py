@@ -16,7 +16,7 @@ from torch import nn
 
 from timm_repaint.baselines.isda import IsdaTask
 from timm_repaint.errors import UsageError
-from timm_repaint.options.conflicts import mixup_active
+from timm_repaint.options.idle import mixup_active
 
 
 def loss_kwargs(args: argparse.Namespace) -> dict[str, Any]:

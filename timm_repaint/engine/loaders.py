@@ -40,7 +40,7 @@ from timm_repaint.engine.setup import Network
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import StoredMasks
-from timm_repaint.options.conflicts import mixup_active
+from timm_repaint.options.idle import mixup_active
 from timm_repaint.timm_data import create_timm_dataset
 
 

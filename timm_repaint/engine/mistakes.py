@@ -28,6 +28,14 @@ KNOWN = (
         'out of memory',
         'there is not enough: give a smaller --batch-size (with --grad-accum-steps), --amp or --grad-checkpointing',
     ),
+    *(
+        (
+            part,
+            'another process of the run has ended or cannot be reached: its own lines say why; --resume auto goes on '
+            'from the last checkpoint',
+        )
+        for part in ('Connection closed by peer', 'Connection reset by peer', 'NCCL communicator was aborted')
+    ),
     ('No space left on device', 'no room on the disk, or in shared memory: give fewer --workers'),
     ('Too many open files', 'the system allows too few open files: give fewer --workers, or raise ulimit -n'),
 )

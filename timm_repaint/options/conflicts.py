@@ -12,8 +12,8 @@ from timm.optim import get_optimizer_info
 
 from timm_repaint.errors import UsageError
 from timm_repaint.option import options_of, problems
-from timm_repaint.options.idle import warn_of_idle
-from timm_repaint.options.limits import check_numbers
+from timm_repaint.options.idle import mixup_active, warn_of_idle
+from timm_repaint.options.limits import check_numbers, check_words
 from timm_repaint.options.repaint_options import CONFIGS
 from timm_repaint.painters import NO_DETAIL, PAINTERS
 
@@ -73,11 +73,6 @@ def resolve_stop_epoch(stop_epoch: int | None, num_epochs: int) -> int:
             f'--stop-epoch is {stop_epoch}, but must be from 1 to {num_epochs}, the length of the schedule'
         )
     return stop_epoch
-
-
-def mixup_active(args: argparse.Namespace) -> bool:
-    """Whether MixUp or CutMix make the targets soft."""
-    return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
 
 
 def _check_evaluation(args: argparse.Namespace) -> Iterator[str]:
@@ -222,6 +217,7 @@ def _check_pairs(args: argparse.Namespace) -> Iterator[str]:
 
 GENERAL_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (
     check_numbers,
+    check_words,
     _check_evaluation,
     _check_baselines,
     _check_pairs,

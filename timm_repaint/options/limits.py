@@ -1,4 +1,7 @@
-"""The ranges of timm's numbers: outside of them its script ends with a traceback, or trains nothing without a word."""
+"""The ranges of timm's numbers, and the words of its options that have no `choices`.
+
+Outside of them its script ends with a traceback, trains nothing, or does as if there were another.
+"""
 
 import argparse
 import math
@@ -47,6 +50,12 @@ LIMITS: tuple[tuple[Limit, str], ...] = (
     ),
     (SEED, 'seed'),
 )
+WORDS = {
+    'clip_mode': ('norm', 'value', 'agc'),
+    'dist_bn': ('reduce', 'broadcast', ''),
+    'lr_base_scale': ('linear', 'sqrt', ''),
+    'worker_seeding': ('all', 'part'),
+}
 
 
 def check_numbers(args: argparse.Namespace) -> Iterator[str]:
@@ -57,3 +66,10 @@ def check_numbers(args: argparse.Namespace) -> Iterator[str]:
             for one in value if isinstance(value, (list, tuple)) else [value]:
                 if isinstance(one, (int, float)) and not isinstance(one, bool) and not limit.holds(one):
                     yield f'--{name.replace("_", "-")} is {one}; it must be {limit.wanted}'
+
+
+def check_words(args: argparse.Namespace) -> Iterator[str]:
+    """A sentence for each word that is none of those."""
+    for name, words in WORDS.items():
+        if getattr(args, name) not in words:
+            yield f'--{name.replace("_", "-")} is {getattr(args, name)!r}; choose one of {", ".join(map(repr, words))}'

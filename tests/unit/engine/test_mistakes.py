@@ -88,6 +88,7 @@ def test_a_logger_without_its_package_is_refused_at_the_start(option, module, me
         (RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.'), 'give fewer --workers, or more'),
         (torch.OutOfMemoryError('CUDA'), 'give a smaller --batch-size'),
         (ValueError('Expected more than 1 value per channel when training, got'), 'a --batch-size of 2 or more'),
+        (RuntimeError('[pair.cc:545] Read error [::1]:1: Connection reset by peer.'), 'another process of the run has'),
         (OSError(24, 'Too many open files'), 'raise ulimit -n'),
     ],
 )

@@ -96,6 +96,11 @@ def test_odd_batches_are_not_mixed_with_or_without_repaint(capsys, argv, part, m
     assert_stops(capsys, [*method.split(), *argv.split()], part, 'make it even')
 
 
+@pytest.mark.parametrize('flag', ['--clip-mode', '--dist-bn', '--lr-base-scale', '--worker-seeding'])
+def test_a_word_that_timm_would_take_for_another_is_refused(capsys, flag):
+    assert_stops(capsys, [flag, 'nonsense'], f"{flag} is 'nonsense'; choose one of")
+
+
 @pytest.mark.parametrize('argv', [case[0] for case in REFUSED])
 def test_without_repaint_nothing_of_this_stops(argv):
     check(*argv.split())
@@ -111,7 +116,7 @@ def test_without_repaint_nothing_of_this_stops(argv):
         '--repaint-task-weight 0 --repaint-gallery-interval 0 --fh-sigma 0 --fh-scale 0.5 --fh-min-size 1',
         '--in-chans 3 --input-size 3 32 40 --input-img-mode RGB',
         '--mixup 0.2 --mixup-mode elem -b 6',
-        '--mixup-mode half -b 7',
+        '-b 7',
         '--opt lookahead_adamw --img-size 32 --train-img-sizes 32 64',
         '--opt no-such-optimizer',
     ],

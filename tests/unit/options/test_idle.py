@@ -27,6 +27,20 @@ IDLE = [
         '--repaint --repaint-latent global --repaint-segment-kl-weight 2',
         'with --repaint-latent global these options do nothing: --repaint-segment-kl-weight',
     ),
+    ('--mixup-prob 0.5', 'without --mixup or --cutmix these options do nothing: --mixup-prob'),
+    ('--mixup 0.2 --mixup-switch-prob 0.1', 'without both --mixup and --cutmix these options do nothing'),
+    ('--remode rand --recount 2', 'without --reprob these options do nothing: --remode, --recount'),
+    ('--model-ema-decay 0.9', 'without --model-ema these options do nothing: --model-ema-decay'),
+    ('--lr 0.1 --lr-base 0.2', 'with --lr these options do nothing: --lr-base'),
+    ('--no-aug --hflip 0.1 --aa v0', 'with --no-aug these options do nothing: --hflip, --aa'),
+    ('--aa v0 --color-jitter 0.1', 'with --aa v0 these options do nothing: --color-jitter'),
+    ('--decay-milestones 3 6', 'with --sched cosine these options do nothing: --decay-milestones'),
+    ('--sched none --warmup-lr 0.1', 'with --sched none these options do nothing: --warmup-lr'),
+    ('--lr-cycle-mul 2', 'with --lr-cycle-limit 1 these options do nothing: --lr-cycle-mul'),
+    ('--opt adamw --momentum 0.5', 'with --opt adamw these options do nothing: --momentum'),
+    ('--opt-betas 0.9 0.99 --opt-eps 1', 'with --opt sgd these options do nothing: --opt-eps, --opt-betas'),
+    ('--kd-temperature 2', 'without --kd-model-name these options do nothing: --kd-temperature'),
+    ('--naflex-max-seq-len 64', 'without --naflex-loader these options do nothing: --naflex-max-seq-len'),
     ('--repaint --mask superpixels --fh-scale 9', 'with --mask superpixels these options do nothing: --fh-scale'),
     ('--repaint --mask fh --mask-checkpoint a.pth', 'with --mask fh these options do nothing: --mask-checkpoint'),
 ]
@@ -42,6 +56,11 @@ def test_an_option_that_does_nothing_is_named(argv, message, caplog, tmp_path):
     'argv',
     [
         '',
+        '--mixup 0.2 --cutmix 1 --mixup-prob 0.5 --mixup-switch-prob 0.2 --reprob 0.1 --remode rand',
+        '--sched step --decay-epochs 2.4 --decay-rate 0.9 --opt rmsproptf --opt-eps 0.01 --momentum 0.8 --model-ema '
+        '--model-ema-decay 0.99 --aa rand-m9-mstd0.5 --lr-base 0.2 --lr-noise 0.4 0.9 --lr-noise-pct 0.5 --amp '
+        '--amp-dtype bfloat16 --warmup-lr 0.001 --clip-grad 1 --clip-mode agc --layer-decay 0.7',
+        '--sched multistep --decay-milestones 1 2 --opt lookahead_adamw --opt-betas 0.8 0.99 --opt-eps 1e-6',
         '--pretrained --pretrained-path w.pth',
         '--repaint --repaint-width 8 --repaint-g-lr 0.1 --repaint-segment-kl-weight 2 --fh-scale 9',
         '--repaint --repaint-generator shift --repaint-prob 0.2',
