@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -105,6 +106,8 @@ def load_backbone(model: Any, path: str) -> None:
     Raises:
         UsageError: if the file is not there, or is of another network.
     """
+    if not os.path.isfile(path):
+        raise UsageError(f'--pretrained-backbone-path {path}: there is no such file')
     name, out_indices = model.config.backbone_name, model.config.backbone_indices or (2, 3, 4)
     wanted = argparse.Namespace(model=name, initial_checkpoint='', pretrained_path=path, pretrained=True)
     backbone = create_from_files(

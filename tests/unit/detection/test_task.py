@@ -101,7 +101,7 @@ def test_the_backbone_starts_from_a_file_of_a_classifier_with_a_head_of_its_own(
 
 @pytest.mark.parametrize(
     ('content', 'message'),
-    [(None, 'there is no such file'), (b'no weights', ''), ({}, 'has not the weights of'), ([1], '')],
+    [(None, '--pretrained-backbone-path'), (b'no weights', ''), ({}, 'has not the weights of'), ([1], '')],
 )
 def test_a_file_without_the_backbones_weights_is_named(content, message, tmp_path):
     path = tmp_path / 'weights.pth'
