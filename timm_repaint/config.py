@@ -117,8 +117,8 @@ class RepaintConfig:
     freeze: bool = option(False, 'do not train the generator; needs a checkpoint', paper='not used', group=WHEN)
     checkpoint: str | None = option(
         None,
-        "start encoder and generator from the checkpoint of a run, or the file of a Repaint's state, with its latent, "
-        'width, generator and detail',
+        "start encoder and generator from a run's checkpoint, a file of a Repaint's state, or 'pretrained'; with "
+        'its latent, width, generator and detail',
         paper='from scratch',
         group=WHEN,
         metavar='FILE',

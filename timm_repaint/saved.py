@@ -1,7 +1,11 @@
-"""E and G from a file: of `train.py --repaint`, of one's own loop, or of version 0.1; tensors and plain values only."""
+"""E and G from a file: of `train.py --repaint`, of one's own loop, of version 0.1, or the one that comes along.
+
+Nothing but tensors and plain values is loaded.
+"""
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +18,8 @@ from timm_repaint.weights import read_checkpoint
 
 _logger = logging.getLogger('timm_repaint')
 STATE_KEY = '_extra_state'
+PRETRAINED = 'pretrained'  # the name of the generator in the package; docs/pretrained.md
+PRETRAINED_FILE = Path(__file__).with_name('pretrained.safetensors')
 FIRST_FORMAT_KEY = 'task_state'  # of version 0.1, which kept E, G and D there
 
 
@@ -23,11 +29,12 @@ def load_repainter(path: str) -> AnyRepainter:
     Args:
         path: A checkpoint of `train.py --repaint`, or any file of torch's or safetensors' with the state of a
             `Repaint` in it: by itself, under 'repaint', 'task_state', 'state_dict' or 'model', or in a module's state.
+            'pretrained': the one that comes with the package.
 
     Raises:
         UsageError: if the file cannot be read, or has no generator.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(str(PRETRAINED_FILE) if path == PRETRAINED else path)
     for name in ('repaint', 'task_state', 'state_dict', 'model', None):
         state = content.get(name) if name and isinstance(content, Mapping) else content
         found = _find_state(state) if isinstance(state, Mapping) else None

@@ -113,7 +113,13 @@ def test_the_wheel_has_the_package_its_recipes_and_types_and_nothing_beside(whee
     wanted = {name for name in package if '__pycache__' not in name}
     info = f'timm_repaint-{__version__}.dist-info'
     assert {name for name in names if not name.startswith(f'{info}/')} == wanted
-    for name in ('py.typed', 'recipes/demo.yaml', 'recipes/slurm/launch.sh', 'recipes/slurm/submit.sh'):
+    for name in (
+        'py.typed',
+        'pretrained.safetensors',
+        'recipes/demo.yaml',
+        'recipes/slurm/launch.sh',
+        'recipes/slurm/submit.sh',
+    ):
         assert f'timm_repaint/{name}' in names
     assert 'timm_repaint/recipes/tables/detection/efficientdet-d0-repaint.yaml' in names
     assert f'{info}/licenses/LICENSE' in names

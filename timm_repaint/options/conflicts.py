@@ -16,6 +16,7 @@ from timm_repaint.options.idle import mixup_active, warn_of_idle
 from timm_repaint.options.limits import check_numbers, check_words
 from timm_repaint.options.repaint_options import CONFIGS
 from timm_repaint.painters import NO_DETAIL, PAINTERS
+from timm_repaint.saved import PRETRAINED
 
 MIN_IMAGE_PX = 32  # the generator starts from a map of 1/32 of the image's side
 MIXUP_MODES = ('batch', 'pair', 'elem')
@@ -144,8 +145,8 @@ def _check_generator(args: argparse.Namespace) -> Iterator[str]:
         yield '--repaint-freeze needs --repaint-checkpoint FILE: a generator that never learned paints noise'
     if args.repaint_generator in NO_DETAIL and args.repaint_detail == 'swap':
         yield f'--repaint-generator {args.repaint_generator} paints without --repaint-detail; use shift'
-    if args.repaint_checkpoint and not os.path.isfile(args.repaint_checkpoint):
-        yield f'--repaint-checkpoint: there is no file {args.repaint_checkpoint}'
+    if args.repaint_checkpoint not in ('', PRETRAINED) and not os.path.isfile(args.repaint_checkpoint):
+        yield f"--repaint-checkpoint: there is no file {args.repaint_checkpoint}; ours is '{PRETRAINED}'"
 
 
 def _check_masks(args: argparse.Namespace) -> Iterator[str]:
