@@ -116,7 +116,7 @@ def split_labels(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor 
         labels: [B, H, W] whole numbers, or None.
 
     Returns:
-        [B, 3, H, W]; [B, H, W] int64 or None.
+        [B, 3, H, W]; [B, H, W] uint8 or int64, or None.
 
     Raises:
         UsageError: if the shapes do not fit.
@@ -136,7 +136,7 @@ def split_labels(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor 
     if shape[1] > IMAGE_CHANNELS:
         if labels is not None:
             raise UsageError(f'the images are {shape}, with label maps as fourth channel; leave labels out')
-        return images[:, :IMAGE_CHANNELS], images[:, IMAGE_CHANNELS].long()
+        return images[:, :IMAGE_CHANNELS], images[:, IMAGE_CHANNELS].to(torch.uint8)
     if labels is None:
         return images, None
     if labels.ndim == 4 and labels.shape[1] == 1:
@@ -144,7 +144,7 @@ def split_labels(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor 
     wanted = (shape[0], *shape[2:])
     if tuple(labels.shape) != wanted:
         raise UsageError(f'the label maps are {tuple(labels.shape)}; the images need {wanted}')
-    return images, labels.long()
+    return images, labels if labels.dtype == torch.uint8 else labels.long()
 
 
 def check_range(image_pm1: Tensor) -> None:

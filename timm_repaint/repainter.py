@@ -158,10 +158,8 @@ class Repainter(nn.Module):
         # [B, 256, Z]
         codes = sample_latent(posterior.segment_mu, posterior.segment_logvar, generator, self.temperature)
         codes = codes.to(working_dtype(codes))
-        parts = [paint_segments(codes, shapes.slots), shapes.boundary.to(codes.dtype)]
-        if self.num_labels is not None:
-            parts.append(one_hot(shapes.labels, self.num_labels))
-        return torch.cat(parts, dim=1)
+        classes = [] if self.num_labels is None else [one_hot(shapes.labels, self.num_labels)]
+        return paint_segments(codes, shapes.slots, shapes.boundary, *classes)
 
 
 def check_inputs(image_pm1: Tensor, labels: Tensor) -> None:

@@ -39,13 +39,25 @@ class PatchDiscriminator(nn.Module):
         self.layers.append(SpectralConv2d(*pairs[-1], 3, padding=1))
         self.logits = SpectralConv2d(channels[-1], 1, 3, padding=1)
 
-    def forward(self, x: Tensor, given: Iterator[Given]) -> Features:
-        """[B, 3 + K, H, W] and each layer's weight and bias -> the layers' features, then the logits [B, 1, h, w]."""
-        outputs = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x, next(given)), LEAKY_SLOPE)
-            outputs.append(x)
-        return [*outputs, self.logits(x, next(given))]
+    def forward(self, images: Tensor, condition: Tensor, given: Iterator[Given]) -> Features:
+        """Judge.
+
+        Args:
+            images: [n B, 3, H, W], n batches.
+            condition: [B, K, H, W], what the first layer sees beside each of them.
+            given: weight and bias of each layer.
+        Returns:
+            The layers' features, then the logits [n B, 1, h, w].
+        """
+        weight, bias = next(given)
+        of_image, of_condition = weight.split([images.shape[1], condition.shape[1]], dim=1)
+        first = self.layers[0]
+        beside = first(condition, (of_condition, bias))
+        x = (first(images, (of_image, None)).unflatten(0, (-1, len(beside))) + beside).flatten(0, 1)
+        outputs = [F.leaky_relu(x, LEAKY_SLOPE)]
+        for layer in self.layers[1:]:
+            outputs.append(F.leaky_relu(layer(outputs[-1], next(given)), LEAKY_SLOPE))
+        return [*outputs, self.logits(outputs[-1], next(given))]
 
 
 class Discriminator(nn.Module):
@@ -98,14 +110,11 @@ class Discriminator(nn.Module):
         given = iter(self.spectral(self._layers))
         if isinstance(self.narrow, SpectralConv2d):
             condition = self.narrow(condition, next(given))
-        images, conditions = image_pm1.permute(0, 2, 3, 1), condition.permute(0, 2, 3, 1)  # channels last
-        images = images.unflatten(0, (-1, len(conditions)))  # [n, B / n, H, W, 3]
-        x = torch.cat([images, conditions.expand(len(images), -1, -1, -1, -1)], dim=4).flatten(0, 1).permute(0, 3, 1, 2)
         outputs = []
         for index, scale in enumerate(self.scales):
             if index > 0:
-                x = self.half_size(x)
-            outputs.append(scale(x, given))
+                image_pm1, condition = self.half_size(image_pm1), self.half_size(condition)
+            outputs.append(scale(image_pm1, condition, given))
         return outputs
 
 

@@ -1,33 +1,36 @@
 """From label maps to what the networks see: slots, boundaries, one-hot maps, pooling and painting by segment.
 
-Labels are int64 [B, H, W]: ids of segments (0..65535, without meaning or order) or of classes (255 = unknown). The
-inputs' shapes fix all shapes, so nothing here makes the host wait for the device.
+Labels are int64 or uint8 [B, H, W]: ids of segments (0..65535, without meaning or order) or of classes (255 =
+unknown). The inputs' shapes fix all shapes, so nothing here makes the host wait for the device.
 """
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from timm_repaint.precision import at_least_float32, working_dtype
 
 SEGMENT_SLOTS = 256
 RANDOM_CODE_DIM = 8
+COPIES = 8  # of the sums of large maps
+LARGE_PX = 128  # width
 DETAILS = ('keep', 'swap', 'none')
 
 
 class Shapes(NamedTuple):
     """What all networks need of a batch's label maps, so that it is computed once."""
 
-    labels: Tensor  # [B, H, W] int64
+    labels: Tensor  # [B, H, W] int64 or uint8
     slots: Tensor  # [B, H, W] int64, see `segment_slots`
     boundary: Tensor  # [B, 1, H, W] uint8, see `boundary_map`
 
 
 def find_shapes(labels: Tensor | Shapes) -> Shapes:
-    """Of label maps [B, H, W] int64; what is found already stays as it is."""
+    """Of label maps [B, H, W]; what is found already stays as it is."""
     return labels if isinstance(labels, Shapes) else Shapes(labels, segment_slots(labels), boundary_map(labels))
 
 
@@ -38,7 +41,7 @@ def segment_slots(labels: Tensor) -> Tensor:
     repainted alike.
 
     Args:
-        labels: [B, H, W] int64, any ids.
+        labels: [B, H, W] int64 or uint8, any ids.
     Returns:
         [B, H, W] int64; of image b 256 b to 256 b + 255.
     """
@@ -50,7 +53,7 @@ def boundary_map(labels: Tensor) -> Tensor:
     """1 where a pixel's label differs from its left, right, upper or lower neighbour's, else 0.
 
     Args:
-        labels: [B, H, W] int64.
+        labels: [B, H, W] int64 or uint8.
     Returns:
         [B, 1, H, W] uint8, 0 or 1, channels last in memory.
     """
@@ -72,13 +75,13 @@ def one_hot(labels: Tensor, num_labels: int) -> Tensor:
     """One channel a class, the last one for unknown: 255, or any label outside 0..num_labels-1.
 
     Args:
-        labels: [B, H, W] int64 class ids.
+        labels: [B, H, W] int64 or uint8 class ids.
         num_labels: number of classes.
     Returns:
         [B, num_labels + 1, H, W] float32, 0 or 1; each pixel sums to 1.
     """
     known = (labels >= 0) & (labels < num_labels) & (labels != 255)
-    index = torch.where(known, labels, num_labels).unsqueeze(1)
+    index = torch.where(known, labels, num_labels).long().unsqueeze(1)
     batch, height, width = labels.shape
     zeros = torch.zeros(batch, num_labels + 1, height, width, device=labels.device)
     return zeros.scatter_(1, index, 1.0)
@@ -115,25 +118,75 @@ def pool_segments(features: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         present: [B, 256] bool, True where the slot has a pixel.
     """
     batch, channels = features.shape[:2]
-    # [B*h*w, C+1], a one behind each pixel's features; sums overflow float16
+    # A one behind each pixel's features; sums overflow float16.
     counted = F.pad(at_least_float32(features), (0, 0, 0, 0, 0, 1), value=1.0)
-    pixels = counted.permute(0, 2, 3, 1).reshape(-1, channels + 1)
-    sums = pixels.new_zeros(batch * SEGMENT_SLOTS, channels + 1).index_add(0, slots.flatten(), pixels)
+    sums = sum_segments(counted, slots)
     counts = sums.detach()[:, channels:]  # no gradient goes there
     means = sums[:, :channels] / counts.clamp(min=1)
     return means.view(batch, SEGMENT_SLOTS, channels), (counts > 0).view(batch, SEGMENT_SLOTS)
 
 
-def paint_segments(codes: Tensor, slots: Tensor) -> Tensor:
+def sum_segments(features: Tensor, slots: Tensor) -> Tensor:
+    """Sum of each segment of each image.
+
+    Neighbouring columns of a large map add to different copies of the sums, which are added up at the end: on a GPU no
+    two of eight neighbours wait for each other, and no sum has more than an eighth of its pixels.
+
+    Args:
+        features: [B, C, h, w], float32 or float64.
+        slots: [B, h, w] int64, see `segment_slots`.
+    Returns:
+        [B * 256, C].
+    """
+    rows = len(slots) * SEGMENT_SLOTS
+    copies = COPIES if slots.shape[2] >= LARGE_PX else 1
+    if copies > 1:
+        slots = slots + torch.arange(slots.shape[2], device=slots.device) % copies * rows
+    pixels = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+    zeros = torch.zeros(copies * rows, pixels.shape[1], dtype=pixels.dtype, device=pixels.device)
+    sums = zeros.index_add(0, slots.flatten(), pixels)
+    return sums.view(copies, rows, -1).sum(0) if copies > 1 else sums
+
+
+class PaintCodes(torch.autograd.Function):
+    """Each pixel's code and, behind it, what else is known of it; codes' gradients by `sum_segments`.
+
+    torch's own backward pass of the same takes four times as long on a CPU, and sorts the pixels on a GPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, codes: Tensor, slots: Tensor, *others: Tensor) -> Tensor:
+        """[B, 256, C], [B, H, W] int64 and maps [B, K, H, W] -> [B, C + all K, H, W] of the codes' type."""
+        ctx.save_for_backward(slots)
+        ctx.codes = codes.shape, codes.dtype
+        end = codes.shape[2]
+        more = sum(other.shape[1] for other in others)
+        painted = F.embedding(slots, F.pad(codes.flatten(0, 1), (0, more)) if more else codes.flatten(0, 1))
+        for other in others:
+            start, end = end, end + other.shape[1]
+            painted[..., start:end] = other.permute(0, 2, 3, 1)
+        return painted.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """To the codes alone."""
+        shape, dtype = ctx.codes
+        sums = sum_segments(at_least_float32(gradient[0][:, : shape[2]]), ctx.saved_tensors[0])
+        return sums.to(dtype).view(shape), *[None] * (len(ctx.needs_input_grad) - 1)
+
+
+def paint_segments(codes: Tensor, slots: Tensor, *others: Tensor) -> Tensor:
     """Each pixel gets its segment's code.
 
     Args:
         codes: [B, 256, C].
         slots: [B, H, W] int64, see `segment_slots`.
+        others: Maps [B, K, H, W] that go behind the codes; no gradient goes to them.
     Returns:
-        [B, C, H, W], of the codes' type, channels last in memory.
+        [B, C, H, W], or [B, C + all K, H, W], of the codes' type, channels last in memory.
     """
-    return F.embedding(slots, codes.flatten(0, 1)).permute(0, 3, 1, 2)
+    return PaintCodes.apply(codes, slots, *others)
 
 
 def segment_detail(image: Tensor, slots: Tensor) -> Tensor:
@@ -236,4 +289,4 @@ def discriminator_condition(
         return torch.cat([classes, shapes.boundary.to(classes.dtype)], dim=1)
     codes = draw_normal((len(shapes.slots), SEGMENT_SLOTS, RANDOM_CODE_DIM), shapes.slots.device, generator)
     codes = codes.to(working_dtype(codes))
-    return torch.cat([paint_segments(codes, shapes.slots), shapes.boundary.to(codes.dtype)], dim=1)
+    return paint_segments(codes, shapes.slots, shapes.boundary)

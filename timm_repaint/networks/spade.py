@@ -64,7 +64,7 @@ class SpectralConv2d(BorderConv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, padding_mode=padding_mode)
         spectral_norm(self)
 
-    def forward(self, x: Tensor, given: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, given: tuple[Tensor, Tensor | None] | None = None) -> Tensor:
         """[B, in_channels, H, W] -> [B, out_channels, h, w]; by a given weight and bias of `SpectralWeights`."""
         if given is not None:
             return self._conv_forward(x, *given)

@@ -1,9 +1,11 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from timm_repaint.losses import discriminator_loss, generator_loss
 from timm_repaint.networks.discriminator import Discriminator, split_logits
+from timm_repaint.networks.spade import LEAKY_SLOPE
 
 
 @pytest.mark.parametrize('num_layers', [3, 4])
@@ -32,6 +34,13 @@ def test_batches_behind_each_other_share_a_condition(device):
     model = Discriminator(20, width=4, num_layers=3).eval().to(device)
     image, condition = torch.randn(6, 3, 32, 40, device=device), torch.randn(3, 20, 32, 40, device=device)
     torch.testing.assert_close(model(image, condition), model(image, torch.cat([condition, condition])))
+
+
+def test_the_first_layer_sees_image_and_condition_as_if_they_were_one_tensor():
+    model = Discriminator(5, width=4, num_layers=3).eval()
+    image, condition = torch.randn(4, 3, 32, 40), torch.randn(2, 5, 32, 40)
+    layer, joined = model.scales[0].layers[0], torch.cat([image, torch.cat([condition, condition])], dim=1)
+    torch.testing.assert_close(model(image, condition)[0][0], F.leaky_relu(layer(joined), LEAKY_SLOPE))
 
 
 def test_a_few_updates_tell_bright_from_dark_images():

@@ -1,17 +1,22 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
 from timm_repaint.networks.label_maps import (
+    COPIES,
+    LARGE_PX,
     SEGMENT_SLOTS,
     boundary_map,
     discriminator_condition,
     draw_detail,
+    find_shapes,
     num_condition_channels,
     one_hot,
     paint_segments,
     pool_segments,
     resize_labels,
     segment_slots,
+    sum_segments,
     swap_detail,
 )
 
@@ -61,6 +66,39 @@ def test_pooling_of_half_precision_sums_in_float32():
     means, _ = pool_segments(features, torch.zeros(1, 64, 64, dtype=torch.long))
     assert means.dtype == torch.float32
     assert means[0, 0, 0] == 100
+
+
+@pytest.mark.parametrize('width', [LARGE_PX - 1, LARGE_PX])
+def test_neighbours_in_a_large_map_do_not_add_to_one_place(width, monkeypatch):
+    torch.manual_seed(0)
+    features, labels = torch.randn(2, 3, 4, width), torch.randint(0, 3, (2, 4, width))
+    index_add, places = torch.Tensor.index_add, []
+    monkeypatch.setattr(torch.Tensor, 'index_add', lambda *args: (places.append(args[2]), index_add(*args))[1])
+    sums = sum_segments(features, segment_slots(labels)).view(2, SEGMENT_SLOTS, 3)
+    for image, slot in ((0, 0), (0, 2), (1, 1)):
+        torch.testing.assert_close(sums[image, slot], (features[image] * (labels[image] == slot)).sum(dim=(1, 2)))
+    rows = places[0].view(2, 4, width).unfold(2, COPIES, 1)
+    apart = all(len(set(row)) == COPIES for row in rows.flatten(0, 2).tolist())
+    assert apart == (width >= LARGE_PX)
+
+
+def test_bytes_and_whole_numbers_are_the_same_label_maps():
+    labels = torch.randint(0, 256, (2, 5, 7))
+    for wide, narrow in zip(find_shapes(labels)[1:], find_shapes(labels.byte())[1:], strict=True):
+        assert wide.dtype == narrow.dtype and torch.equal(wide, narrow)
+    assert torch.equal(one_hot(labels, 20), one_hot(labels.byte(), 20))
+
+
+def test_painting_puts_other_maps_behind_the_codes_and_gives_the_codes_their_gradient():
+    torch.manual_seed(0)
+    codes = torch.randn(2, SEGMENT_SLOTS, 3, dtype=torch.float64, requires_grad=True)
+    slots, boundary = segment_slots(torch.randint(0, 9, (2, 4, LARGE_PX))), torch.ones(2, 1, 4, LARGE_PX).byte()
+    weights = torch.randn(2, 4, 4, LARGE_PX, dtype=torch.float64)
+    painted = paint_segments(codes, slots, boundary)
+    assert torch.equal(painted[:, :3], paint_segments(codes, slots)) and (painted[:, 3] == 1).all()
+    wanted = F.embedding(slots, codes.flatten(0, 1)).permute(0, 3, 1, 2)
+    (own,) = torch.autograd.grad((painted * weights).sum(), codes)
+    torch.testing.assert_close(own, *torch.autograd.grad((wanted * weights[:, :3]).sum(), codes))
 
 
 def test_painting_gives_each_pixel_its_segments_code():
