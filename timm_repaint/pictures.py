@@ -1,6 +1,6 @@
 """Image files below a folder and their pixels, found and read alike by every command.
 
-Links are followed and hidden folders left out; images of 16 bits are scaled to 8, which Pillow would cut at 255.
+Links are followed and hidden folders left out; images of more than 8 bits are scaled to 8: Pillow would cut at 255.
 """
 
 import os
@@ -16,7 +16,8 @@ from timm_repaint.errors import UsageError
 
 # What Pillow raises for a file that it cannot read: damaged, of another kind, or suspiciously large.
 UNREADABLE = (OSError, SyntaxError, ValueError, OverflowError, MemoryError, EOFError, Image.DecompressionBombError)
-DEEP_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N')
+DEEP_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N', 'F')
+HALF = '._'  # macOS keeps what it knows of a.jpg in ._a.jpg on other systems' disks: no image
 BYTE_MAX, WORD_MAX = 255, 65535
 
 
@@ -28,8 +29,10 @@ def is_hidden(name: str) -> bool:
 def walk(root: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
     """Each folder below `root` that is not hidden, relative to it and itself first, with the names of its files.
 
+    Those that macOS puts beside its files are left out.
+
     Raises:
-        UsageError: if a link leads back to a folder above it, or a folder cannot be read.
+        UsageError: if a link leads back to a folder above it, a folder cannot be read, or something there is no file.
     """
     top = os.path.realpath(root)
     todo: list[tuple[str, tuple[str, ...]]] = [('', (top,))]
@@ -44,7 +47,10 @@ def walk(root: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
         folders: list[tuple[str, tuple[str, ...]]] = []
         for entry in entries:
             if not entry.is_dir():
-                files.append(entry.name)
+                if not entry.name.startswith(HALF):
+                    files.append(entry.name)
+                if not entry.is_file() and os.path.exists(entry.path):  # reading it may never end
+                    raise UsageError(f'{entry.path} is no file but a pipe, a socket or a device: remove it')
                 continue
             if entry.name.startswith('.'):
                 continue
@@ -85,11 +91,16 @@ def is_deep(picture: Image.Image) -> bool:
 
 
 def convert_picture(picture: Image.Image, mode: str | None = 'RGB') -> Image.Image:
-    """An image in another of Pillow's modes; grey values of 16 bits are scaled to 8 unless they fit there anyway."""
+    """An image in another of Pillow's modes; grey values of more bits are scaled to 8 unless they fit there anyway.
+
+    Numbers with a fraction may be from 0 to 1 as well.
+    """
     if mode and mode != picture.mode and is_deep(picture):
-        values = np.asarray(picture).astype(np.float64).clip(0)
+        values = np.nan_to_num(np.asarray(picture).astype(np.float64), posinf=0).clip(0)
         highest = values.max(initial=0)
-        if highest > BYTE_MAX:
+        if picture.mode == 'F' and highest <= 1:
+            values *= BYTE_MAX
+        elif highest > BYTE_MAX:
             values *= BYTE_MAX / max(WORD_MAX, highest)
         picture = Image.fromarray(values.round().astype(np.uint8))
     return picture.convert(mode) if mode else picture

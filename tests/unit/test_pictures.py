@@ -1,5 +1,7 @@
 """Image files below a folder, and pixels of more than 8 bits."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,7 +30,9 @@ def test_digits_that_are_no_numbers_stop_nothing(tmp_path):
 
 def test_hidden_folders_are_left_out_and_links_followed(tmp_path):
     make(tmp_path / 'store', 'ant/1.png')
-    make(tmp_path / 'data', '.cache/x.png', 'bee/.thumbs/y.png', 'bee/2.png').joinpath('ant').symlink_to('../store/ant')
+    make(tmp_path / 'data', '.cache/x.png', 'bee/.thumbs/y.png', 'bee/2.png', 'bee/._2.png').joinpath('ant').symlink_to(
+        '../store/ant'
+    )
     assert find_pictures(tmp_path / 'data') == ['ant/1.png', 'bee/2.png']
 
 
@@ -39,6 +43,14 @@ def test_a_link_to_a_folder_above_is_named_and_two_links_to_one_folder_are_right
     (tmp_path / 'data/ant/up').symlink_to('..')
     with pytest.raises(UsageError, match=r'data/ant/up leads back to .*data, which is above it: remove the link'):
         list(walk(tmp_path / 'data'))
+
+
+def test_a_pipe_that_nobody_fills_is_named_and_a_link_to_nowhere_is_a_file(tmp_path):
+    make(tmp_path, 'a.png').joinpath('b.png').symlink_to('gone.png')
+    assert find_pictures(tmp_path) == ['a.png', 'b.png']
+    os.mkfifo(tmp_path / 'c.png')
+    with pytest.raises(UsageError, match=r'c\.png is no file but a pipe'):
+        find_pictures(tmp_path)
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -54,10 +66,13 @@ def test_a_missing_folder_is_named(tmp_path):
         (np.array([[-5, 255 * 9, 65535]], np.int32), [0, 9, 255]),
         (np.array([[0, 2**30, 2**31 - 1]], np.int32), [0, 128, 255]),
         (np.array([[0, 7, 200]], np.uint8), [0, 7, 200]),
+        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
+        (np.array([[-3, 9, 200]], np.float32), [0, 9, 200]),
+        (np.array([[np.nan, 257, 65535]], np.float32), [0, 1, 255]),
     ],
 )
 @pytest.mark.parametrize('mode', ['RGB', 'L'])
-def test_grey_values_of_16_bits_are_scaled_and_others_kept(values, expected, mode):
+def test_grey_values_of_more_than_8_bits_are_scaled_and_others_kept(values, expected, mode):
     picture = convert_picture(Image.fromarray(values), mode)
     assert picture.mode == mode
     assert np.asarray(picture.convert('L'))[0].tolist() == expected

@@ -67,7 +67,7 @@ def list_images(folder: Path, what: str) -> list[str]:
 
 def style_of(name: str, styles: list[str]) -> str:
     """The style of an image: any of them, by a hash of the image's name."""
-    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big')
+    number = int.from_bytes(hashlib.sha256(name.encode(errors='surrogateescape')).digest()[:8], 'big')
     return styles[number % len(styles)]
 
 

@@ -21,7 +21,7 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.utils import natural_key
 
 from timm_repaint.errors import UsageError, one_line
-from timm_repaint.pictures import is_hidden, walk
+from timm_repaint.pictures import HALF, is_hidden, walk
 
 _logger = getLogger('timm_repaint')
 SPLITS = ('train', 'training', 'val', 'valid', 'validation', 'eval', 'evaluation', 'test')
@@ -212,13 +212,18 @@ def class_numbers(dataset: Any) -> Mapping[str, int] | None:
 
 
 def _leave_out_hidden(reader: ReaderImageFolder, split: str) -> None:
+    """Take out images in hidden folders, and the files that macOS puts beside its images."""
     root = str(reader.root)
     folders = {os.path.dirname(path) for path, _ in reader.samples}
     hidden = {folder for folder in folders if is_hidden(os.path.relpath(folder, root))}
-    if not hidden:
+    halves = {path for path, _ in reader.samples if os.path.basename(path).startswith(HALF)}
+    if hidden:
+        _logger.warning('%s split: hidden folders are left out: %s', split, _some(sorted(hidden)))
+    if halves:
+        _logger.warning('%s split: files of macOS, no images, are left out: %s', split, _some(sorted(halves)))
+    if not hidden and not halves:
         return
-    _logger.warning('%s split: hidden folders are left out: %s', split, _some(sorted(hidden)))
-    paths = [path for path, _ in reader.samples if os.path.dirname(path) not in hidden]
+    paths = [path for path, _ in reader.samples if os.path.dirname(path) not in hidden and path not in halves]
     labels = {path: os.path.basename(os.path.dirname(os.path.relpath(path, root))) for path in paths}
     numbers = {name: number for number, name in enumerate(sorted(set(labels.values()), key=natural_key))}
     reader.class_to_idx, reader.samples = numbers, [(path, numbers[labels[path]]) for path in paths]

@@ -66,7 +66,7 @@ class Skipping:
 class NamedImages(Dataset):
     """timm's image data set, which replaces an unreadable image by the next one, and says which it was.
 
-    Images of 16 bits are scaled to 8, where timm's are cut at 255.
+    Images of more than 8 bits are scaled to 8, where timm's are cut at 255.
 
     Args:
         dataset: timm's data set; it gives up after as many unreadable images in a row as before.
@@ -117,7 +117,7 @@ class NamedImages(Dataset):
         if is_deep(picture) and not self._deep.value:
             self._deep.value = 1
             _logger.warning(
-                '%s has 16 bits a pixel: such images are scaled to 8 bits.', one_line(self.filename(position))
+                '%s has 16 bits a pixel or more: such images are scaled to 8 bits.', one_line(self.filename(position))
             )
         return convert_picture(picture, self.dataset.input_img_mode), *rest
 

@@ -183,7 +183,7 @@ def create_from_files(create_model: Callable[..., Any], args: argparse.Namespace
 
 
 def check_input(model: nn.Module, args: argparse.Namespace, data_config: dict[str, Any]) -> None:
-    """Show the classifier, on the CPU, one black image of each training size, before anything is written.
+    """Show the classifier, on the CPU, one black image of each training size but its own, before anything is written.
 
     Raises:
         UsageError: if it does not take them.
@@ -192,6 +192,9 @@ def check_input(model: nn.Module, args: argparse.Namespace, data_config: dict[st
         return
     channels, *size = data_config['input_size']
     sizes = [(side, side) for side in args.train_img_sizes or []] or [tuple(size)]
+    if not args.model_kwargs and args.in_chans in (None, channels):  # else it may have been made for other images
+        own = (getattr(model, 'pretrained_cfg', None) or {}).get('input_size')
+        sizes = [size for size in sizes if (channels, *size) != own]
     training = model.training
     model.eval()
     try:

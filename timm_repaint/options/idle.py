@@ -104,8 +104,12 @@ def _timm(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
         yield 'with --lr-cycle-limit 1', 'lr_cycle_mul lr_cycle_decay'
     with suppress(ValueError):  # no optimizer of timm's: it says so itself
         takes = get_optimizer_info(args.opt.lower().split('_')[-1])
-        has = {'opt_eps': takes.has_eps, 'opt_betas': takes.has_betas, 'momentum': takes.has_momentum}
-        yield f'with --opt {args.opt}', ' '.join(name for name in has if not has[name])
+        has = {'eps': takes.has_eps, 'betas': takes.has_betas, 'momentum': takes.has_momentum}
+        idle = [name for name in has if not has[name]]
+        options = [name if name == 'momentum' else f'opt_{name}' for name in idle]
+        if set(args.opt_kwargs) <= set(idle):  # timm drops them there too
+            options.append('opt_kwargs')
+        yield f'with --opt {args.opt}', ' '.join(options)
 
 
 def _repaint(args: argparse.Namespace) -> Iterator[tuple[str, str]]:

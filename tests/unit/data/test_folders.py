@@ -124,6 +124,12 @@ class TestClasses:
         assert [target for _, target in dataset.reader.samples] == [0, 1]
         assert f'hidden folders are left out: {tmp_path}/train/{hidden}' in caplog.text
 
+    def test_what_macos_puts_beside_images_is_none(self, tmp_path, caplog):
+        dataset = read(make(tmp_path, *GOOD, 'train/ant/._0.png', 'train/bee/._0.png'))
+        assert [target for _, target in dataset.reader.samples] == [0, 1]
+        assert f'left out: {tmp_path}/train/ant/._0.png, {tmp_path}/train/bee/._0.png' in caplog.text
+        assert 'no images in class folder' in refused(read, make(tmp_path, 'train/cow/._0.png'))
+
     def test_only_hidden_images_are_none(self, tmp_path):
         assert 'in hidden folders alone' in refused(read, make(tmp_path, 'train/.x/0.png'))
 

@@ -70,7 +70,7 @@ def test_images_of_16_bits_are_scaled_where_pillow_cuts_them_and_that_is_said_on
         Image.fromarray(np.full((8, 8), value, np.uint16)).save(tmp_path / 'train' / name)
     assert [level(dataset[index]) for index in range(3)] == [(100, 0), (200, 0), (90, 1)]
     assert [line for line in caplog.messages if '16 bits' in line] == [
-        'cat/a.png has 16 bits a pixel: such images are scaled to 8 bits.'
+        'cat/a.png has 16 bits a pixel or more: such images are scaled to 8 bits.'
     ]
 
 

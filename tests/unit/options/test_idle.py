@@ -39,6 +39,7 @@ IDLE = [
     ('--lr-cycle-mul 2', 'with --lr-cycle-limit 1 these options do nothing: --lr-cycle-mul'),
     ('--opt adamw --momentum 0.5', 'with --opt adamw these options do nothing: --momentum'),
     ('--opt-betas 0.9 0.99 --opt-eps 1', 'with --opt sgd these options do nothing: --opt-eps, --opt-betas'),
+    ('--opt-kwargs eps=1e-3', 'with --opt sgd these options do nothing: --opt-kwargs'),
     ('--kd-temperature 2', 'without --kd-model-name these options do nothing: --kd-temperature'),
     ('--naflex-max-seq-len 64', 'without --naflex-loader these options do nothing: --naflex-max-seq-len'),
     ('--repaint --mask superpixels --fh-scale 9', 'with --mask superpixels these options do nothing: --fh-scale'),
