@@ -88,39 +88,38 @@ class RepaintConfig:
     schedule: tuple[int, int] = option(
         (2, 1),
         'A:B, the last B of A + B batches train encoder and generator',
+        WHEN,
         paper='2:1 (section 3.2)',
-        group=WHEN,
         metavar='A:B',
         cli_default='2:1',
     )
     separate_batches: bool = option(
         False,
         'batches that train encoder and generator do not train task and discriminator as well',
+        WHEN,
         paper='used',
-        group=WHEN,
     )
     prob: float = option(
         0.5,
         'share of a batch that is repainted, its first images',
+        WHEN,
         paper='1',
-        group=WHEN,
-        metavar='P',
         limit=Limit(lambda value: 0 < value <= 1, 'above 0 and at most 1; to repaint nothing, do not use it at all'),
     )
     mix: str = option(
         'replace',
         "repaints stand in for their originals, or come on top ('both')",
+        WHEN,
         paper='replace',
-        group=WHEN,
         choices=('replace', 'both'),
     )
-    freeze: bool = option(False, 'do not train the generator; needs a checkpoint', paper='not used', group=WHEN)
+    freeze: bool = option(False, 'do not train the generator; needs a checkpoint', WHEN, paper='not used')
     checkpoint: str | None = option(
         None,
         "start encoder and generator from a run's checkpoint, a file of a Repaint's state, or 'pretrained'; with "
         'its latent, width, generator and detail',
+        WHEN,
         paper='from scratch',
-        group=WHEN,
         metavar='FILE',
         cli_default='',
     )
@@ -128,31 +127,25 @@ class RepaintConfig:
         'light',
         'light: our own; spade: the full-size one; without a network, at no cost: mean: each segment in its mean '
         'colour, jitter: that with a random shift, shift: the image with it; randconv: a random filter',
+        NETWORKS,
         paper='a light one; SPADE in Table 3',
-        group=NETWORKS,
         choices=(*GENERATORS, *PAINTERS),
     )
     width: int = option(
-        16,
-        'channels of the light networks at half size',
-        paper='not said; SPADE: 64',
-        group=NETWORKS,
-        metavar='N',
-        limit=COUNT,
+        16, 'channels of the light networks at half size', NETWORKS, paper='not said; SPADE: 64', limit=COUNT
     )
     latent: str = option(
         'segment',
         'a random code for each segment, or one (global) for the image',
+        NETWORKS,
         paper='follows SPADE, which has one for the image',
-        group=NETWORKS,
         choices=LATENTS,
     )
     latent_dim: int | None = option(
         None,
         "length of the code; unset: 8 for a segment's, 64 for the image's",
+        NETWORKS,
         paper='not said; SPADE: 256',
-        group=NETWORKS,
-        metavar='N',
         limit=COUNT,
     )
     detail: str = option(
@@ -160,79 +153,67 @@ class RepaintConfig:
         "keep: the image's own texture and shading, in new colours and strength; swap: each segment gets those of "
         'a random place in the batch, for classifiers that go by texture; none: segments are painted from their '
         'codes alone',
+        NETWORKS,
         paper='none',
-        group=NETWORKS,
         choices=DETAILS,
     )
     temperature: float = option(
         1.0,
         "factor of the codes' standard deviation; 0: always the encoder's mean",
+        NETWORKS,
         paper='1',
-        group=NETWORKS,
-        metavar='X',
         limit=Limit(lambda value: 0 <= value <= 100, '0 or more, at most 100'),
     )
     task_weight: float = option(
         1.0,
         "weight of the task's loss for the generator",
+        LOSSES,
         paper="1; 0 is its row 'w/o task-loss'",
-        group=LOSSES,
-        metavar='X',
         limit=WEIGHT,
     )
     gan_loss: str = option(
         'hinge',
         "the GAN's loss",
+        LOSSES,
         paper="prints 'original', and builds on SPADE's code, which uses hinge",
-        group=LOSSES,
         choices=tuple(GAN_LOSSES),
     )
     feat_weight: float = option(
-        10.0,
-        'weight of feature matching',
-        paper="follows pix2pixHD's, 10",
-        group=LOSSES,
-        metavar='X',
-        limit=WEIGHT,
+        10.0, 'weight of feature matching', LOSSES, paper="follows pix2pixHD's, 10", limit=WEIGHT
     )
     kl_weight: float = option(
         0.05,
         "weight of the KL divergence of the image's code, per image",
+        LOSSES,
         paper="follows SPADE's, 0.05",
-        group=LOSSES,
-        metavar='X',
         limit=WEIGHT,
     )
     segment_kl_weight: float = option(
         1.0,
         "the same for the segments' codes; low: faithful, high: diverse",
+        LOSSES,
         paper='no such codes',
-        group=LOSSES,
-        metavar='X',
         limit=WEIGHT,
     )
     g_lr: float = option(
         1e-3,
         'learning rate of encoder and generator, Adam',
+        LOSSES,
         paper='1e-4',
-        group=LOSSES,
-        metavar='LR',
         limit=Limit(RATE.holds, f'{RATE.wanted}; to keep the generator as it is, freeze it'),
     )
     d_lr: float = option(
         2e-3,
         'learning rate of the discriminator, Adam',
+        LOSSES,
         paper='4e-4',
-        group=LOSSES,
-        metavar='LR',
         limit=Limit(RATE.holds, f'{RATE.wanted}; to keep the discriminator as it is, freeze the generator'),
     )
     max_nonfinite: int = option(
         20,
         'stop after N generator or discriminator updates in a row were skipped because their loss was not finite',
+        LOSSES,
         paper='not said',
-        group=LOSSES,
-        metavar='N',
         limit=ONE_OR_MORE,
     )
 

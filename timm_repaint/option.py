@@ -31,7 +31,7 @@ class Option:
         help: What it means, in words.
         paper: The paper's value, in words; '': the paper has no such thing.
         group: Title of its group in the help of the command line; '': it has no option there.
-        metavar: Stands for its value there.
+        metavar: Stands for its value there; None: N for a whole number, X for another.
         limit: The range of a number.
         choices: The values of a text.
         cli_default: Its default there, where that is another.
@@ -48,9 +48,9 @@ class Option:
     roles: str = ''
 
 
-def option(default: Any, help: str, **settings: Any) -> Any:
+def option(default: Any, help: str, group: str = '', **settings: Any) -> Any:
     """A field of a dataclass, for `Option`'s settings."""
-    return field(default=default, metadata={'option': Option(help, **settings)})
+    return field(default=default, metadata={'option': Option(help, group=group, **settings)})
 
 
 def _declared(config_class: Any) -> Iterator[tuple[Field[Any], Option]]:
@@ -100,10 +100,8 @@ def _settings(one: Field[Any], declared: Option) -> dict[str, Any]:
     kind = type(default) if default is not None else get_args(one.type)[0]  # of `int | None`
     settings |= {'type': kind, 'default': default}
     if declared.choices:
-        settings['choices'] = declared.choices
-    if declared.metavar:
-        settings['metavar'] = declared.metavar
-    return settings
+        return {**settings, 'choices': declared.choices}
+    return {**settings, 'metavar': declared.metavar or {int: 'N', float: 'X'}.get(kind)}
 
 
 def problems(config_class: Any, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -59,45 +59,36 @@ class MaskOptions:
         'fh',
         'source of the masks; fh: Felzenszwalb-Huttenlocher segments; superpixels: segments cut on the device; '
         'deeplabv2, deeplabv3: classes by a network; folder: PNG label maps; outlines: those of --dataset shapes',
+        MASKS,
         paper='fh, or DeepLab-v2',
-        group=MASKS,
         choices=tuple(sorted(MASK_SOURCES)),
     )
     fh_scale: float | None = option(
-        None, 'fh: higher gives larger segments; unset: from the image size', group=MASKS, metavar='X', limit=ABOVE_ZERO
+        None, 'fh: higher gives larger segments; unset: from the image size', MASKS, limit=ABOVE_ZERO
     )
-    fh_sigma: float = option(
-        DEFAULT_SIGMA, 'fh: blur ahead of the segmentation', group=MASKS, metavar='PX', limit=SIGMA
-    )
+    fh_sigma: float = option(DEFAULT_SIGMA, 'fh: blur ahead of the segmentation', MASKS, metavar='PX', limit=SIGMA)
     fh_min_size: int | None = option(
-        None,
-        'fh: pixels of the smallest segment; unset: from the image size',
-        group=MASKS,
-        metavar='PX',
-        limit=ONE_OR_MORE,
+        None, 'fh: pixels of the smallest segment; unset: from the image size', MASKS, metavar='PX', limit=ONE_OR_MORE
     )
     fh_backend: str = option(
         'auto',
         "fh: OpenCV (pip install '.[fast]') is 2 to 3 times faster; auto: OpenCV where it is installed",
-        group=MASKS,
+        MASKS,
         choices=('auto', 'opencv', 'skimage'),
         roles='machine',
     )
-    mask_checkpoint: str = option(
-        '', 'deeplabv2, deeplabv3: file of the weights', group=MASKS, metavar='FILE', roles='data'
-    )
+    mask_checkpoint: str = option('', 'deeplabv2, deeplabv3: file of the weights', MASKS, metavar='FILE', roles='data')
     mask_dir: str = option(
         '',
         'masks made by timm-repaint masks, in a tree like that of the images; folder: your own',
-        group=STORED_MASKS,
+        STORED_MASKS,
         metavar='DIR',
         roles='data',
     )
     mask_classes: int | None = option(
         None,
         'folder: labels are classes 0 to N - 1, and 255 for unknown; unset: segments, whose ids mean nothing',
-        group=STORED_MASKS,
-        metavar='N',
+        STORED_MASKS,
     )
 
     @classmethod

@@ -18,24 +18,20 @@ PREFIX = 'repaint_'  # of the fields of RepaintConfig
 class PhaseOptions:
     """When a run repaints, and how often it shows what."""
 
-    repaint: bool = option(
-        False, 'co-train with a generator that repaints the training images', group=WHEN, roles='start'
-    )
+    repaint: bool = option(False, 'co-train with a generator that repaints the training images', WHEN, roles='start')
     repaint_epochs: int | None = option(
         None,
         'epochs with repaints; the rest of --epochs is fine-tuning on originals in the same learning-rate schedule. '
         'Unset: three quarters',
+        WHEN,
         paper='150 of 200',
-        group=WHEN,
-        metavar='N',
         roles='scale',
     )
     repaint_gallery_interval: int = option(
         10,
         'epochs between two galleries of repaints; 0: only at the end',
+        WHEN,
         paper='not said',
-        group=WHEN,
-        metavar='N',
         limit=ZERO_OR_MORE,
         roles='output',
     )
