@@ -254,10 +254,18 @@ def _problems(config: RepaintConfig) -> Iterator[str]:
         yield f'schedule is {config.schedule}; it must be two whole numbers of 1 or more, such as (2, 1)'
     if config.views > 1 and config.mix == 'both':
         yield "views is for mix='replace': repaints on top of their originals would part the views; leave one out"
-    yield from _generator_problems(config)
+    yield from generator_problems(config)
+    own = getattr(config.masks, 'num_labels', config.num_labels)
+    if config.num_labels is not None and own != config.num_labels:
+        yield f'num_labels is {config.num_labels}, the masks have {own}; leave num_labels out'
 
 
-def _generator_problems(config: RepaintConfig) -> Iterator[str]:
+def generator_problems(config: Any) -> Iterator[str]:
+    """A sentence for each option of the generator that does not go with the others; the name of one comes first.
+
+    Args:
+        config: Has `generator`, `freeze`, `checkpoint`, `separate_batches` and `detail`.
+    """
     if config.generator in PAINTERS and (config.freeze or config.checkpoint):
         yield f'generator {config.generator!r} has no network to load or to freeze; leave out checkpoint and freeze'
     elif config.freeze and not config.checkpoint:
@@ -266,6 +274,3 @@ def _generator_problems(config: RepaintConfig) -> Iterator[str]:
         yield f'generator {config.generator!r} never learns, so it has no separate_batches; leave that out'
     if config.generator in NO_DETAIL and config.detail == 'swap':
         yield f"generator {config.generator!r} paints without detail; use 'shift'"
-    own = getattr(config.masks, 'num_labels', config.num_labels)
-    if config.num_labels is not None and own != config.num_labels:
-        yield f'num_labels is {config.num_labels}, the masks have {own}; leave num_labels out'

@@ -45,7 +45,7 @@ OPTION_MISTAKES = {
     'channels': (('--in-chans', '1'), '--repaint paints RGB images, but --in-chans is 1'),
     'phases': (('--epochs', '2', '--repaint-epochs', '3'), '--repaint-epochs is 3, but must be from 1 to --epochs 2'),
     'schedule': (('--repaint-schedule', '2'), "the schedule is '2', but must be two positive integers"),
-    'freeze': (('--repaint-freeze',), '--repaint-freeze needs --repaint-checkpoint FILE'),
+    'freeze': (('--repaint-freeze',), '--repaint-freeze needs a checkpoint'),
     'generator': (
         ('--repaint-checkpoint', 'nothing.pth.tar'),
         '--repaint-checkpoint: there is no file nothing.pth.tar',

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 
 from timm.optim import get_optimizer_info
 
+from timm_repaint.config import generator_problems
 from timm_repaint.errors import UsageError
 from timm_repaint.option import options_of, problems
 from timm_repaint.options.idle import mixup_active, warn_of_idle
 from timm_repaint.options.limits import check_numbers, check_words
-from timm_repaint.options.repaint_options import CONFIGS
-from timm_repaint.painters import NO_DETAIL, PAINTERS
+from timm_repaint.options.repaint_options import CONFIGS, PREFIX
 from timm_repaint.saved import PRETRAINED
 
 MIN_IMAGE_PX = 32  # the generator starts from a map of 1/32 of the image's side
@@ -136,15 +136,9 @@ def _check_phases(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _check_generator(args: argparse.Namespace) -> Iterator[str]:
-    if args.repaint_generator in PAINTERS and (args.repaint_freeze or args.repaint_checkpoint):
-        yield (
-            f'--repaint-generator {args.repaint_generator} has no network to load or to freeze; leave out '
-            '--repaint-freeze and --repaint-checkpoint'
-        )
-    elif args.repaint_freeze and not args.repaint_checkpoint:
-        yield '--repaint-freeze needs --repaint-checkpoint FILE: a generator that never learned paints noise'
-    if args.repaint_generator in NO_DETAIL and args.repaint_detail == 'swap':
-        yield f'--repaint-generator {args.repaint_generator} paints without --repaint-detail; use shift'
+    own = {name.removeprefix(PREFIX): value for name, value in vars(args).items() if name.startswith(PREFIX)}
+    for problem in generator_problems(argparse.Namespace(**own)):
+        yield f'--repaint-{problem}'
     if args.repaint_checkpoint not in ('', PRETRAINED) and not os.path.isfile(args.repaint_checkpoint):
         yield f"--repaint-checkpoint: there is no file {args.repaint_checkpoint}; ours is '{PRETRAINED}'"
 
@@ -159,18 +153,16 @@ def _check_masks(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _check_loading(args: argparse.Namespace) -> Iterator[str]:
-    if args.naflex_loader:
-        yield '--repaint needs whole images, but --naflex-loader gives patch sequences; leave one of them out'
-    if args.aug_splits:
-        yield '--repaint gives each image views of its own; leave out --aug-splits'
-    if args.jsd_loss:
-        yield '--jsd-loss compares the views of --aug-splits, which --repaint does not take; leave it out'
-    if args.resplit:
-        yield '--resplit keeps the first half of a batch from erasing, which --repaint fills otherwise; leave it out'
+    reasons = {
+        'naflex_loader': 'needs whole images, but --naflex-loader gives patch sequences; leave one of them out',
+        'aug_splits': 'gives each image views of its own; leave out --aug-splits',
+        'jsd_loss': 'does not take --aug-splits, whose views --jsd-loss compares; leave it out',
+        'resplit': 'fills the first half of a batch, which --resplit keeps from erasing; leave it out',
+        'split_bn': 'does not take --aug-splits, which --split-bn is for; leave it out',
+    }
+    yield from (f'--repaint {reason}' for name, reason in reasons.items() if getattr(args, name))
     if args.variable_batch_loss_scale != 'none':
         yield '--variable-batch-loss-scale weighs plain batches only; with --repaint leave it out'
-    if args.split_bn:
-        yield '--split-bn is for --aug-splits, which --repaint does not take; leave it out'
 
 
 def _check_model(args: argparse.Namespace) -> Iterator[str]:

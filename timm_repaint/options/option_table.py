@@ -38,7 +38,7 @@ def add_table(parser: argparse.ArgumentParser, detection: bool = False) -> None:
 
 def _settings(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry's keyword arguments for argparse."""
-    settings = {name: value for name, value in copy.deepcopy(entry).items() if name != 'roles'}
+    settings = {name: value for name, value in copy.deepcopy(entry).items() if name not in ('limit', 'words', 'roles')}
     (kind,) = settings.keys() & KINDS
     settings |= {'help': settings.pop(kind), **copy.deepcopy(KINDS[kind])}
     if isinstance(settings.get('metavar'), list):  # argparse wants one of several values as a tuple
@@ -47,11 +47,11 @@ def _settings(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def table_roles() -> dict[str, list[str]]:
-    """The roles of each option, by the name of its value."""
-    roles = {}
-    for entries in read_table().values():
-        for flags, entry in entries.items():
+def by_name() -> dict[str, dict[str, Any]]:
+    """The entry of each option, by the name of its value."""
+    entries = {}
+    for group in read_table().values():
+        for flags, entry in group.items():
             long = next((flag for flag in flags.split() if flag.startswith('--')), flags)
-            roles[long.lstrip('-').replace('-', '_')] = entry.get('roles', '').split()
-    return roles
+            entries[long.lstrip('-').replace('-', '_')] = entry
+    return entries

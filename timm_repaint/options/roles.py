@@ -7,7 +7,7 @@ import argparse
 from enum import Enum
 
 from timm_repaint.option import options_of
-from timm_repaint.options.option_table import table_roles
+from timm_repaint.options.option_table import by_name
 from timm_repaint.options.repaint_options import CONFIGS
 
 
@@ -35,7 +35,8 @@ class Role(Enum):
 
 
 DECLARED = {f'{prefix}{name}': one for config, prefix in CONFIGS for name, one in options_of(config).items()}
-ROLES = {**table_roles(), **{name: one.roles.split() for name, one in DECLARED.items()}}
+ROLES = {name: entry.get('roles', '').split() for name, entry in by_name().items()}
+ROLES |= {name: one.roles.split() for name, one in DECLARED.items()}
 # Do nothing without --repaint.
 REPAINT_OPTIONS = frozenset(name for name, one in DECLARED.items() if one.group) - {'repaint'}
 
