@@ -166,7 +166,7 @@ class StoredMaskStream(WithStoredMasks, IterableImageDataset):
         """
         keep_names(self.reader)
         for (picture, name), target in self.reader:
-            labels = self.masks.of_image(name, (picture.height, picture.width))
+            labels = self.masks.read(name, (picture.height, picture.width))
             known = target if self.target_transform is None else self.target_transform(target)
             yield self._with_mask(picture, labels), known
 

@@ -16,7 +16,6 @@ from timm_repaint.masks.folder import CachedMasks, FolderMasks, OutlineMasks, St
 from timm_repaint.masks.manifest import sha256
 
 _logger = logging.getLogger('timm_repaint')
-LOOKED_AT = 64  # masks whose age is looked at before training
 
 
 def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMasks:
@@ -53,9 +52,6 @@ def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMa
         return FolderMasks(args.mask_dir, image_root, args.mask_classes)
     masks = CachedMasks(args.mask_dir, image_root)
     check_cache_options(args, masks)
-    if utils.is_primary(args):
-        looked_at = range(0, len(dataset), max(1, len(dataset) // LOOKED_AT))
-        masks.warn_of_older([dataset.filename(index, absolute=True) for index in looked_at])
     return masks
 
 

@@ -22,7 +22,6 @@ from timm_repaint.masks.cache import (
     Folders,
     Outcome,
     check_cache,
-    check_packed_cache,
     list_images,
     make_masks,
 )
@@ -74,12 +73,6 @@ def report(outcome: Outcome, checked: bool, skip_unreadable: bool = False) -> in
     """Says what was done and lists the failures; returns the exit code."""
     for name, problem in outcome.failed:
         print(one_line(f'{"bad" if checked else "unreadable"}: {name}: {problem}'), file=sys.stderr)
-    if outcome.older:
-        first = one_line(outcome.older[0])
-        advice = 'if images were replaced, delete their masks and run this again'
-        print(
-            f'{len(outcome.older)} masks are older than their images, first that of {first}; {advice}', file=sys.stderr
-        )
     done = f'{outcome.made} masks good' if checked else f'{outcome.made} masks made, {outcome.kept} were there'
     print(f'{done}, {len(outcome.failed)} {"bad" if checked else "images failed"}')
     skipped = outcome.unreadable if skip_unreadable else 0
@@ -96,10 +89,8 @@ def main() -> int:
         packed = PackedImages(args.images, args.data_dir, args.split, args.input_key)
     images: Sequence[Any] = list_images(folders) if packed is None else packed_parts(packed.dataset)
     names = images[index - 1 :: count]
-    if args.check and packed is not None:
-        return report(check_packed_cache(folders, names, args.workers, packed), checked=True)
     if args.check:
-        return report(check_cache(folders, list(names), args.workers), checked=True)
+        return report(check_cache(folders, names, args.workers, packed), checked=True)
     source = build_source(args)
     claim_folder(args.out, describe(args.mask, source, args.size, args.mask_checkpoint))
     made = make_masks(folders, names, source, args.workers, args.batch_size, packed)

@@ -182,10 +182,10 @@ class ArchiveMasks(StoredMasks):
             raise UsageError(f'no mask for {first.name} in {self.mask_dir}; {advice}')
 
     def of(self, dataset: Any, index: int, image_hw: tuple[int, int]) -> np.ndarray:
-        """See `StoredMasks`; [h, w] of mask_size. Raises as `of_image` does."""
-        return self.of_image(packed_name(content_of(dataset, index)), image_hw)
+        """See `StoredMasks`; [h, w] of mask_size. Raises as `read` does."""
+        return self.read(packed_name(content_of(dataset, index)), image_hw)
 
-    def of_image(self, name: str, image_hw: tuple[int, int]) -> np.ndarray:
+    def read(self, name: str, image_hw: tuple[int, int]) -> np.ndarray:
         """The mask of an image by its `packed_name`.
 
         Raises:

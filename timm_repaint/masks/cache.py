@@ -8,7 +8,7 @@ have been replaced since are made again.
 import io
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.archive import ArchiveMasks, PackedImage, PackedImages, is_sharded, packed_name, read_packed
+from timm_repaint.masks.archive import ArchiveMasks, PackedImages, is_sharded, packed_name, read_packed
 from timm_repaint.masks.folder import CachedMasks, mask_name, mask_size
 from timm_repaint.masks.label_png import save_labels
 from timm_repaint.masks.origin import Origin, digest, find_origin, read_file
@@ -50,14 +50,12 @@ class Outcome:
     Attributes:
         made: number of new masks, or of good ones for `check_cache`.
         kept: number of masks that were there before.
-        older: images that are newer than their masks, which do not say what they were made from.
         failed: image and reason of each failure.
         unreadable: how many of them are images that cannot be read, which training skips.
     """
 
     made: int = 0
     kept: int = 0
-    older: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     unreadable: int = 0
 
@@ -68,23 +66,41 @@ class Done(NamedTuple):
     name: str
     made: bool = False
     problem: str = ''
-    older: bool = False
     unreadable: bool = False
 
 
-class _Decoded(NamedTuple):
+class _Image(NamedTuple):
+    """An image of the data set.
+
+    Attributes:
+        name: what to call it in a message.
+        mask: path of its mask.
+        path: its file; '': it is none.
+        content: its encoded bytes, if it is no file.
+        problem: why it cannot be read; '': not known yet.
+    """
+
     name: str
+    mask: str = ''
+    path: str = ''
+    content: bytes = b''
+    problem: str = ''
+
+
+class _Decoded(NamedTuple):
+    image: _Image
     image_u8: np.ndarray | None = None  # [h, w, 3]; None: failed or kept
     problem: str = ''
-    older: bool = False
     note: str = ''
 
     def left_out(self) -> Done:
         """What became of an image of which no mask is made."""
-        return Done(self.name, problem=self.problem, older=self.older, unreadable=bool(self.problem))
+        return Done(self.image.name, problem=self.problem, unreadable=bool(self.problem))
 
-
-Decode = Callable[[Folders, list[Any]], Iterator[_Decoded]]  # reads some of the images
+    def save(self, labels: np.ndarray) -> Done:
+        """Write the image's mask [h, w]."""
+        save_labels(self.image.mask, labels, self.note)
+        return Done(self.image.name, made=True)
 
 
 def list_images(folders: Folders) -> list[str]:
@@ -148,35 +164,28 @@ def make_masks(
     Raises:
         UsageError: if a mask cannot be written.
     """
-    decode: Decode = _decode if packed is None else partial(_decode_packed, packed)
     chunk = 1 if packed is not None and is_sharded(packed.dataset) else CHUNK
     in_processes = partial(in_workers, items=names, workers=workers, chunk=chunk)
     if source.on_device:
-        decoded = in_processes(partial(_decode_list, decode, folders))
-        done = _segment_on_device(folders, decoded, source, batch_size)
+        decoded = in_processes(partial(_decode_list, folders, packed))
+        done = _segment_on_device(decoded, source, batch_size)
     else:
-        done = in_processes(partial(segment_images, folders, source, decode=decode))
+        done = in_processes(partial(segment_images, folders, source, packed=packed))
     return _count(done, 'masks', _number_of(names, packed))
 
 
-def check_cache(folders: Folders, names: list[str], workers: int) -> Outcome:
+def check_cache(folders: Folders, names: Sequence[Any], workers: int, packed: PackedImages | None = None) -> Outcome:
     """Compares a cache with its images: masks that are missing, unreadable, of a wrong size or with wrong labels.
 
-    Raises:
-        UsageError: if folders.masks is no cache.
-    """
-    masks = CachedMasks(folders.masks, folders.images)
-    return _count(in_workers(partial(_check, folders, masks), names, workers), 'check', len(names))
-
-
-def check_packed_cache(folders: Folders, parts: Sequence[Any], workers: int, packed: PackedImages) -> Outcome:
-    """The same for a packed data set.
+    Args:
+        folders, names, workers, packed: see make_masks.
 
     Raises:
         UsageError: if folders.masks is no cache.
     """
-    check = partial(_check_packed, ArchiveMasks(folders.masks), packed)
-    return _count(in_workers(check, parts, workers, chunk=1), 'check', _number_of(parts, packed))
+    masks = CachedMasks(folders.masks, folders.images) if packed is None else ArchiveMasks(folders.masks)
+    done = in_workers(partial(_check, folders, masks, packed), names, workers, CHUNK if packed is None else 1)
+    return _count(done, 'check', _number_of(names, packed))
 
 
 def _number_of(names: Sequence[Any], packed: PackedImages | None) -> int:
@@ -191,7 +200,6 @@ def _count(done: Iterator[Done], label: str, total: int) -> Outcome:
     for one in progress(done, label, total):
         outcome.made += one.made
         outcome.kept += not one.made and not one.problem
-        outcome.older += [one.name] if one.older else []
         outcome.unreadable += one.unreadable
         if one.problem:
             outcome.failed.append((one.name, one.problem))
@@ -199,76 +207,64 @@ def _count(done: Iterator[Done], label: str, total: int) -> Outcome:
     return outcome
 
 
-def _known_origin(folders: Folders, name: str) -> Origin | None:
-    """What is known of the image of a mask that is there; None: there is none."""
-    path = folders.mask_path(name)
-    try:
-        if os.stat(path).st_size == 0:  # a crash of the machine can leave empty files
-            return None
-    except OSError:
-        return None
-    return find_origin(path, os.path.join(folders.images, name))
+def _images(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> Iterator[_Image]:
+    """The images of some parts of a data set; see archive.packed_parts, of files their names."""
+    for part in parts:
+        if packed is None:
+            yield _Image(part, folders.mask_path(part), os.path.join(folders.images, part))
+            continue
+        try:
+            for name, content in read_packed(packed.dataset, part):
+                yield _Image(name, folders.mask_path(packed_name(content)), content=content)
+        except Exception as error:  # a shard that ends too early
+            yield _Image(str(part), problem=_reason(error))
+
+
+def _has_mask(image: _Image) -> bool:
+    """Whether the mask of an image is there, and no other image has taken its place since."""
+    if not os.path.isfile(image.mask) or not os.path.getsize(image.mask):  # a crash can leave empty files
+        return False
+    return not image.path or find_origin(image.mask, image.path) is Origin.SAME
 
 
 def _reason(error: Exception) -> str:
     return f'{type(error).__name__}: {error}'
 
 
-def segment_images(folders: Folders, source: Any, names: list[Any], decode: Decode | None = None) -> list[Done]:
+def segment_images(folders: Folders, source: Any, parts: list[Any], packed: PackedImages | None = None) -> list[Done]:
     """Makes the masks of some images, in this process; see make_masks."""
     done = []
-    for decoded in (decode or _decode)(folders, names):
-        name, image_u8 = decoded.name, decoded.image_u8
-        if image_u8 is None:
+    for decoded in _decode(folders, packed, parts):
+        if decoded.image_u8 is None:
             done.append(decoded.left_out())
             continue
         try:
-            labels = source(image_u8)  # [h, w]
+            labels = source(decoded.image_u8)  # [h, w]
         except ValueError as error:  # more segments than a label map holds
-            done.append(Done(name, problem=_reason(error)))
+            done.append(Done(decoded.image.name, problem=_reason(error)))
             continue
-        save_labels(folders.mask_path(name), labels, decoded.note)
-        done.append(Done(name, made=True))
+        done.append(decoded.save(labels))
     return done
 
 
-def _decode(folders: Folders, names: list[str]) -> Iterator[_Decoded]:
-    for name in names:
+def _decode(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> Iterator[_Decoded]:
+    for image in _images(folders, packed, parts):
         try:
-            origin = _known_origin(folders, name)
-            if origin in (None, Origin.OTHER):
-                content = read_file(os.path.join(folders.images, name))
-                yield _Decoded(name, _at_mask_size(content, folders.size_px), note=digest(content))
-            else:
-                yield _Decoded(name, older=origin is Origin.UNKNOWN)
+            if image.problem or _has_mask(image):
+                yield _Decoded(image, problem=image.problem)
+                continue
+            content = image.content or read_file(image.path)
+            small_u8 = _at_mask_size(content, folders.size_px)
+            yield _Decoded(image._replace(content=b''), small_u8, note=digest(content))
         except Exception as error:  # Pillow's errors have no class in common
-            yield _Decoded(name, problem=_reason(error))
+            yield _Decoded(image, problem=_reason(error))
 
 
-def _decode_packed(packed: PackedImages, folders: Folders, parts: list[Any]) -> Iterator[_Decoded]:
-    for part in parts:
-        try:
-            for image in read_packed(packed.dataset, part):
-                yield _decode_content(folders, image)
-        except Exception as error:  # a shard that ends too early
-            yield _Decoded(str(part), problem=_reason(error))
+def _decode_list(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> list[_Decoded]:
+    return list(_decode(folders, packed, parts))
 
 
-def _decode_content(folders: Folders, image: PackedImage) -> _Decoded:
-    name = packed_name(image.content)
-    try:
-        if os.path.isfile(folders.mask_path(name)) and os.path.getsize(folders.mask_path(name)):
-            return _Decoded(name)
-        return _Decoded(name, _at_mask_size(image.content, folders.size_px), note=digest(image.content))
-    except Exception as error:  # Pillow's errors have no class in common
-        return _Decoded(image.name, problem=_reason(error))
-
-
-def _decode_list(decode: Decode, folders: Folders, names: list[Any]) -> list[_Decoded]:
-    return list(decode(folders, names))
-
-
-def _segment_on_device(folders: Folders, images: Iterable[_Decoded], source: Any, batch_size: int) -> Iterator[Done]:
+def _segment_on_device(images: Iterable[_Decoded], source: Any, batch_size: int) -> Iterator[Done]:
     """Gathers images of one size to batches; a size that does not fill one waits for the end, if memory allows."""
     waiting: dict[tuple[int, ...], list[_Decoded]] = defaultdict(list)
     for decoded in images:
@@ -280,53 +276,35 @@ def _segment_on_device(folders: Folders, images: Iterable[_Decoded], source: Any
         crowded = sum(map(len, waiting.values())) >= MAX_WAITING_BATCHES * batch_size
         if crowded or len(waiting[shape]) >= batch_size:
             largest = max(waiting, key=lambda key: len(waiting[key]))
-            yield from _segment_batch(folders, source, waiting.pop(largest))
+            yield from _segment_batch(source, waiting.pop(largest))
     for group in waiting.values():
-        yield from _segment_batch(folders, source, group)
+        yield from _segment_batch(source, group)
 
 
-def _segment_batch(folders: Folders, source: Any, group: list[_Decoded]) -> Iterator[Done]:
+def _segment_batch(source: Any, group: list[_Decoded]) -> Iterator[Done]:
     device = next((weight.device for weight in source.parameters()), torch.device('cpu'))  # superpixels have none
     images_u8 = np.stack([decoded.image_u8 for decoded in group if decoded.image_u8 is not None])  # [B, h, w, 3]
     image_pm1 = torch.from_numpy(images_u8).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1  # [B, 3, h, w]
     labels = source.labels(image_pm1).cpu().numpy()  # [B, h, w]
     for decoded, label_map in zip(group, labels, strict=True):
-        save_labels(folders.mask_path(decoded.name), label_map, decoded.note)
-        yield Done(decoded.name, made=True)
+        yield decoded.save(label_map)
 
 
-def _check(folders: Folders, masks: CachedMasks, names: list[str]) -> list[Done]:
+def _check(
+    folders: Folders, masks: CachedMasks | ArchiveMasks, packed: PackedImages | None, parts: list[Any]
+) -> list[Done]:
     """Compares some masks with their images; runs in a worker."""
     done = []
-    for name in names:
-        path = os.path.join(folders.images, name)
+    for image in _images(folders, packed, parts):
+        problem = image.problem
         try:
-            with Image.open(path) as picture:
-                image_hw = (picture.height, picture.width)
-            masks.read(path, image_hw)
-            older = find_origin(folders.mask_path(name), path) is Origin.UNKNOWN
-        except UsageError as error:
-            done.append(Done(name, problem=str(error)))
-        except Exception as error:  # Pillow's errors have no class in common
-            done.append(Done(name, problem=f'image: {_reason(error)}'))
-        else:
-            done.append(Done(name, problem='older than its image') if older else Done(name, made=True))
-    return done
-
-
-def _check_packed(masks: ArchiveMasks, packed: PackedImages, parts: list[Any]) -> list[Done]:
-    """Compares the masks of some parts of a packed data set with their images; runs in a worker."""
-    done = []
-    for part in parts:
-        for image in read_packed(packed.dataset, part):
-            try:
-                with Image.open(io.BytesIO(image.content)) as picture:
+            if not problem:
+                with Image.open(image.path or io.BytesIO(image.content)) as picture:
                     image_hw = (picture.height, picture.width)
-                masks.of_image(packed_name(image.content), image_hw)
-            except UsageError as error:
-                done.append(Done(image.name, problem=str(error)))
-            except Exception as error:  # Pillow's errors have no class in common
-                done.append(Done(image.name, problem=f'image: {_reason(error)}'))
-            else:
-                done.append(Done(image.name, made=True))
+                masks.read(image.path or packed_name(image.content), image_hw)
+        except UsageError as error:
+            problem = str(error)
+        except Exception as error:  # Pillow's errors have no class in common
+            problem = f'image: {_reason(error)}'
+        done.append(Done(image.name, made=not problem, problem=problem))
     return done

@@ -2,7 +2,6 @@
 manifest), and the outlines that the built-in shapes are drawn from.
 """
 
-import logging
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -15,7 +14,6 @@ from timm_repaint.masks.label_png import load_labels
 from timm_repaint.masks.manifest import read_manifest
 from timm_repaint.masks.origin import Origin, find_origin
 
-_logger = logging.getLogger('timm_repaint')
 UNKNOWN = 255  # semantic maps: no class
 
 
@@ -172,17 +170,6 @@ class CachedMasks(FolderMasks):
         if find_origin(path, str(image_path)) is Origin.OTHER:
             raise UsageError(f'mask {path} was made from another image than {image_path} is now; {self.advice}')
         return labels
-
-    def warn_of_older(self, image_paths: list[str]) -> None:
-        """Name the first of some images that is newer than its mask, if the mask does not say what it was made from."""
-        for path in image_paths:
-            mask_path = self.mask_path(path)
-            if os.path.isfile(mask_path) and find_origin(mask_path, path) is Origin.UNKNOWN:
-                _logger.warning(
-                    'Mask %s is older than its image; if images were replaced, delete their masks and %s.',
-                    mask_path, self.advice,
-                )  # fmt: skip
-                return
 
 
 def _by(size_hw: tuple[int, ...]) -> str:

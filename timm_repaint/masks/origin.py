@@ -13,7 +13,6 @@ class Origin(Enum):
 
     SAME = 'the image'
     OTHER = 'another image'
-    UNKNOWN = 'this or another image'
 
 
 def digest(image: bytes) -> str:
@@ -35,9 +34,7 @@ def find_origin(mask_path: str, image_path: str) -> Origin:
     try:
         if os.stat(mask_path).st_mtime_ns >= os.stat(image_path).st_mtime_ns:
             return Origin.SAME
-        note = read_note(mask_path)
-        if note is None:  # of a version that made none
-            return Origin.UNKNOWN
-        return Origin.SAME if note == digest(read_file(image_path)) else Origin.OTHER
+        # Version 0.1 made no note: such a mask is of an older image for all we know.
+        return Origin.SAME if read_note(mask_path) == digest(read_file(image_path)) else Origin.OTHER
     except OSError as error:
         raise UsageError(f'{error.filename}: {error.strerror}') from error
