@@ -77,6 +77,28 @@ def find_pictures(root: str | os.PathLike[str]) -> list[str]:
     return sorted(found, key=_order)
 
 
+def list_pictures(root: str | os.PathLike[str], what: str, outside: str | os.PathLike[str] = '') -> list[str]:
+    """The same of a folder that must have some.
+
+    Args:
+        root: The folder.
+        what: What the images are, for messages.
+        outside: A folder that must not lie in it, since files are written there; '': none.
+
+    Raises:
+        UsageError: if there is no such folder, or no image in it, or `outside` lies in it.
+    """
+    if not os.path.isdir(root):
+        raise UsageError(f'{what} folder {root} does not exist')
+    top = os.path.realpath(root)
+    if outside and os.path.commonpath([top, os.path.realpath(outside)]) == top:
+        raise UsageError(f'{outside} lies inside the {what} folder {root}; choose one outside')
+    found = find_pictures(root)
+    if not found:
+        raise UsageError(f'{what} folder {root} has no images')
+    return found
+
+
 def _order(name: str) -> list[str | int]:
     """timm's order, also of names that it cannot order: it takes every digit of Unicode for a number."""
     try:

@@ -16,8 +16,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from bench.options_page import page
 from tests.helpers import run_script
-from timm_repaint.commands.show_options import page
 from timm_repaint.report.tables_paper import paper_figures
 
 REPO = Path(__file__).resolve().parents[2]

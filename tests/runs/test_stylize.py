@@ -8,8 +8,9 @@ from PIL import Image
 
 from tests.helpers import mtimes, run_script
 from timm_repaint.baselines.adain import AdaIN, load_adain, match_statistics
-from timm_repaint.baselines.stylize import list_images, main, parse_args, style_of
+from timm_repaint.baselines.stylize import main, parse_args, style_of
 from timm_repaint.errors import UsageError
+from timm_repaint.pictures import find_pictures, list_pictures
 
 VGG_CONVOLUTIONS = (0, 2, 5, 9, 12, 16, 19, 22, 25, 29)  # places in the published files
 DECODER_CONVOLUTIONS = (1, 5, 8, 11, 14, 18, 21, 25, 28)
@@ -111,7 +112,7 @@ def test_shards_together_make_what_one_call_makes(folders, weights, capsys):
 
 def test_originals_lie_beside_for_training_on_both(folders, weights):
     main(command(folders, *weights, '--with-originals'))
-    names = list_images(folders / 'out', 'image')
+    names = sorted(find_pictures(folders / 'out'))
     assert names == sorted(n + e for n in ('a/1.jpg', 'a/2.jpg', 'b/1.jpg') for e in ('', '.stylized.jpg'))
     assert (folders / 'out' / 'a' / '1.jpg').read_bytes() == (folders / 'images' / 'a' / '1.jpg').read_bytes()
     assert main(command(folders, *weights, '--with-originals')) == 0
@@ -128,10 +129,10 @@ def test_an_unreadable_image_is_named_and_the_others_are_made(folders, weights, 
 def test_folders_that_do_not_fit_are_told(folders, weights):
     (folders / 'empty').mkdir()
     with pytest.raises(UsageError, match=r'style folder .*empty has no images'):
-        list_images(folders / 'empty', 'style')
+        list_pictures(folders / 'empty', 'style')
     with pytest.raises(UsageError, match=r'image folder .*none does not exist'):
-        list_images(folders / 'none', 'image')
-    with pytest.raises(UsageError, match='lies inside the images'):
+        list_pictures(folders / 'none', 'image')
+    with pytest.raises(UsageError, match='lies inside the image folder'):
         main([str(folders / 'images'), str(folders / 'styles'), str(folders / 'images' / 'out'), *weights])
 
 

@@ -17,9 +17,9 @@ from torchvision.transforms import v2
 
 from timm_repaint.baselines.adain import AdaIN, load_adain
 from timm_repaint.commandline import at_least, goes_on, shard
-from timm_repaint.errors import UsageError, run_command
+from timm_repaint.errors import run_command
 from timm_repaint.files import write_whole
-from timm_repaint.pictures import find_pictures, read_picture
+from timm_repaint.pictures import list_pictures, read_picture
 from timm_repaint.progress import progress
 
 ENDING = '.stylized.jpg'
@@ -49,20 +49,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('--shard', type=shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='(default: %(default)s)')
     return parser.parse_args(argv)
-
-
-def list_images(folder: Path, what: str) -> list[str]:
-    """Names of all images below a folder, sorted, relative to it; `what` they are is for messages.
-
-    Raises:
-        UsageError: if there is no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise UsageError(f'{what} folder {folder} does not exist')
-    found = find_pictures(folder)
-    if not found:
-        raise UsageError(f'{what} folder {folder} has no images')
-    return sorted(found)
 
 
 def style_of(name: str, styles: list[str]) -> str:
@@ -109,11 +95,9 @@ def stylize(args: argparse.Namespace, networks: AdaIN, names: list[str], styles:
 @goes_on
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    if args.out.resolve().is_relative_to(args.images.resolve()):
-        raise UsageError(f'{args.out} lies inside the images {args.images}; choose a folder outside')
     index, count = args.shard
-    names = list_images(args.images, 'image')[index - 1 :: count]
-    styles = list_images(args.styles, 'style')
+    names = sorted(list_pictures(args.images, 'image', outside=args.out))[index - 1 :: count]
+    styles = sorted(list_pictures(args.styles, 'style'))
     networks = load_adain(args.vgg, args.decoder).to(args.device)
     made, failed = stylize(args, networks, names, styles)
     for problem in failed:

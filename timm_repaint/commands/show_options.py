@@ -8,26 +8,18 @@ timm-repaint options -c paper --where         # the recipe's file
 """
 
 import argparse
-from itertools import groupby
 from typing import Any
 
 import yaml
 
 from timm_repaint.detection.options import build_parser as build_detection_parser
 from timm_repaint.errors import UsageError
-from timm_repaint.markdown import markdown_table
 from timm_repaint.option import Option, options_of
 from timm_repaint.options import build_parser
 from timm_repaint.options.option_files import load_config, with_file
 from timm_repaint.options.repaint_options import CONFIGS
 from timm_repaint.options.run_file import is_detection
 from timm_repaint.recipes import find_recipe
-
-PAGE_HEAD = """# Repaint's options
-
-`timm-repaint options --markdown` writes this page. `python train.py --help` explains timm's options too.
-An empty default: unset. `Repaint(...)` takes most of them by the same names: `prob=0.5` for `--repaint-prob 0.5`.
-"""
 
 
 def main() -> int:
@@ -41,11 +33,7 @@ def main() -> int:
     text = 'print the value of this option, of Repaint or of timm, and nothing else; of several, a line each'
     add('--get', nargs='+', default=[], metavar='NAME', help=text)
     add('--where', action='store_true', help='print the path of the file that -c means, and nothing else')
-    add('--markdown', action='store_true', help='print the page of the documentation')
     args = parser.parse_args()
-    if args.markdown:
-        print(page(), end='')
-        return 0
     if args.where and not args.config:
         parser.error('--where needs -c NAME')
     if args.where:
@@ -107,12 +95,3 @@ def repaint_options() -> list[tuple[str, Option]]:
     shown = [(f'{prefix}{name}', one) for config, prefix in CONFIGS for name, one in options_of(config).items()]
     groups = dict.fromkeys(one.group for _, one in shown if one.group)
     return [('--' + name.replace('_', '-'), one) for group in groups for name, one in shown if one.group == group]
-
-
-def page() -> str:
-    """The documentation's page: a table a group."""
-    parser, parts = build_parser(), [PAGE_HEAD]
-    for group, members in groupby(repaint_options(), key=lambda pair: pair[1].group):
-        rows = [(f'`{flag}`', show(value_of(parser, flag)), one.help, one.paper) for flag, one in members]
-        parts.append(f'## {group}\n\n{markdown_table(("option", "default", "does", "paper"), rows)}\n')
-    return '\n'.join(parts)

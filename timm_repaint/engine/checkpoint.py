@@ -16,7 +16,6 @@ from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkp
 from timm_repaint.engine.setup import Precision
 from timm_repaint.errors import UsageError
 from timm_repaint.repaint import Repaint
-from timm_repaint.saved import FIRST_FORMAT_KEY
 from timm_repaint.weights import read_checkpoint, unreadable
 
 MAX_EPOCHS = 2**31
@@ -241,18 +240,13 @@ def resume_repaint(repaint: Repaint, checkpoint: str, args: argparse.Namespace) 
     """Load E, G, D and their optimizers.
 
     Raises:
-        UsageError: if the checkpoint has none, is of version 0.1, or has a generator of another shape.
+        UsageError: if the checkpoint has none or those of version 0.1, or has a generator of another shape.
     """
     content = read_checkpoint(checkpoint)
     if not isinstance(content, Mapping) or not isinstance(content.get(REPAINT_KEY), Mapping):
-        old = content.get(FIRST_FORMAT_KEY) if isinstance(content, Mapping) else None
-        if isinstance(old, Mapping) and REPAINT_KEY in old:
-            raise UsageError(
-                f'{checkpoint} was saved by version 0.1, whose repaint phase cannot be resumed; start a new run with '
-                f'--initial-checkpoint {checkpoint} --repaint-checkpoint {checkpoint}, or finish it with version 0.1'
-            )
         raise UsageError(
-            'the checkpoint is of a run without --repaint: start from its classifier with --initial-checkpoint'
+            f'{checkpoint} is of a run without --repaint, or of version 0.1, which is not resumed: start '
+            f'anew with --initial-checkpoint {checkpoint}, and of version 0.1 --repaint-checkpoint {checkpoint}'
         )
     with fitting(checkpoint, 'the options of --repaint'):
         repaint.load_state_dict(content[REPAINT_KEY])

@@ -4,14 +4,9 @@ import argparse
 from typing import Any
 
 import torch
+from timm import task as tasks
 from timm import utils
-from timm.task import (
-    ClassificationTask,
-    FeatureDistillationTask,
-    LogitDistillationTask,
-    TokenDistillationTask,
-    TrainingTask,
-)
+from timm.task import ClassificationTask, TrainingTask
 from torch import nn
 
 from timm_repaint.baselines.isda import IsdaTask
@@ -64,9 +59,11 @@ def build_task(
         'task_loss_weight': args.task_loss_weight,
     }
     if args.kd_distill_type == 'logit':
-        return LogitDistillationTask(loss_type=args.kd_loss_type, temperature=args.kd_temperature, **common)
+        return tasks.LogitDistillationTask(loss_type=args.kd_loss_type, temperature=args.kd_temperature, **common)
     if args.kd_distill_type == 'feature':
-        return FeatureDistillationTask(
+        return tasks.FeatureDistillationTask(
             student_feature_dim=args.kd_student_feature_dim, teacher_feature_dim=args.kd_teacher_feature_dim, **common
         )
-    return TokenDistillationTask(distill_type=args.kd_token_distill_type, temperature=args.kd_temperature, **common)
+    return tasks.TokenDistillationTask(
+        distill_type=args.kd_token_distill_type, temperature=args.kd_temperature, **common
+    )

@@ -8,27 +8,11 @@ from typing import Any
 
 import torch
 from timm import utils
-from timm.data import (
-    AugMixDataset,
-    FastCollateMixup,
-    ImageDataset,
-    Mixup,
-    NaFlexMixup,
-    create_loader,
-)
+from timm.data import AugMixDataset, FastCollateMixup, ImageDataset, Mixup, NaFlexMixup, create_loader
 from timm.data.naflex_loader import create_naflex_loader
 
 from timm_repaint.baselines.cutout import CutOut
-from timm_repaint.data.folders import (
-    check_class_map,
-    check_classes,
-    check_image_folder,
-    check_same_classes,
-    check_splits,
-    count_endings,
-    reads_folders,
-    split_root,
-)
+from timm_repaint.data import folders
 from timm_repaint.data.fraction import keep_fraction
 from timm_repaint.data.masked import add_masks, extend_normalization
 from timm_repaint.data.named import NamedImages
@@ -82,9 +66,9 @@ def check_source(args: argparse.Namespace) -> None:
     root = args.data_dir or args.data
     if args.dataset == 'shapes':
         return
-    if reads_folders(args.dataset):
-        check_image_folder(root)
-    check_splits(args.dataset, root, args.train_split, args.val_split)
+    if folders.reads_folders(args.dataset):
+        folders.check_image_folder(root)
+    folders.check_splits(args.dataset, root, args.train_split, args.val_split)
 
 
 def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, Any], is_training: bool) -> Any:
@@ -102,10 +86,10 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
             raise UsageError(f'the shapes have {len(CLASSES)} classes, the model {args.num_classes}; set --num-classes')
         return ShapesDataset(split, num_samples, image_size=max(data_config['input_size'][-2:]))
     root = args.data_dir or args.data
-    split_dir = split_root(root, split) if reads_folders(args.dataset) else ''
-    found = count_endings(split_dir) if os.path.isdir(split_dir) else None
+    split_dir = folders.split_root(root, split) if folders.reads_folders(args.dataset) else ''
+    found = folders.count_endings(split_dir) if os.path.isdir(split_dir) else None
     if args.class_map:
-        check_class_map(args.class_map, args.dataset, split_dir)
+        folders.check_class_map(args.class_map, args.dataset, split_dir)
     training_kwargs = {'seed': args.seed, 'repeats': args.epoch_repeats} if is_training else {}
     dataset = create_timm_dataset(
         args.dataset,
@@ -122,7 +106,7 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
         trust_remote_code=args.dataset_trust_remote_code,
         **training_kwargs,
     )
-    check_classes(dataset, split, args.num_classes, None if args.class_map else found)
+    folders.check_classes(dataset, split, args.num_classes, None if args.class_map else found)
     dataset = NamedImages(dataset) if isinstance(dataset, ImageDataset) else dataset
     if is_training and args.train_fraction < 1:
         keep_fraction(dataset, args.train_fraction)
@@ -139,7 +123,7 @@ def build_loaders(network: Network, fresh_workers: bool) -> Loaders:
     dataset_train = build_dataset(args, args.train_split, data_config, is_training=True)
     dataset_eval = build_dataset(args, args.val_split, data_config, is_training=False) if args.val_split else None
     if dataset_eval is not None:
-        check_same_classes(dataset_train, dataset_eval)
+        folders.check_same_classes(dataset_train, dataset_eval)
     masks = None
     if args.repaint:
         masks = build_masks(args, dataset_train)
@@ -201,21 +185,14 @@ def _augmentation_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) 
     interpolation = args.train_interpolation
     if args.no_aug or not interpolation:
         interpolation = data_config['interpolation']
+    names = 'no_aug train_crop_mode scale ratio hflip vflip color_jitter color_jitter_prob worker_seeding batch_size'
     return {
-        'batch_size': args.batch_size,
+        **{name: getattr(args, name) for name in names.split()},
         'is_training': True,
-        'no_aug': args.no_aug,
         're_prob': 0.0 if args.repaint else args.reprob,
         're_mode': args.remode,
         're_count': args.recount,
         're_split': args.resplit,
-        'train_crop_mode': args.train_crop_mode,
-        'scale': args.scale,
-        'ratio': args.ratio,
-        'hflip': args.hflip,
-        'vflip': args.vflip,
-        'color_jitter': args.color_jitter,
-        'color_jitter_prob': args.color_jitter_prob,
         'grayscale_prob': args.grayscale_prob or 0.0,
         'gaussian_blur_prob': args.gaussian_blur_prob or 0.0,
         'auto_augment': args.aa,
@@ -223,7 +200,6 @@ def _augmentation_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) 
         'num_aug_splits': args.aug_splits,
         'interpolation': interpolation,
         'num_workers': args.workers,
-        'worker_seeding': args.worker_seeding,
     }
 
 

@@ -13,14 +13,7 @@ from timm.data import Mixup
 from timm.task import ClassificationEvaluator, TrainingTask, evaluation_sample_limit
 from torch import nn
 
-from timm_repaint.engine.epoch import (
-    Micro,
-    ProgressLog,
-    accumulate,
-    save_batch_image,
-    synchronize,
-    updates_per_epoch,
-)
+from timm_repaint.engine.epoch import Micro, ProgressLog, accumulate, save_batch_image, synchronize, updates_per_epoch
 from timm_repaint.engine.meters import TrainMeters
 from timm_repaint.engine.preemption import Preempted, stop_request
 from timm_repaint.frozen import frozen

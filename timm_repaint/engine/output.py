@@ -8,8 +8,10 @@ import math
 import os
 import shutil
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,28 @@ def begins_fine_tuning(checkpoint: str, folder: str) -> bool:
     return os.path.samefile(os.path.dirname(checkpoint) or '.', os.path.join(folder, os.pardir))
 
 
+@contextmanager
+def rewritten(path: str) -> Iterator[str]:
+    """A copy of a file, if it is there, to be changed; then it takes the file's place. A kill costs no rows.
+
+    Raises:
+        UsageError: if it cannot be written.
+    """
+    beside = f'{path}.part'
+    try:
+        if os.path.isfile(path):
+            shutil.copyfile(path, beside)
+        else:  # of a run that was killed
+            Path(beside).unlink(missing_ok=True)
+        yield beside
+        os.replace(beside, path)
+    except OSError as error:
+        raise UsageError(f'cannot write {path}: {error.strerror}') from error
+    finally:
+        with suppress(OSError):
+            os.remove(beside)
+
+
 def trim_rows(path: str, start_epoch: int) -> None:
     """Drop the rows of a `summary.csv`, if there is one, from an epoch on.
 
@@ -68,17 +92,14 @@ def trim_rows(path: str, start_epoch: int) -> None:
     """
     if not os.path.isfile(path):
         return
-    beside = f'{path}.part'  # a kill while timm rewrites the file would cost its rows
     try:
-        shutil.copyfile(path, beside)
-        utils.trim_summary(beside, start_epoch)
-        os.replace(beside, path)
+        with rewritten(path) as beside:
+            utils.trim_summary(beside, start_epoch)
+    except UsageError:
+        raise
     except (ValueError, OverflowError, csv.Error) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f'{path} is not the table of a run ({reason}); put it aside, and go on') from error
-    finally:
-        with suppress(OSError):
-            os.remove(beside)
 
 
 class RunOutput:
@@ -207,20 +228,10 @@ class RunOutput:
             import wandb
 
             wandb.log(of_repaint, commit=False)  # with what update_summary sends
-        beside = f'{path}.part'  # a full disk would leave half a row
-        try:
-            with suppress(FileNotFoundError):  # of a run that was killed
-                os.remove(beside)
-            if os.path.isfile(path):
-                shutil.copyfile(path, beside)
+        with rewritten(path) as beside:
             utils.update_summary(
                 epoch, train_metrics, eval_metrics, filename=beside, lr=lr, log_wandb=self.args.log_wandb
             )
-            os.replace(beside, path)
-        except OSError as error:
-            with suppress(OSError):
-                os.remove(beside)
-            raise UsageError(f'cannot write {path}: {error.strerror}') from error
         if self.tensorboard is not None:
             scalars = {**{f'train/{name}': value for name, value in of_t.items()}, **of_repaint, 'lr': lr}
             scalars |= {f'eval/{name}': value for name, value in (eval_metrics or {}).items()}

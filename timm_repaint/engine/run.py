@@ -30,14 +30,7 @@ from timm_repaint.engine.preemption import REQUEUE_STATUS, Preempted, stoppable
 from timm_repaint.engine.random_state import seed_epoch, warn_of_inexact_resume
 from timm_repaint.engine.repaint_phase import build_erasing, build_repaint
 from timm_repaint.engine.repaint_watch import RepaintWatch
-from timm_repaint.engine.setup import (
-    Network,
-    build_model,
-    place_model,
-    resolve_data,
-    resolve_precision,
-    setup_device,
-)
+from timm_repaint.engine.setup import Network, build_model, place_model, resolve_data, resolve_precision, setup_device
 from timm_repaint.engine.task_guard import TaskGuard
 from timm_repaint.errors import INTERRUPTED
 from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch

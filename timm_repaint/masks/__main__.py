@@ -16,15 +16,8 @@ import torch
 
 from timm_repaint.commandline import at_least, goes_on, num_cpus, shard
 from timm_repaint.errors import UsageError, one_line, run_command
+from timm_repaint.masks import cache
 from timm_repaint.masks.archive import PackedImages, is_packed_name, packed_parts
-from timm_repaint.masks.cache import (
-    DEFAULT_SIZE_PX,
-    Folders,
-    Outcome,
-    check_cache,
-    list_images,
-    make_masks,
-)
 from timm_repaint.masks.choice import MASKS, MaskOptions, MaskSource, create_mask_source
 from timm_repaint.masks.manifest import claim_folder, describe
 from timm_repaint.option import add_options
@@ -46,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     packed.add_argument('--data-dir', metavar='DIR', help='folder of the shards, or of downloads')
     packed.add_argument('--split', default='train', metavar='NAME', help='as --train-split (default: %(default)s)')
     packed.add_argument('--input-key', metavar='KEY', help='where a sample has its image')
-    add('--size', type=at_least(1), default=DEFAULT_SIZE_PX, metavar='PX', help='longest shorter side of a mask')
+    add('--size', type=at_least(1), default=cache.DEFAULT_SIZE_PX, metavar='PX', help='longest shorter side of a mask')
     add('--workers', type=int, default=num_cpus(), metavar='N', help='processes (default: all CPUs: %(default)s)')
     add('--shard', type=shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
     add(
@@ -69,7 +62,7 @@ def build_source(args: argparse.Namespace) -> MaskSource:
     return source.to(args.device) if source.on_device else source
 
 
-def report(outcome: Outcome, checked: bool, skip_unreadable: bool = False) -> int:
+def report(outcome: cache.Outcome, checked: bool, skip_unreadable: bool = False) -> int:
     """Says what was done and lists the failures; returns the exit code."""
     for name, problem in outcome.failed:
         print(one_line(f'{"bad" if checked else "unreadable"}: {name}: {problem}'), file=sys.stderr)
@@ -82,18 +75,18 @@ def report(outcome: Outcome, checked: bool, skip_unreadable: bool = False) -> in
 @goes_on
 def main() -> int:
     args = parse_args()
-    folders = Folders(args.images, args.out, args.size)
+    folders = cache.Folders(args.images, args.out, args.size)
     index, count = args.shard
     packed = None
     if is_packed_name(args.images):
         packed = PackedImages(args.images, args.data_dir, args.split, args.input_key)
-    images: Sequence[Any] = list_images(folders) if packed is None else packed_parts(packed.dataset)
+    images: Sequence[Any] = cache.list_images(folders) if packed is None else packed_parts(packed.dataset)
     names = images[index - 1 :: count]
     if args.check:
-        return report(check_cache(folders, names, args.workers, packed), checked=True)
+        return report(cache.check_cache(folders, names, args.workers, packed), checked=True)
     source = build_source(args)
     claim_folder(args.out, describe(args.mask, source, args.size, args.mask_checkpoint))
-    made = make_masks(folders, names, source, args.workers, args.batch_size, packed)
+    made = cache.make_masks(folders, names, source, args.workers, args.batch_size, packed)
     return report(made, checked=False, skip_unreadable=args.skip_unreadable)
 
 

@@ -23,7 +23,7 @@ from timm_repaint.masks.folder import CachedMasks, mask_name, mask_size
 from timm_repaint.masks.label_png import save_labels
 from timm_repaint.masks.origin import Origin, digest, find_origin, read_file
 from timm_repaint.masks.workers import CHUNK, in_workers
-from timm_repaint.pictures import find_pictures, read_picture
+from timm_repaint.pictures import list_pictures, read_picture
 from timm_repaint.progress import progress
 
 DEFAULT_SIZE_PX = 256
@@ -109,16 +109,9 @@ def list_images(folders: Folders) -> list[str]:
     Raises:
         UsageError: if there are none, the masks would lie among them, or two images would share a mask.
     """
-    if not os.path.isdir(folders.images):
-        raise UsageError(f'image folder {folders.images} does not exist')
-    images_real, masks_real = os.path.realpath(folders.images), os.path.realpath(folders.masks)
-    if os.path.commonpath([images_real, masks_real]) == images_real:
-        raise UsageError(f'mask folder {folders.masks} lies inside the images {folders.images}; choose one outside')
-    names = find_pictures(folders.images)
+    names = list_pictures(folders.images, 'image', outside=folders.masks)
     if os.path.isdir(os.path.join(folders.images, 'annotations')):  # COCO's layout: COCO-Stuff's maps are no images
         names = [name for name in names if not name.startswith(COCO_STUFF)]
-    if not names:
-        raise UsageError(f'image folder {folders.images} has no images')
     by_mask: dict[str, str] = {}
     for name in names:
         twin = by_mask.setdefault(mask_name(name), name)

@@ -2,8 +2,6 @@
 
 import io
 import re
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +13,10 @@ from timm_repaint.files import write_whole
 from timm_repaint.pictures import UNREADABLE
 
 MAX_BYTE = 255
-MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)  # Pillow's own limit for images
 NOTE = 'image'  # the name of a text in the file
 NOTE_WITHIN = 1024  # bytes, behind the palette
 COMPRESS_LEVEL = 6  # 9 takes five times as long for files 4 % smaller
 MIN_COLOURS = 17  # with fewer Pillow packs several pixels into a byte, which saves little and is slower to read
-PNG_START = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'
-BYTE_PALETTE = (8, 3, 0, 0, 0)  # bits, palette, compression, filters, not interlaced
-FIRST_CHUNK_END = 33
 BYTE_MODES = ('1', 'L', 'P')
 LABEL_MODES = (*BYTE_MODES, 'I', 'I;16')
 # Pillow spreads grey values of 2 and 4 bits over 0 to 255; labels are the values as stored.
@@ -80,51 +74,15 @@ def load_labels(path: str | Path) -> np.ndarray:
         UsageError: if the file is missing, is not a PNG, is damaged or has several channels.
     """
     try:
-        with open(path, 'rb') as file:
-            data = file.read()
-        labels = _read_plain(data)
-        return _read_any(path, data) if labels is None else labels
+        with open(path, 'rb') as file, Image.open(io.BytesIO(file.read()), formats=['PNG']) as picture:
+            step = GREY_STEPS.get(str(picture.tile[0][3]), 1) if picture.tile else 1  # gone once the pixels are read
+            if picture.mode not in LABEL_MODES:
+                raise UsageError(f'mask {path} is not a label map: it has {picture.mode} pixels, one channel expected')
+            labels = np.asarray(picture)
+            return labels // step if step > 1 else labels.astype(np.uint8 if picture.mode in BYTE_MODES else np.uint16)
     except UsageError:
         raise
     except FileNotFoundError:
         raise UsageError(f'mask {path} does not exist') from None
     except UNREADABLE as error:
         raise UsageError(f'mask {path} cannot be read: {error}') from error
-
-
-def _read_any(path: str | Path, data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=['PNG']) as picture:
-        step = GREY_STEPS.get(str(picture.tile[0][3]), 1) if picture.tile else 1  # gone once the pixels are read
-        if picture.mode not in LABEL_MODES:
-            raise UsageError(f'mask {path} is not a label map: it has {picture.mode} pixels, one channel expected')
-        labels = np.asarray(picture)
-        return labels // step if step > 1 else labels.astype(np.uint8 if picture.mode in BYTE_MODES else np.uint16)
-
-
-def _read_plain(data: bytes) -> np.ndarray | None:
-    """Pixels [H, W] of a file as save_labels makes it, in a third of Pillow's time; None for any other or damaged one.
-
-    That is a palette picture of 8 bits whose rows are stored unfiltered: a zero, then a byte a pixel. A loader reads a
-    mask an image, so this time counts.
-    """
-    if not data.startswith(PNG_START) or struct.unpack_from('>5B', data.ljust(FIRST_CHUNK_END), 24) != BYTE_PALETTE:
-        return None
-    width, height = struct.unpack_from('>II', data, 16)
-    if width * height > MAX_PIXELS:
-        raise ValueError(f'it says that it has {width}x{height} pixels')
-    parts = []
-    position = FIRST_CHUNK_END
-    while position + 8 <= len(data):
-        length, kind = struct.unpack_from('>I4s', data, position)
-        if kind == b'IDAT':
-            parts.append(data[position + 8 : position + 8 + length])
-        position += 12 + length
-    size = height * (width + 1)
-    try:
-        # No more than the picture needs: the data of a hostile file grow without end.
-        rows = np.frombuffer(zlib.decompressobj().decompress(b''.join(parts), size), np.uint8).reshape(
-            height, width + 1
-        )
-    except (zlib.error, ValueError, MemoryError):  # the last: a damaged size
-        return None
-    return None if rows[:, 0].any() else rows[:, 1:]

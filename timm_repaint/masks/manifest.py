@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,6 @@ from timm_repaint.version import __version__
 
 FORMAT = 1
 MAX_LABELS = 255
-FIELDS: dict[str, Any] = {
-    'source': str,
-    'kind': str,
-    'num_labels': (int, type(None)),
-    'size_px': int,
-    'parameters': dict,
-    'timm_repaint': str,
-    'format': int,
-}
 
 
 @dataclass(frozen=True)
@@ -90,21 +81,20 @@ def read_manifest(mask_dir: str | Path) -> Manifest:
         raise UsageError(
             f'{path}: {error.strerror}; make the masks with: python -m timm_repaint.masks IMAGES {mask_dir}'
         ) from None
-    for name, wanted in FIELDS.items():
-        value = values.get(name)
+    for one in fields(Manifest):
+        value = values.get(one.name)
+        wanted: Any = dict if one.name == 'parameters' else one.type
         if not isinstance(value, wanted) or isinstance(value, bool):
-            raise UsageError(f'{path} is not the manifest of a mask cache: {name} is {value!r}')
-    unknown = sorted(values.keys() - Manifest.__dataclass_fields__.keys())
-    if unknown or values['format'] != FORMAT:
+            raise UsageError(f'{path} is not the manifest of a mask cache: {one.name} is {value!r}')
+    if len(values) > len(fields(Manifest)) or values['format'] != FORMAT:
         raise UsageError(f'{path} is not the manifest of a mask cache of format {FORMAT}')
-    labels_fit = values['num_labels'] is None or 1 <= values['num_labels'] <= MAX_LABELS
-    if values['kind'] != ('segment' if values['num_labels'] is None else 'semantic') or not labels_fit:
+    labels, kind = values['num_labels'], values['kind']
+    fits = kind == 'segment' if labels is None else kind == 'semantic' and 1 <= labels <= MAX_LABELS
+    if not fits or values['size_px'] < 1:
         raise UsageError(
-            f'{path} is not the manifest of a mask cache: masks of kind {values["kind"]!r} with num_labels '
-            f'{values["num_labels"]!r}'
+            f'{path} is not the manifest of a mask cache: masks of kind {kind!r} with num_labels {labels!r} and '
+            f'size_px {values["size_px"]}'
         )
-    if values['size_px'] < 1:
-        raise UsageError(f'{path} is not the manifest of a mask cache: size_px is {values["size_px"]}')
     return Manifest(**values)
 
 

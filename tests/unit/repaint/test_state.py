@@ -355,7 +355,7 @@ def test_an_epoch_from_a_checkpoint_goes_on_bit_by_bit():
 def test_a_checkpoint_without_a_generator_says_how_to_start_from_its_classifier(tmp_path):
     path = tmp_path / 'plain.pth.tar'
     torch.save(ClassificationTask(tiny_classifier(), verbose=False).get_checkpoint_state(), path)
-    with pytest.raises(UsageError, match=r'of a run without --repaint: .* --initial-checkpoint'):
+    with pytest.raises(UsageError, match=r'of a run without --repaint, .* --initial-checkpoint'):
         resume_repaint(tiny_repaint(), str(path), loop_args(no_resume_opt=False))
 
 
