@@ -9,7 +9,6 @@ import os
 import pickle
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
@@ -169,7 +168,7 @@ def check_classes(dataset: Any, split: str, num_classes: int, found: Endings | N
     reader = getattr(dataset, 'reader', None)
     if isinstance(reader, ReaderImageFolder) and found is not None:
         _leave_out_hidden(reader, split)
-        _check_tree(ClassTree.of(str(reader.root), [path for path, _ in reader.samples], found), split)
+        _check_tree(ClassTree(str(reader.root), [path for path, _ in reader.samples], found), split)
     names = class_numbers(dataset)
     if names is None:
         return
@@ -231,30 +230,26 @@ def _leave_out_hidden(reader: ReaderImageFolder, split: str) -> None:
         raise UsageError(f'{split} split: {root} has images in hidden folders alone')
 
 
-@dataclass(frozen=True)
 class ClassTree:
     """What is in a folder of class folders.
 
-    Attributes:
+    Args:
         root: The folder.
+        images: Paths of the images that are read.
         found: See `count_endings`.
+
+    Attributes:
         filled: Names, in `found`, of the folders that images are read from.
         endings: Those of files that are read.
         loose: The first image that is in no folder of a class, if any.
     """
 
-    root: str
-    found: Endings
-    filled: set[str]
-    endings: set[str]
-    loose: str | None
-
-    @classmethod
-    def of(cls, root: str, images: list[str], found: Endings) -> 'ClassTree':
+    def __init__(self, root: str, images: list[str], found: Endings) -> None:
         parents = {os.path.dirname(path): path for path in reversed(images)}
         names = {'' if (name := os.path.relpath(path, root)) == os.curdir else name: path for path in parents}
-        endings = get_img_extensions(as_set=True) | set(map(_ending, images))  # more by --input-key
-        return cls(root, found, set(names), endings, parents[names['']] if '' in names else None)
+        self.root, self.found, self.filled = root, found, set(names)
+        self.endings = get_img_extensions(as_set=True) | set(map(_ending, images))  # more by --input-key
+        self.loose: str | None = parents[names['']] if '' in names else None
 
     def path(self, name: str) -> str:
         return os.path.join(self.root, name) if name else self.root

@@ -176,9 +176,20 @@ class RunOutput:
         logging.getLogger(utils.CheckpointSaver.__module__).setLevel(logging.WARNING)  # all its files at each epoch
         write_text(os.path.join(self.folder, ARGS), args_text)
         if self.args.log_wandb:
-            self._start_wandb()
+            import wandb
+
+            wandb.init(
+                project=self.args.wandb_project,
+                name=os.path.basename(self.folder),
+                config=vars(self.args),
+                tags=self.args.wandb_tags,
+                resume='must' if self.args.wandb_resume_id else None,
+                id=self.args.wandb_resume_id or None,
+            )
         if self.args.log_tensorboard:
-            self._start_tensorboard()
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.tensorboard = SummaryWriter(os.path.join(self.folder, 'tensorboard'))
 
     def keep_folder(self) -> None:
         """Make the folder anew if somebody has removed it."""
@@ -192,24 +203,6 @@ class RunOutput:
         """Let other runs have the folder."""
         if self._run_folder is not None:
             self._run_folder.release()
-
-    def _start_wandb(self) -> None:
-        import wandb
-
-        resume_id = self.args.wandb_resume_id
-        wandb.init(
-            project=self.args.wandb_project,
-            name=os.path.basename(str(self.folder)),
-            config=vars(self.args),
-            tags=self.args.wandb_tags,
-            resume='must' if resume_id else None,
-            id=resume_id or None,
-        )
-
-    def _start_tensorboard(self) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.tensorboard = SummaryWriter(os.path.join(str(self.folder), 'tensorboard'))
 
     def write_summary(
         self,
