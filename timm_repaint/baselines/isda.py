@@ -111,11 +111,7 @@ class IsdaTask(ClassificationTask):
         return {} if ema else {ISDA_KEY: self.statistics.state_dict()}
 
     def load_task_state(
-        self,
-        state: dict[str, Any] | None,
-        strict: bool = True,
-        module: nn.Module | None = None,
-        ema: bool = False,
+        self, state: dict[str, Any] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
     ) -> None:
         """Take the statistics of a checkpoint; one of a run without ISDA has none, and they start afresh."""
         if state and ISDA_KEY in state:

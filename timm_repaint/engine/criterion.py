@@ -36,10 +36,7 @@ def loss_kwargs(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def build_task(
-    model: nn.Module,
-    args: argparse.Namespace,
-    device: torch.device,
-    dtype: torch.dtype | None,
+    model: nn.Module, args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None
 ) -> TrainingTask:
     """timm's task for the options: `--isda` makes it ISDA, `--kd-model-name` a distillation."""
     common: dict[str, Any] = {

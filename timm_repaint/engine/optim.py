@@ -42,16 +42,11 @@ def build_optimizer(task: TrainingTask, args: argparse.Namespace, lr: float) -> 
 
 
 def build_scheduler(
-    optimizer: torch.optim.Optimizer,
-    args: argparse.Namespace,
-    updates_per_epoch: int,
-    decreasing_metric: bool,
+    optimizer: torch.optim.Optimizer, args: argparse.Namespace, updates_per_epoch: int, decreasing_metric: bool
 ) -> tuple[Any, int]:
     """The schedule over all of `--epochs`, and the number of epochs with cooldown and warm-up prefix."""
     return create_scheduler_v2(
-        optimizer,
-        **scheduler_kwargs(args, decreasing_metric=decreasing_metric),
-        updates_per_epoch=updates_per_epoch,
+        optimizer, **scheduler_kwargs(args, decreasing_metric=decreasing_metric), updates_per_epoch=updates_per_epoch
     )
 
 

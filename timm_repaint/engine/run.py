@@ -136,11 +136,7 @@ def build_network(args: argparse.Namespace, functions: Functions) -> Network:
 
 
 def build_run(
-    args: argparse.Namespace,
-    functions: Functions,
-    checkpoint: str,
-    fresh_workers: bool = False,
-    to_train: bool = True,
+    args: argparse.Namespace, functions: Functions, checkpoint: str, fresh_workers: bool = False, to_train: bool = True
 ) -> Run:
     """All stages before the first epoch; no file is written.
 

@@ -106,10 +106,7 @@ def resolve_precision(args: argparse.Namespace, device: torch.device) -> Precisi
     return Precision(model_dtype, autocast, utils.NativeScaler(device=device.type) if scaled else None)
 
 
-def build_model(
-    args: argparse.Namespace,
-    create_model: Callable[..., Any],
-) -> nn.Module:
+def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> nn.Module:
     """Create the classifier with timm's factory, on the CPU, with `num_classes` from the options or the data."""
     in_chans = args.in_chans or (args.input_size[0] if args.input_size else 3)
     num_classes = args.num_classes
@@ -234,10 +231,7 @@ def resolve_data(args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
 
 
 def place_model(
-    model: nn.Module,
-    args: argparse.Namespace,
-    device: torch.device,
-    dtype: torch.dtype | None,
+    model: nn.Module, args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None
 ) -> nn.Module:
     """Move the classifier to its device and format, and convert its batch norms where the options ask for it."""
     if args.split_bn:

@@ -88,10 +88,7 @@ def _draw_rows(rows: dict[str, list[np.ndarray]]) -> Image.Image:
     cell_width = max(cell.width for row in cells.values() for cell in row)
     cell_height = max(cell.height for row in cells.values() for cell in row)
     num_columns = len(cells['original'])
-    size = (
-        CAPTION_PX + num_columns * (cell_width + GAP_PX) + GAP_PX,
-        len(cells) * (cell_height + GAP_PX) + GAP_PX,
-    )
+    size = (CAPTION_PX + num_columns * (cell_width + GAP_PX) + GAP_PX, len(cells) * (cell_height + GAP_PX) + GAP_PX)
     sheet = Image.new('RGB', size, MARGIN_RGB)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default()
