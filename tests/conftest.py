@@ -61,3 +61,9 @@ def shared_paper() -> Path:
     if not path.is_file():
         pytest.skip(f'no text of the paper: {path} does not exist; set TIMM_REPAINT_PAPER')
     return path
+
+
+@pytest.fixture
+def seeded():
+    """The same random numbers in each test, for files that say so in their `pytestmark`."""
+    torch.manual_seed(0)

@@ -28,12 +28,9 @@ from timm_repaint.batches import finite_or_original
 from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures('seeded')
+
 CPU = torch.device('cpu')
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def all_finite(*states):

@@ -9,10 +9,7 @@ from tests.tiny import changed, snapshot
 from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
 from timm_repaint.networks.spade import SpectralConv2d
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures('seeded')
 
 
 def small_net():
