@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from timm.optim import get_optimizer_info
 
+from timm_repaint.options.option_table import by_name
 from timm_repaint.options.roles import REPAINT_OPTIONS, unlike_defaults
 from timm_repaint.painters import PAINTERS
 
@@ -17,34 +18,6 @@ LEARNING = (
     'repaint_kl_weight repaint_segment_kl_weight repaint_g_lr repaint_d_lr repaint_max_nonfinite'
 )
 FH = 'fh_scale fh_sigma fh_min_size fh_backend'
-AUGMENTATION = (
-    'train_crop_mode scale ratio train_interpolation hflip vflip color_jitter color_jitter_prob grayscale_prob '
-    'gaussian_blur_prob aa'
-)
-MIXING = 'mixup_prob mixup_switch_prob mixup_mode mixup_off_epoch'
-ERASING = 'remode recount resplit'
-SIZES = 'train_batch_sizes train_size_probs train_size_schedule train_size_schedule_spread train_size_random_mix'
-DISTILLATION = (
-    'kd_distill_type kd_loss_type kd_temperature kd_student_feature_dim kd_teacher_feature_dim kd_token_distill_type '
-    'distill_loss_weight task_loss_weight'
-)
-NAFLEX = (
-    'naflex_train_seq_lens naflex_max_seq_len naflex_patch_sizes naflex_patch_size_probs naflex_loss_scale '
-    'naflex_patchify_channels_first'
-)
-# What only some of timm's schedules read.
-SCHEDULES = {
-    'lr_cycle_mul lr_cycle_decay lr_cycle_limit': 'cosine tanh poly',
-    'lr_k_decay': 'cosine poly',
-    'min_lr': 'cosine tanh poly plateau wsd rsqrt',
-    'decay_milestones': 'multistep',
-    'decay_epochs': 'step wsd rsqrt',
-    'decay_rate': 'step multistep plateau poly',
-    'patience_epochs': 'plateau',
-    'cooldown_epochs': 'cosine tanh poly wsd rsqrt',
-}
-NOISE = 'lr_noise_pct lr_noise_std'
-WARMUP = 'warmup_lr warmup_prefix'
 
 
 def warn_of_idle(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -62,44 +35,44 @@ def mixup_active(args: argparse.Namespace) -> bool:
 
 def _timm(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Reasons, and the options of timm's that do nothing for them."""
-    without = {
-        '--pretrained': (args.pretrained, 'pretrained_path'),
-        '--resume': (args.resume, 'no_resume_opt'),
-        '--amp': (args.amp, 'amp_dtype'),
-        '--torchcompile': (args.torchcompile, 'torchcompile_mode'),
-        '--clip-grad': (args.clip_grad is not None, 'clip_mode'),
-        '--layer-decay': (args.layer_decay is not None, 'layer_decay_min_scale layer_decay_no_opt_scale'),
-        '--lr-noise': (args.lr_noise, NOISE),
-        '--warmup-epochs': (args.warmup_epochs, WARMUP),
-        '--mixup or --cutmix': (mixup_active(args), MIXING),
-        '--reprob': (args.reprob, ERASING),
-        '--bce-loss': (args.bce_loss, 'bce_sum bce_target_thresh bce_pos_weight'),
-        '--kd-model-name': (args.kd_model_name is not None, DISTILLATION),
-        '--model-ema': (args.model_ema, 'model_ema_force_cpu model_ema_decay model_ema_warmup'),
-        '--train-img-sizes': (args.train_img_sizes, SIZES),
-        '--naflex-loader': (args.naflex_loader, NAFLEX),
-        '--log-wandb': (args.log_wandb, 'wandb_project wandb_tags wandb_resume_id'),
+    aug, none = not args.no_aug, args.sched == 'none'
+    # By their word behind `needs` in the table: why they do nothing, and whether they do something.
+    needs = {
+        'pretrained': ('without --pretrained', args.pretrained),
+        'resume': ('without --resume', args.resume),
+        'amp': ('without --amp', args.amp),
+        'compile': ('without --torchcompile', args.torchcompile),
+        'clipping': ('without --clip-grad', args.clip_grad is not None),
+        'layer_decay': ('without --layer-decay', args.layer_decay is not None),
+        'noise': ('without --lr-noise', args.lr_noise and not none),
+        'warmup': ('with --sched none' if none else 'without --warmup-epochs', args.warmup_epochs and not none),
+        'mixing': ('without --mixup or --cutmix', mixup_active(args)),
+        'erasing': ('without --reprob' if aug else 'with --no-aug', args.reprob and aug),
+        'augmentation': ('with --no-aug', aug),
+        'bce': ('without --bce-loss', args.bce_loss),
+        'distillation': ('without --kd-model-name', args.kd_model_name is not None),
+        'ema': ('without --model-ema', args.model_ema),
+        'sizes': ('without --train-img-sizes', args.train_img_sizes),
+        'naflex': ('without --naflex-loader', args.naflex_loader),
+        'wandb': ('without --log-wandb', args.log_wandb),
+        'lr_base': ('with --lr', not args.lr),
+        'validation': ('without --val-split', args.val_split),
     }
-    yield from ((f'without {needed}', names) for needed, (there, names) in without.items() if not there)
+    for word, (reason, something) in needs.items():
+        if not something:
+            yield reason, ' '.join(name for name, entry in by_name().items() if word in entry.get('needs', '').split())
     if mixup_active(args) and not (args.mixup and (args.cutmix or args.cutmix_minmax)):
         yield 'without both --mixup and --cutmix', 'mixup_switch_prob'
-    if args.lr:
-        yield 'with --lr', 'lr_base lr_base_size lr_base_scale'
-    if args.no_aug:
-        yield 'with --no-aug', f'{AUGMENTATION} reprob {ERASING}'
-    elif args.aa and '3a' not in args.aa:
+    if aug and args.aa and '3a' not in args.aa:
         yield f'with --aa {args.aa}', 'color_jitter color_jitter_prob'
     if args.drop_connect is not None:
         yield 'with --drop-connect', 'drop_path'
     if args.input_size is not None:
         yield 'with --input-size', 'img_size'
-    if not args.val_split:
-        yield 'without --val-split', 'validation_batch_size tta val_num_samples'
-    for names, schedules in SCHEDULES.items():
-        if args.sched not in schedules.split():
-            yield f'with --sched {args.sched}', names
-    if args.sched == 'none':
-        yield 'with --sched none', f'sched_on_updates warmup_epochs {WARMUP} lr_noise {NOISE}'
+    read = {name: entry['scheds'].split() for name, entry in by_name().items() if 'scheds' in entry}
+    yield f'with --sched {args.sched}', ' '.join(name for name, scheds in read.items() if args.sched not in scheds)
+    if none:
+        yield 'with --sched none', 'sched_on_updates warmup_epochs lr_noise'
     if args.lr_cycle_limit == 1:
         yield 'with --lr-cycle-limit 1', 'lr_cycle_mul lr_cycle_decay'
     with suppress(ValueError):  # no optimizer of timm's: it says so itself

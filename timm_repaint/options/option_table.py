@@ -18,6 +18,7 @@ KINDS: dict[str, dict[str, Any]] = {
     'flag': {'action': 'store_true'},
     'kwargs': {'nargs': '*', 'default': {}, 'action': ParseKwargs},
 }
+OURS = ('limit', 'words', 'needs', 'scheds', 'roles')  # what argparse does not know
 DETECTION = 'Detection'  # the group that detectors alone have
 
 
@@ -38,7 +39,7 @@ def add_table(parser: argparse.ArgumentParser, detection: bool = False) -> None:
 
 def _settings(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry's keyword arguments for argparse."""
-    settings = {name: value for name, value in copy.deepcopy(entry).items() if name not in ('limit', 'words', 'roles')}
+    settings = {name: value for name, value in copy.deepcopy(entry).items() if name not in OURS}
     (kind,) = settings.keys() & KINDS
     settings |= {'help': settings.pop(kind), **copy.deepcopy(KINDS[kind])}
     if isinstance(settings.get('metavar'), list):  # argparse wants one of several values as a tuple
