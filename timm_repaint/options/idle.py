@@ -44,7 +44,7 @@ def _timm(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
         'compile': ('without --torchcompile', args.torchcompile),
         'clipping': ('without --clip-grad', args.clip_grad is not None),
         'layer_decay': ('without --layer-decay', args.layer_decay is not None),
-        'noise': ('without --lr-noise', args.lr_noise and not none),
+        'noise': ('with --sched none' if none else 'without --lr-noise', args.lr_noise and not none),
         'warmup': ('with --sched none' if none else 'without --warmup-epochs', args.warmup_epochs and not none),
         'mixing': ('without --mixup or --cutmix', mixup_active(args)),
         'erasing': ('without --reprob' if aug else 'with --no-aug', args.reprob and aug),
