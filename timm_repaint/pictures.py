@@ -4,6 +4,7 @@ Links are followed and hidden folders left out; images of more than 8 bits are s
 """
 
 import os
+import tarfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,7 +16,10 @@ from timm.utils import natural_key
 from timm_repaint.errors import UsageError
 
 # What Pillow raises for a file that it cannot read: damaged, of another kind, or suspiciously large.
-UNREADABLE = (OSError, SyntaxError, ValueError, OverflowError, MemoryError, EOFError, Image.DecompressionBombError)
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, OverflowError, MemoryError, EOFError),
+    *(Image.DecompressionBombError, tarfile.TarError),  # the last: where an image is in an archive
+)
 DEEP_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N', 'F')
 HALF = '._'  # macOS keeps what it knows of a.jpg in ._a.jpg on other systems' disks: no image
 BYTE_MAX, WORD_MAX = 255, 65535
@@ -89,7 +93,8 @@ def list_pictures(root: str | os.PathLike[str], what: str, outside: str | os.Pat
         UsageError: if there is no such folder, or no image in it, or `outside` lies in it.
     """
     if not os.path.isdir(root):
-        raise UsageError(f'{what} folder {root} does not exist')
+        wrong = 'is no folder' if os.path.exists(root) else 'does not exist'
+        raise UsageError(f'{what} folder {root} {wrong}')
     top = os.path.realpath(root)
     if outside and os.path.commonpath([top, os.path.realpath(outside)]) == top:
         raise UsageError(f'{outside} lies inside the {what} folder {root}; choose one outside')

@@ -1,5 +1,6 @@
 """timm's data sets; what they cannot find or read is told in one line."""
 
+import tarfile
 from typing import Any
 
 from timm.data import create_dataset
@@ -24,6 +25,7 @@ def create_timm_dataset(name: str, split: str, **kwargs: Any) -> Any:
     except ImportError as error:
         package = PACKAGES.get(kind, error.name)
         raise UsageError(f'--dataset {name} needs another package: pip install {package} ({error})') from error
-    except (OSError, RuntimeError, ValueError, AssertionError, LookupError) as error:
+    except (OSError, RuntimeError, ValueError, AssertionError, LookupError, EOFError, tarfile.TarError) as error:
         told = ' '.join(str(error).split())
-        raise UsageError(f'{split} split of --dataset {name!r}: {told or type(error).__name__}') from error
+        what = f'--dataset {name!r}' if name else kwargs.get('root')
+        raise UsageError(f'{split} split of {what}: {told or type(error).__name__}') from error

@@ -157,6 +157,23 @@ def test_a_missing_folder_is_named(tmp_path, capsys):
     assert f'{tmp_path}/nothing/args.yaml does not exist' in error_of(capsys, tmp_path / 'nothing')
 
 
+@pytest.mark.parametrize(
+    ('option', 'value', 'message'),
+    [
+        ('epochs', 'many', "epochs wants an integer, not 'many'"),
+        ('img_size', [1], 'img_size wants an integer, not [1]'),
+        ('model_kwargs', ['a'], "model_kwargs wants a mapping of names to values, not ['a']"),
+        ('amp', 'no', "amp wants true or false, not 'no'"),
+    ],
+)
+def test_an_option_that_was_edited_into_another_type_is_named_with_its_file(
+    option, value, message, run, tmp_path, capsys
+):
+    options = yaml.safe_load((run / 'args.yaml').read_text())
+    (tmp_path / 'args.yaml').write_text(yaml.safe_dump({**options, option: value}))
+    assert f'{tmp_path}/args.yaml: {message}' in error_of(capsys, tmp_path)
+
+
 def test_a_run_without_a_checkpoint_is_refused(run, tmp_path, capsys):
     (tmp_path / 'args.yaml').write_text((run / 'args.yaml').read_text())
     assert 'the run has no checkpoint yet' in error_of(capsys, tmp_path)

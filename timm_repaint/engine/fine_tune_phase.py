@@ -14,6 +14,7 @@ from timm_repaint.errors import UsageError
 from timm_repaint.masks.manifest import sha256
 from timm_repaint.options import build_config_parser, resolve_repaint_epochs
 from timm_repaint.options import parse_args as parse_options
+from timm_repaint.options.option_files import convert_values
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
 from timm_repaint.options.run_file import ARGS, FINE_TUNE, STARTED_FROM, is_detection, read_args, read_repaint_args
 from timm_repaint.weights import unreadable
@@ -40,6 +41,10 @@ def parse_args(
     run_options = read_options(run_dir, parser)
     own = REPAINT_OPTIONS | Role.START.names  # T goes on with its optimizer's state and its place in the schedule
     kept = {name: value for name, value in run_options.items() if name not in own}
+    try:
+        kept = convert_values(parser, kept, os.path.join(run_dir, ARGS))
+    except UsageError as error:  # edited by hand
+        parser.error(str(error))
     parser.set_defaults(**{**kept, 'output': run_dir, 'experiment': FINE_TUNE})
     args, _ = parse_options(parser, build_config_parser(), argv)
     start = os.path.join(run_dir, CHECKPOINT)

@@ -116,6 +116,22 @@ def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: 
     return defaults
 
 
+def convert_values(parser: argparse.ArgumentParser, options: dict[str, Any], path: str) -> dict[str, Any]:
+    """The options of a run, of the types that the command line would give; names that are none stay as they are.
+
+    Raises:
+        UsageError: if a value cannot be one of its option's.
+    """
+    actions = _actions_by_name(parser)
+    converted = dict(options)
+    for name in options.keys() & actions.keys():
+        try:
+            converted[name] = _convert(actions[name], options[name])
+        except ValueError as error:
+            raise UsageError(f'{path}: {name} {error}') from error
+    return converted
+
+
 def _origins(path: str) -> dict[Any, str]:
     """Which of a file and its bases each value comes from, for messages."""
     return {key: file for file, own in read_files(path) for key in own}

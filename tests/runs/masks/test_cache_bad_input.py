@@ -84,6 +84,12 @@ def test_folders_that_cannot_work_are_refused_before_any_work(tmp_path, names, o
     assert not (tmp_path / 'masks').exists()
 
 
+def test_a_file_that_is_neither_folder_nor_tar_is_said_to_be_none(tmp_path):
+    (tmp_path / 'images.zip').write_bytes(b'PK')
+    with pytest.raises(UsageError, match=r'images\.zip is no folder'):
+        run(tmp_path / 'images.zip', tmp_path / 'masks')
+
+
 def test_a_folder_of_other_files_is_not_taken_for_a_cache(tmp_path):
     images = write_images(tmp_path / 'images', NAMES)
     save_labels(tmp_path / 'masks/train/cat/a.png', np.zeros((40, 60), int))

@@ -17,6 +17,7 @@ from timm_repaint.data.folders import (
     reads_folders,
 )
 from timm_repaint.errors import UsageError
+from timm_repaint.timm_data import create_timm_dataset
 
 
 def make(root, *names):
@@ -238,6 +239,13 @@ class TestClassMap:
 
     def test_torchvisions_sets_do_not_read_it(self):
         assert 'does nothing' in refused(check_class_map, 'map.txt', 'torch/folder', '')
+
+
+@pytest.mark.parametrize('content', [b'no tar', b'', b'\x1f\x8b garbage'])
+def test_a_file_that_is_no_archive_is_named(content, tmp_path):
+    (tmp_path / 'all.tar').write_bytes(content)
+    message = refused(create_timm_dataset, '', 'train', root=str(tmp_path / 'all.tar'))
+    assert message.startswith(f'train split of {tmp_path}/all.tar: ')
 
 
 def test_a_file_is_no_folder(tmp_path):
