@@ -17,29 +17,33 @@ from timm_repaint import Repaint, load_repainter
 
 REPO = Path(__file__).resolve().parents[2]
 FOLDER = REPO / 'examples'
-MAX_LINES, MAX_COLUMNS = 40, 119
+MAX_LINES, MAX_COLUMNS = 48, 119
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RAW = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 NUM_IMAGES, NUM_COCO_IMAGES = 8, 5  # a batch an epoch in each example
+FOLDERS = ('classes/train/square', 'classes/train/disc', 'boxes/train2017', 'boxes/annotations')
+FOLDERS += ('maps/images', 'maps/labels')
 
 
 class Example(NamedTuple):
     package: str  # that it needs beside torch and timm
-    data: str
+    data: tuple[str | int, ...]  # what comes ahead of the epochs: folders, and a number of classes
     saved: str  # where the state of Repaint is, as a pattern
     is_folder: bool = False  # whether the folder of that file is what one goes on from
     mean_std: tuple = IMAGENET
     launcher: tuple = ()
+    num_labels: int | None = None
 
 
 LAUNCHER = ('-m', 'accelerate.commands.launch', '--cpu', '--num_processes', '1', '--num_machines', '1')
 LAUNCHER += ('--dynamo_backend', 'no', '--mixed_precision', 'bf16', '--gradient_accumulation_steps', '2')
 EXAMPLES = {
-    'pytorch': Example('timm', 'classes', 'last.pt'),
-    'accelerate_loop': Example('accelerate', 'classes', 'last/custom_checkpoint_0.pkl', True, launcher=LAUNCHER),
-    'lightning_module': Example('lightning', 'classes', 'lightning_logs/*/checkpoints/*.ckpt'),
-    'hf_trainer': Example('transformers', 'classes', 'checkpoint-*/model.safetensors', True),
-    'torchvision_detector': Example('pycocotools', 'boxes', 'last.pt', mean_std=RAW),
+    'pytorch': Example('timm', ('classes',), 'last.pt'),
+    'accelerate_loop': Example('accelerate', ('classes',), 'last/custom_checkpoint_0.pkl', True, launcher=LAUNCHER),
+    'lightning_module': Example('lightning', ('classes',), 'lightning_logs/*/checkpoints/*.ckpt'),
+    'hf_trainer': Example('transformers', ('classes',), 'checkpoint-*/model.safetensors', True),
+    'torchvision_detector': Example('pycocotools', ('boxes',), 'last.pt', mean_std=RAW),
+    'segmentation': Example('torchvision', ('maps/images', 'maps/labels', 2), 'last.pt', num_labels=2),
 }
 
 
@@ -53,16 +57,30 @@ def draw_picture(number: int) -> tuple[Image.Image, list[int]]:
     return picture, [x, y, 32, 32]
 
 
+def label_map(number: int, box: list[int]) -> Image.Image:
+    """The classes of the same picture, with a frame of two pixels that are unknown."""
+    labels, (x, y, width, height) = Image.new('L', (64, 64), 0), box
+    draw = ImageDraw.Draw(labels)
+    (draw.ellipse if number % 2 else draw.rectangle)((x, y, x + width, y + height), fill=1)
+    draw.rectangle((0, 0, 63, 63), outline=255, width=2)
+    return labels
+
+
 @pytest.fixture(scope='module')
 def data(tmp_path_factory) -> Path:
-    """classes/: an image folder; boxes/: COCO's layout, with gaps between the classes and an image without a box."""
+    """classes/: an image folder; boxes/: COCO's layout, with gaps between the classes and an image without a box.
+
+    maps/: images, and label maps of ground (0) and shape (1), 255 where the class is unknown.
+    """
     root = tmp_path_factory.mktemp('data')
-    for folder in ('classes/train/square', 'classes/train/disc', 'boxes/train2017', 'boxes/annotations'):
+    for folder in FOLDERS:
         (root / folder).mkdir(parents=True)
     images, boxes = [], []
     for number in range(NUM_IMAGES):
         picture, box = draw_picture(number)
         picture.save(root / 'classes/train' / ('disc' if number % 2 else 'square') / f'{number}.png')
+        picture.save(root / 'maps/images' / f'{number}.png')
+        label_map(number, box).save(root / 'maps/labels' / f'{number}.png')
         if number < NUM_COCO_IMAGES:
             picture.save(root / 'boxes/train2017' / f'{number}.png')
             images.append({'id': number, 'file_name': f'{number}.png', 'width': 64, 'height': 64})
@@ -101,8 +119,13 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def load(path: Path, mean_std: tuple) -> Repaint:
-    repaint = Repaint(*mean_std)
+def words_of(example: Example, data: Path) -> list[object]:
+    """What comes ahead of the epochs on its command line."""
+    return [data / word if isinstance(word, str) else word for word in example.data]
+
+
+def load(path: Path, mean_std: tuple, num_labels: int | None = None) -> Repaint:
+    repaint = Repaint(*mean_std, num_labels=num_labels)
     repaint.load_state_dict(read_state(path))
     return repaint
 
@@ -112,7 +135,7 @@ def finished(request, data, tmp_path_factory) -> tuple[str, Path]:
     """An example's name, and where it has run for four epochs: three of repaints, one without."""
     example, cwd = EXAMPLES[request.param], tmp_path_factory.mktemp(request.param)
     pytest.importorskip(example.package)
-    run(cwd, *example.launcher, FOLDER / f'{request.param}.py', data / example.data, 4)
+    run(cwd, *example.launcher, FOLDER / f'{request.param}.py', *words_of(example, data), 4)
     return request.param, cwd
 
 
@@ -120,7 +143,7 @@ def test_an_example_trains_repaints_stops_them_and_saves(finished):
     name, cwd = finished
     example = EXAMPLES[name]
     path = newest(cwd, example.saved)
-    repaint = load(path, example.mean_std)
+    repaint = load(path, example.mean_std, example.num_labels)
     assert repaint.stopped
     assert repaint.updates == 3
     assert adam_steps(repaint) == (3, 1)
@@ -144,15 +167,15 @@ def test_an_example_goes_on_from_what_it_saved(finished, data):
     path = newest(cwd, example.saved)
     written = path.stat().st_mtime_ns
     start = path.parent if example.is_folder else path
-    out = run(cwd, *example.launcher, FOLDER / f'{name}.py', data / example.data, 6, start)
+    out = run(cwd, *example.launcher, FOLDER / f'{name}.py', *words_of(example, data), 6, start)
     path = newest(cwd, example.saved)
     assert path.stat().st_mtime_ns > written
-    repaint = load(path, example.mean_std)
+    repaint = load(path, example.mean_std, example.num_labels)
     assert repaint.stopped
     assert repaint.updates == 3
     if name == 'pytorch':
         assert [line.split(':')[0] for line in out.splitlines()] == ['epoch 5', 'epoch 6']
-    if name in ('pytorch', 'torchvision_detector'):
+    if name in ('pytorch', 'segmentation', 'torchvision_detector'):
         saved = torch.load(path, weights_only=True)
         assert saved['epoch'] == 6
         assert {int(state['step']) for state in saved['optimizer']['state'].values()} == {6}
