@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     name, rest = find_command(words)
     command = COMMANDS[name]
     with command_line(f'{PROGRAM} {name}', rest):
-        run_command(getattr(import_module(f'timm_repaint.{command.module}'), command.function))
+        run_command(lambda: getattr(import_module(f'timm_repaint.{command.module}'), command.function)())
 
 
 def find_command(words: Sequence[str]) -> tuple[str, list[str]]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -265,3 +266,16 @@ def test_the_public_names_are_loaded_at_use_and_all_there():
     assert all(getattr(timm_repaint, name).__name__ == name for name in timm_repaint.__all__)
     with pytest.raises(AttributeError, match='No timm_repaint attribute Repaints'):
         timm_repaint.Repaints  # noqa: B018
+
+
+def test_ctrl_c_while_a_command_is_still_loaded_ends_as_at_any_other_time(monkeypatch, capsys):
+    def interrupt(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, 'import_module', interrupt)
+    monkeypatch.setattr(signal, 'signal', lambda *values: None)  # this process goes on
+    for name in ('stdout', 'stderr'):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(['env'])
+    assert stop.value.code == 130 and capsys.readouterr().err == 'interrupted\n'

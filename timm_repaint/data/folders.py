@@ -180,6 +180,16 @@ def check_classes(dataset: Any, split: str, num_classes: int, found: Endings | N
         raise UsageError(f'{split} split: {where} has {count} classes, the model {num_classes}; set --num-classes')
 
 
+def tell_left_out(dataset: Any, split: str, found: Endings) -> None:
+    """Name the folders of images that a `--class-map` does not: on purpose, for a typo, or for a byte order mark."""
+    names, endings = class_numbers(dataset) or {}, get_img_extensions(as_set=True)
+    places = {os.path.basename(folder) for folder, counts in found.items() if not counts.keys().isdisjoint(endings)}
+    left_out, empty = sorted(places - set(names)), [name for name in names if name not in places]
+    if names and left_out:
+        more = f'; of its classes these have no images: {_some(empty)}' if empty else ''
+        _logger.warning('%s split: --class-map leaves out images of %s%s', split, _some(left_out), more)
+
+
 def check_same_classes(train: Any, validation: Any) -> None:
     """Refuse splits whose class numbers do not mean the same."""
     ours, theirs = class_numbers(train), class_numbers(validation)

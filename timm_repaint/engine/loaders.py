@@ -107,6 +107,8 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
         **training_kwargs,
     )
     folders.check_classes(dataset, split, args.num_classes, None if args.class_map else found)
+    if args.class_map and found is not None:
+        folders.tell_left_out(dataset, split, found)
     dataset = NamedImages(dataset) if isinstance(dataset, ImageDataset) else dataset
     if is_training and args.train_fraction < 1:
         keep_fraction(dataset, args.train_fraction)

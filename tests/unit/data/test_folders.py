@@ -15,6 +15,7 @@ from timm_repaint.data.folders import (
     check_splits,
     count_endings,
     reads_folders,
+    tell_left_out,
 )
 from timm_repaint.errors import UsageError
 from timm_repaint.timm_data import create_timm_dataset
@@ -236,6 +237,19 @@ class TestClassMap:
     def test_a_map_is_found_in_the_folder_of_the_split_too(self, tmp_path):
         make(tmp_path, 'map.txt').joinpath('map.txt').write_text('ant\nbee\n')
         check_class_map('map.txt', '', str(tmp_path))
+
+    def test_folders_that_a_map_leaves_out_are_named_with_its_names_that_have_none(self, tmp_path, caplog):
+        make(tmp_path, *GOOD, 'train/cow/0.txt')
+        for content, told in {
+            'ant\nbee\ncow\n': '',
+            '\ufeffant\r\nbee\r\n': r'leaves out images of ant; of its classes these have no images: \ufeffant',
+            'bee\n': 'train split: --class-map leaves out images of ant',
+        }.items():
+            (tmp_path / 'map.txt').write_text(content)
+            caplog.clear()
+            found = count_endings(str(tmp_path / 'train'))
+            tell_left_out(read(tmp_path, class_map=str(tmp_path / 'map.txt')), 'train', found)
+            assert caplog.text.strip().endswith(told) and bool(caplog.messages) == bool(told)
 
     def test_torchvisions_sets_do_not_read_it(self):
         assert 'does nothing' in refused(check_class_map, 'map.txt', 'torch/folder', '')
