@@ -38,10 +38,10 @@ QUIET = {
     'the same numbers, computed in another way': 'synchronize_step pin_mem channels_last grad_checkpointing fh_backend '
     'use_multi_epochs_loader worker_seeding no_prefetcher',
     'in several processes alone': 'dist_bn sync_bn',
-    'in a later epoch or update': 'stop_epoch save_epochs repaint_gallery_interval lr_cycle_limit lr_cycle_mul lr_cycle_decay '
-    'cooldown_epochs patience_epochs decay_milestones decay_epochs decay_rate lr_k_decay min_lr mixup_off_epoch '
-    'val_interval checkpoint_hist recovery_interval log_interval train_size_schedule train_size_schedule_spread '
-    'train_size_random_mix lr_noise lr_noise_pct lr_noise_std',
+    'in a later epoch or update': 'stop_epoch save_epochs repaint_gallery_interval lr_cycle_limit lr_cycle_mul '
+    'lr_cycle_decay cooldown_epochs patience_epochs decay_milestones decay_epochs decay_rate lr_k_decay min_lr '
+    'mixup_off_epoch val_interval checkpoint_hist recovery_interval log_interval train_size_schedule '
+    'train_size_schedule_spread train_size_random_mix lr_noise lr_noise_pct lr_noise_std',
     'where a loss is not finite': 'repaint_max_nonfinite',
 }
 IN_SHORT_RUNS = {name for names in QUIET.values() for name in names.split()}
