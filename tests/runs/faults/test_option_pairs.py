@@ -35,8 +35,8 @@ BASE = tuple(map(str, (*TINY, *SCHEDULE, *SHAPES, '--repaint-width', 4, '--repai
 TIMES = re.compile(r'  \d+/s.*')
 # Why an option changes nothing in one epoch of two updates, on one CPU; and the options.
 QUIET = {
-    'the same numbers, computed in another way': 'synchronize_step pin_mem channels_last fast_norm grad_checkpointing fh_backend '
-    'use_multi_epochs_loader worker_seeding no_prefetcher',
+    'the same numbers, computed in another way': 'synchronize_step pin_mem channels_last fast_norm grad_checkpointing '
+    'fh_backend use_multi_epochs_loader worker_seeding no_prefetcher',
     'in several processes alone': 'dist_bn sync_bn',
     'in a later epoch or update': 'stop_epoch save_epochs repaint_gallery_interval lr_cycle_limit lr_cycle_mul '
     'lr_cycle_decay cooldown_epochs patience_epochs decay_milestones decay_epochs decay_rate lr_k_decay min_lr '
