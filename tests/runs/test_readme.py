@@ -223,6 +223,7 @@ def test_getting_started_goes_from_a_folder_to_a_comparison(tmp_path, monkeypatc
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / 'output/train/repaint/gallery-0.png').is_file()
     assert len(list((tmp_path / 'repaints').rglob('*.png'))) == 3 * 8
+    assert (tmp_path / 'comparison.html').read_text().startswith('<!doctype html>')
     monkeypatch.chdir(tmp_path)
     (example,) = blocks('docs/getting-started.md', 'python')
     names: dict = {}

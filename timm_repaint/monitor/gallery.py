@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from timm_repaint.files import write_whole
 
@@ -17,6 +19,8 @@ UNKNOWN_LABEL = 255  # in semantic maps
 UNKNOWN_RGB = (128, 128, 128)
 NUM_LABELS = 2**16
 GOLDEN_RATIO = 0.618033988749895
+GRID = 'repaint-gallery'  # the text in the PNG that has the numbers of columns and rows
+USUAL_GRID = '8 5'  # of files without it
 
 Images = Sequence[np.ndarray] | np.ndarray
 
@@ -80,7 +84,31 @@ def save_gallery(
     for caption, row in rows.items():
         if len(row) != num_images:
             raise ValueError(f'gallery row {caption!r} has {len(row)} images, there are {num_images} originals')
-    write_whole(path, partial(_draw_rows(rows).save, format='PNG'))
+    grid = PngInfo()
+    grid.add_text(GRID, f'{num_images} {len(rows)}')
+    write_whole(path, partial(_draw_rows(rows).save, format='PNG', pnginfo=grid))
+
+
+def read_gallery(path: str | Path) -> list[list[Image.Image]]:
+    """The cells of a gallery's PNG, row by row: originals, masks, repaints 1, repaints 2, ...
+
+    Raises:
+        ValueError: if it is no gallery, or another of `pictures.UNREADABLE` if it is no image that can be read.
+    """
+    with Image.open(path) as file:
+        file.load()
+        columns, rows = map(int, getattr(file, 'text', {}).get(GRID, USUAL_GRID).split())
+        sheet = file.convert('RGB')
+    width, width_left = divmod(sheet.width - CAPTION_PX - GAP_PX, max(1, columns))
+    height, height_left = divmod(sheet.height - GAP_PX, max(1, rows))
+    if width_left or height_left or min(columns, rows - 2) < 1 or min(width, height) <= GAP_PX:
+        raise ValueError(f'not a gallery of {columns} columns and {rows} rows')
+    lefts, tops = ([first + n * step for n in range(count)] for first, step, count in (
+        (CAPTION_PX + GAP_PX, width, columns), (GAP_PX, height, rows)
+    ))  # fmt: skip
+    right, below = width - GAP_PX, height - GAP_PX
+    cells = [sheet.crop((left, top, left + right, top + below)) for top, left in product(tops, lefts)]
+    return [cells[start : start + columns] for start in range(0, len(cells), columns)]
 
 
 def _draw_rows(rows: dict[str, list[np.ndarray]]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Reports on finished runs: `timm-repaint report tables|shape-bias|gallery|leak`."""
+"""Reports on finished runs: `timm-repaint report html|tables|shape-bias|gallery|leak`."""
 
 import argparse
 import sys
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import torch
 
+from timm_repaint.commandline import at_least
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.report.finished import default_device, report_gallery, report_leak
+from timm_repaint.report.page import write_page
+from timm_repaint.report.page_watch import watch
 from timm_repaint.report.shape_bias import report_shape_bias
 from timm_repaint.report.tables import RUNS_FOLDER, write_tables
 from timm_repaint.report.tables_paper import TITLES
@@ -47,6 +50,20 @@ def build_parser() -> argparse.ArgumentParser:
         help='where the printed commands put missing runs (default: %(default)s)',
     )
 
+    html = commands.add_parser(
+        'html',
+        help='one page of runs: curves, galleries, alarms, cost, options',
+        description='Write a page that needs no other file; runs that differ in the seed alone stand together.',
+    )
+    html.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='folders of runs, or folders that hold them')
+    html.add_argument(
+        '--output', type=Path, metavar='FILE', help='(default: RUN/report.html; with several: report.html)'
+    )
+    html.add_argument(
+        '--watch', action='store_true', help='serve the page to this machine while runs go on; it loads itself anew'
+    )
+    html.add_argument('--port', type=at_least(0), default=8016, metavar='N', help='of --watch (default: %(default)s)')
+
     bias = commands.add_parser(
         'shape-bias',
         help='does a classifier of ImageNet decide by shape or by texture?',
@@ -79,6 +96,10 @@ def main() -> int:
     args = build_parser().parse_args()
     if args.command == 'tables':
         write_tables(args.runs, args.output, args.seeds, args.runs_folder, args.tables)
+    elif args.command == 'html' and args.watch:
+        watch(args.runs, args.port)
+    elif args.command == 'html':
+        print(write_page(args.runs, args.output))
     elif args.command == 'shape-bias':
         report_shape_bias(args.checkpoint, args.stimuli, torch.device(args.device))
     elif args.command == 'gallery':

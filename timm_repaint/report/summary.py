@@ -1,4 +1,4 @@
-"""The last row of a run's `summary.csv`."""
+"""The rows of a run's `summary.csv`."""
 
 import csv
 from pathlib import Path
@@ -27,3 +27,22 @@ def read_last_row(folder: Path, epochs: int) -> dict[str, float]:
     if done != epochs:
         raise UnfinishedError(f'{folder} ends after {done:.0f} of {epochs} epochs')
     return row
+
+
+def read_rows(folder: Path) -> tuple[list[dict[str, float]], str]:
+    """The rows of a phase's summary.csv by epoch, none where there is no file yet; and what is wrong with it, or ''."""
+    path, rows, bad = folder / SUMMARY, {}, 0
+    try:
+        with open(path, newline='') as file:
+            for texts in csv.DictReader(file):
+                try:
+                    row = {name: float(value) for name, value in texts.items()}
+                    rows[int(row['epoch'])] = row
+                except (ValueError, TypeError, KeyError, OverflowError):
+                    bad += 1
+    except FileNotFoundError:
+        return [], ''
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        return [], f'{path} cannot be read: {error}'
+    remark = f'{path}: {bad} of {bad + len(rows)} rows are not whole and left out' if bad else ''
+    return [rows[epoch] for epoch in sorted(rows)], remark
