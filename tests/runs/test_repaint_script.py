@@ -67,11 +67,12 @@ def test_a_process_on_photographs_ends_with_the_fine_tune_command(cifar, tmp_pat
     run = tmp_path / 'run'
     lines = [line.split(None, 1) for line in done.stderr.strip().splitlines()]
     assert done.stdout == f'--result\n{(run / "best_epochs.json").read_text()}'  # as timm's script has it
-    assert lines[-5][0] == 'Repaint'
-    assert dict(lines[-4:]) == {
+    assert lines[-6][0] == 'Repaint'
+    assert dict(lines[-5:]) == {
         'checkpoint': f'{run}/last.pth.tar',
         'pictures': f'{run}/gallery-0.png',
         'figures': f'{run}/summary.csv',
+        'page': f'timm-repaint report html {run}',
         'next': f'python fine_tune.py {run}',
     }
     assert_trained(run)
@@ -89,7 +90,7 @@ def test_the_summary_tells_of_the_gan_and_of_both_kinds_of_images(run):
     (row, _) = read_summary(run)
     parts = {f'train_g_{part}' for part in ('gan', 'feat', 'kl', 'segment_kl')}
     rest = {'loss', 'd_loss', 'hits_repaint', 'hits_original', 'diversity', 'distance', 'changed_segments'}
-    rest |= {'leak_original', 'leak_repaint', 'leak_swapped', 'skipped_updates'}
+    rest |= {'leak_original', 'leak_repaint', 'leak_swapped', 'leak_chance', 'skipped_updates'}
     assert row.keys() == parts | {f'train_{name}' for name in rest} | {
         'epoch', 'eval_loss', 'eval_top1', 'eval_top5', 'lr'
     }  # fmt: skip

@@ -51,6 +51,7 @@ def announce_end(run: Run, completed: int, fine_tune_command: str) -> None:
     if run.output.folder is None:
         return
     total, folder = run.plan.num_epochs, Path(run.output.folder)
+    of_both_phases = shlex.quote(str(folder if run.repaint is not None else folder.parent))
     of_repaint = resolve_repaint_epochs(run.args) if run.repaint is not None else 0
     checkpoint = 'last.pth.tar' if run.repaint is not None else 'model_best.pth.tar'
     if completed < (of_repaint or total):
@@ -58,15 +59,15 @@ def announce_end(run: Run, completed: int, fine_tune_command: str) -> None:
     elif completed < total:
         state, following = 'Repaint phase done', f'{fine_tune_command} {shlex.quote(str(folder))}'
     else:
-        painter = folder if run.repaint is not None else folder.parent
-        state, following = 'Done', f'timm-repaint paint {shlex.quote(str(painter))} IMAGES REPAINTS'
+        state, following = 'Done', f'timm-repaint paint {of_both_phases} IMAGES REPAINTS'
     best = f' Best {run.metric}: {best}.' if (best := best_so_far(run)) else ''
     _logger.info('%s: %d of %d epochs.%s', state, completed, total, best)
     pictures = sorted(folder.glob('gallery-*.png'), key=os.path.getmtime)[-1:]
-    for name, path in (
+    for name, what in (
         ('checkpoint', folder / checkpoint),
         *(('pictures', path) for path in pictures),
         ('figures', folder / 'summary.csv'),
+        ('page', f'timm-repaint report html {of_both_phases}'),
+        ('next', following),
     ):
-        _logger.info('    %-10s  %s', name, path)
-    _logger.info('    %-10s  %s', 'next', following)
+        _logger.info('    %-10s  %s', name, what)

@@ -74,9 +74,9 @@ class RepaintWatch:
             discriminator_loss: D's mean over the epoch; nan without D.
 
         Returns:
-            'diversity', 'distance' and 'changed_segments' (see `measure_repaints`); 'leak_original', 'leak_repaint'
-            and 'leak_swapped' (see `Leak`; nan in epochs without a probe); 'skipped_updates'. Nothing on processes
-            other than the primary.
+            'diversity', 'distance' and 'changed_segments' (see `measure_repaints`); 'leak_original', 'leak_repaint',
+            'leak_swapped' and 'leak_chance' (see `Leak`; nan in epochs without a probe); 'skipped_updates'. Nothing on
+            processes other than the primary.
         """
         if not utils.is_primary(run.args):
             return {}
@@ -105,7 +105,7 @@ class RepaintWatch:
             by_latents = repainter.temperature > 0 and repainter.detail != 'swap'
             diversity = measures['diversity'] if by_latents else math.nan
             self.alarms.update(find_alarms(discriminator_loss, diversity, leak, run.repaint.config))
-        leaks = {'leak_original': leak.original, 'leak_repaint': leak.repaint, 'leak_swapped': leak.swapped}
+        leaks = {f'leak_{name}': value for name, value in leak._asdict().items()}
         return {**measures, **leaks, 'skipped_updates': float(sum(run.repaint.skipped.values()))}
 
     def fixed_images(self, run: Run) -> FixedImages:

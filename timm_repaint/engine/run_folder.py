@@ -19,6 +19,7 @@ OTHERS = (
     'train-batch-*.jpg',
     CUE_CONFLICT,
     'best_epochs.json',
+    'report.html',
     'tensorboard',
 )
 

@@ -51,8 +51,8 @@ class ShownRun:
         return one_line(self.folder.name)
 
     @property
-    def seed(self) -> Any:
-        return self.options.get('seed')
+    def seed(self) -> str:
+        return one_line(str(self.options.get('seed')))
 
     def points(self, column: str) -> dict[int, float]:
         """The finite values of a column, by epoch."""

@@ -50,7 +50,7 @@ def runs(tmp_path_factory) -> Path:
 def test_runs_that_differ_in_the_seed_alone_are_a_group(runs):
     groups = read_groups([runs])
     assert [(group.name, [run.seed for run in group.runs]) for group in groups] == [
-        ('plain', [0, 1]), ('repaint', [0, 1, 2])
+        ('plain', ['0', '1']), ('repaint', ['0', '1', '2'])
     ]  # fmt: skip
 
 
