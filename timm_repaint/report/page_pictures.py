@@ -15,7 +15,7 @@ from timm_repaint.monitor.gallery import read_gallery
 from timm_repaint.pictures import UNREADABLE
 from timm_repaint.report.page_runs import Group, ShownRun
 
-PICTURES_BYTES = 2_600_000  # of all galleries: with bokeh's 1.3 MB and the curves a page stays below 5 MB
+PICTURES_BYTES = 3_000_000  # of all galleries: with bokeh's 1.3 MB and the curves a page stays below 5 MB
 SIZES = ((160, 80), (128, 75), (112, 70), (96, 60), (72, 50))  # longer side in pixels, quality of WebP
 OUTLINE_RGB = (255, 225, 0)
 
