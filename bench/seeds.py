@@ -6,7 +6,6 @@ from timm_repaint.report.seeds import Difference, paired_difference
 
 try:
     import pandas as pd
-    import scipy  # noqa: F401 (for the intervals)
 except ImportError as missing:
     sys.exit(f"error: the benches need {missing.name}: pip install '.[bench]'")
 
