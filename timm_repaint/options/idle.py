@@ -17,6 +17,7 @@ LEARNING = (
     'repaint_schedule repaint_separate_batches repaint_task_weight repaint_gan_loss repaint_feat_weight '
     'repaint_kl_weight repaint_segment_kl_weight repaint_g_lr repaint_d_lr repaint_max_nonfinite'
 )
+STREAMS = ('tfds', 'wds', 'hfids')  # kinds of --dataset
 FH = 'fh_scale fh_sigma fh_min_size fh_backend'
 
 
@@ -65,6 +66,9 @@ def _timm(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
         yield 'without both --mixup and --cutmix', 'mixup_switch_prob'
     if aug and args.aa and '3a' not in args.aa:
         yield f'with --aa {args.aa}', 'color_jitter color_jitter_prob'
+    if args.dataset.partition('/')[0].lower() not in STREAMS:
+        lengths = '' if args.dataset == 'shapes' else 'train_num_samples val_num_samples'
+        yield 'for a --dataset that is no stream', f'epoch_repeats {lengths}'
     if args.drop_connect is not None:
         yield 'with --drop-connect', 'drop_path'
     if args.input_size is not None:

@@ -40,6 +40,11 @@ IDLE = [
     ('--opt adamw --momentum 0.5', 'with --opt adamw these options do nothing: --momentum'),
     ('--opt-betas 0.9 0.99 --opt-eps 1', 'with --opt sgd these options do nothing: --opt-eps, --opt-betas'),
     ('--opt-kwargs eps=1e-3', 'with --opt sgd these options do nothing: --opt-kwargs'),
+    ('--epoch-repeats 2 --train-num-samples 9', 'is no stream these options do nothing: --train-num-samples, --epoch'),
+    (
+        '--dataset shapes --val-num-samples 9 --epoch-repeats 2',
+        'is no stream these options do nothing: --epoch-repeats',
+    ),
     ('--kd-temperature 2', 'without --kd-model-name these options do nothing: --kd-temperature'),
     ('--naflex-max-seq-len 64', 'without --naflex-loader these options do nothing: --naflex-max-seq-len'),
     ('--repaint --mask superpixels --fh-scale 9', 'with --mask superpixels these options do nothing: --fh-scale'),
@@ -62,6 +67,7 @@ def test_an_option_that_does_nothing_is_named(argv, message, caplog, tmp_path):
         '--model-ema-decay 0.99 --aa rand-m9-mstd0.5 --lr-base 0.2 --lr-noise 0.4 0.9 --lr-noise-pct 0.5 --amp '
         '--amp-dtype bfloat16 --warmup-lr 0.001 --clip-grad 1 --clip-mode agc --layer-decay 0.7',
         '--sched multistep --decay-milestones 1 2 --opt lookahead_adamw --opt-betas 0.8 0.99 --opt-eps 1e-6',
+        '--dataset wds/photos --epoch-repeats 2 --train-num-samples 9 --val-num-samples 9',
         '--pretrained --pretrained-path w.pth',
         '--repaint --repaint-width 8 --repaint-g-lr 0.1 --repaint-segment-kl-weight 2 --fh-scale 9',
         '--repaint --repaint-generator shift --repaint-prob 0.2',
