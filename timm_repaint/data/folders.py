@@ -112,8 +112,9 @@ def split_folder(root: str, option: str, split: str) -> str:
         return found
     there = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith('.'))
     raise UsageError(
-        f'{option} {split}: there is no folder {os.path.join(root, split)}, and all of {root} would be read; a split '
-        f'is the name of a folder in it ({_some(there) or "it has none"}), . is the folder itself'
+        f'{option} {split}: there is no folder {os.path.join(root, split)}, and all of {root} would be read; images '
+        'belong into <split>/<class>/, '
+        f'a split is the name of a folder in it ({_some(there) or "it has none"}), . is the folder itself'
         + (", and --val-split '' is no validation" if option == '--val-split' else '')
     )
 
@@ -188,6 +189,13 @@ def tell_left_out(dataset: Any, split: str, found: Endings) -> None:
     if names and left_out:
         more = f'; of its classes these have no images: {_some(empty)}' if empty else ''
         _logger.warning('%s split: --class-map leaves out images of %s%s', split, _some(left_out), more)
+
+
+def tell_spare_classes(dataset: Any, num_classes: int) -> None:
+    """Warn where a model has more classes than there are class folders, as without `--num-classes`."""
+    names = class_numbers(dataset)
+    if names and (count := max(names.values()) + 1) < num_classes:
+        _logger.warning('The model has %d classes, the images %d: --num-classes %d fits.', num_classes, count, count)
 
 
 def check_same_classes(train: Any, validation: Any) -> None:

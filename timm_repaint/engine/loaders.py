@@ -123,6 +123,7 @@ def build_loaders(network: Network, fresh_workers: bool) -> Loaders:
     args, data_config, model = network.args, network.data_config, network.model
     check_source(args)
     dataset_train = build_dataset(args, args.train_split, data_config, is_training=True)
+    folders.tell_spare_classes(dataset_train, args.num_classes)
     dataset_eval = build_dataset(args, args.val_split, data_config, is_training=False) if args.val_split else None
     if dataset_eval is not None:
         folders.check_same_classes(dataset_train, dataset_eval)

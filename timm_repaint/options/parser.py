@@ -1,7 +1,8 @@
 """The parser of train.py: timm's options by section, then ours."""
 
 import argparse
-from typing import NoReturn
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from timm_repaint.options.option_table import add_table
 from timm_repaint.options.repaint_options import add_repaint_options
@@ -21,6 +22,16 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f'{self.prog}: error: {message}\n')
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; an option that is not known is told with the ones most like it."""
+        namespace, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            words = [word.partition('=')[0] for word in unknown if word.startswith('--')]
+            similar = [name for word in words for name in get_close_matches(word, self._option_string_actions, n=1)]
+            hint = f'; did you mean {", ".join(similar)}?' if similar else ''
+            self.error(f'unrecognized arguments: {" ".join(unknown)}{hint}')
+        return namespace
 
 
 def build_config_parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from timm_repaint.data.folders import (
     count_endings,
     reads_folders,
     tell_left_out,
+    tell_spare_classes,
 )
 from timm_repaint.errors import UsageError
 from timm_repaint.timm_data import create_timm_dataset
@@ -176,6 +177,13 @@ class TestClasses:
         assert 'has 2 classes, the model 1; set --num-classes' in refused(check_classes, dataset, 'train', 1, None)
         dataset.reader.class_to_idx = {'ant': 0, 'bee': 6}
         assert 'has 7 classes, the model 6' in refused(check_classes, dataset, 'train', 6, None)
+
+    def test_more_classes_in_the_model_than_folders_are_warned_of_and_equally_many_are_not(self, tmp_path, caplog):
+        dataset = read(make(tmp_path, *GOOD))
+        tell_spare_classes(dataset, 2)
+        assert caplog.text == ''
+        tell_spare_classes(dataset, 1000)
+        assert 'The model has 1000 classes, the images 2: --num-classes 2 fits.' in caplog.text
 
     def test_a_link_that_leads_back_is_named_before_timm_follows_it(self, tmp_path):
         make(tmp_path, *GOOD)

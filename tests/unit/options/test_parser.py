@@ -156,3 +156,17 @@ def test_the_config_option_is_taken_off_the_command_line_and_kept_out_of_the_opt
     args, text = parse_args(build_parser(), build_config_parser(), ['data', '-c', str(path), '-b', '8'])
     assert not hasattr(args, 'config')
     assert 'config' not in yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(
+    ('line', 'end'),
+    [
+        ('photos --mask-dirs masks', '--mask-dirs masks; did you mean --mask-dir?'),
+        ('--repaint-widht=8', '--repaint-widht=8; did you mean --repaint-width?'),
+        ('--zzzz data', '--zzzz'),
+    ],
+)
+def test_an_unknown_option_is_told_with_the_one_most_like_it(line, end, capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(line.split())
+    assert capsys.readouterr().err.strip().endswith(f'unrecognized arguments: {end}')
