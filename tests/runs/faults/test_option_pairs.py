@@ -43,10 +43,17 @@ QUIET = {
     'mixup_off_epoch val_interval checkpoint_hist recovery_interval log_interval train_size_schedule '
     'train_size_schedule_spread train_size_random_mix lr_noise lr_noise_pct lr_noise_std',
     'where a loss is not finite': 'repaint_max_nonfinite',
+    'where the last map has more than one place': 'gp',
 }
 IN_SHORT_RUNS = {name for names in QUIET.values() for name in names.split()}
 # Values that are timm's own where the option is not given.
-AS_UNSET = {'train_crop_mode': 'rrc', 'gp': 'avg', 'in_chans': 3, 'input_size': [3, 32, 32], 'input_img_mode': 'RGB'}
+AS_UNSET = {
+    'train_crop_mode': 'rrc',
+    'repaint_epochs': 1,
+    'in_chans': 3,
+    'input_size': [3, 32, 32],
+    'input_img_mode': 'RGB',
+}
 # What needs a file, a network, a package or another kind of machine, or is given anyway.
 LEFT_OUT = (
     'help config data data_dir dataset train_split val_split dataset_download class_map dataset_trust_remote_code '
