@@ -13,7 +13,7 @@ from skimage import data
 from skimage.segmentation import mark_boundaries
 
 from timm_repaint import FelzenszwalbMasks, load_repainter
-from timm_repaint.paint import repaint_image
+from timm_repaint.painting.brush import repaint_image
 
 SIZE_PX, GAP_PX, HEAD_PX, COPIES = 208, 6, 34, 3
 # Left, top and side of a square of each photograph, in px.

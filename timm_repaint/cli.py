@@ -28,7 +28,7 @@ COMMANDS = {
     'detect fine-tune': Command('detection.fine_tune', 'main', 'the fine-tune phase of its run'),
     'detect validate': Command('detection.validate', 'main', 'the figures of a detector'),
     'masks': Command('masks.__main__', 'main', 'make the masks of a folder of images, or check them'),
-    'paint': Command('paint', 'main', 'repaint a folder of images with a trained run'),
+    'paint': Command('paint', 'main', 'repaint images: with a trained run, or without'),
     'report': Command('report.__main__', 'main', "reports on finished runs, and the paper's tables"),
     'benchmark': Command('benchmark.__main__', 'main', 'time, memory and size of the repaint phase'),
     'stylize': Command('baselines.stylize', 'main', 'stylized images for Shape-ResNet'),

@@ -1,67 +1,98 @@
-"""Repaint a folder of images with a trained run: `timm-repaint paint RUN IMAGES OUT --copies 3`.
+"""Repaint images: `timm-repaint paint photos repaints --painter pretrained`, or with a trained run: `--run RUN`.
 
-OUT mirrors IMAGES: `cat/7.jpg` becomes `cat/7-1.png`, `cat/7-2.png`, … of the image's own size. Labels stay true:
-shapes stay where they are. A second call goes on where the first one stopped; one with another run or seed is refused.
+IMAGES are folders, files or patterns. OUT mirrors them: `cat/7.jpg` becomes `cat/7-1.png`, `cat/7-2.png`, … of the
+image's own size. Labels stay true: shapes stay where they are. A second call goes on where the first one stopped; one
+with another run, painter or seed is refused. `timm-repaint paint RUN IMAGES OUT` is the same as with `--run`.
 """
 
 import argparse
-import io
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from timm_repaint.claim import claim
-from timm_repaint.commandline import goes_on
-from timm_repaint.data.samples import to_pm1, to_u8
+from timm_repaint.commandline import goes_on, num_cpus
 from timm_repaint.errors import UsageError, one_line, run_command
-from timm_repaint.files import remove_parts, write_whole
-from timm_repaint.masks.choice import MaskOptions, create_mask_source
-from timm_repaint.masks.label_png import png_info, read_note
-from timm_repaint.masks.manifest import sha256
-from timm_repaint.masks.origin import Origin, digest, find_origin, read_file
+from timm_repaint.files import remove_parts
+from timm_repaint.masks.choice import BUILDERS, MaskOptions, create_mask_source
+from timm_repaint.masks.folder import CachedMasks, FolderMasks
+from timm_repaint.masks.manifest import MANIFEST_NAME, sha256
+from timm_repaint.masks.workers import in_workers
 from timm_repaint.options.run_file import read_args
-from timm_repaint.painters import AnyRepainter
-from timm_repaint.pictures import UNREADABLE, convert_picture, find_pictures
+from timm_repaint.painters import PAINTERS, RANDCONV, AnyRepainter, create_painter
+from timm_repaint.painting.brush import FORMATS, Brush, Canvas, Manner, is_inside
+from timm_repaint.painting.photographs import Photographs, expand, find_photographs
 from timm_repaint.progress import progress
 from timm_repaint.repainter import MIN_SIZE_PX
-from timm_repaint.saved import load_repainter
+from timm_repaint.saved import PRETRAINED, PRETRAINED_FILE, load_repainter
 from timm_repaint.version import __version__
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='timm-repaint paint', description='Repaint a folder of images.')
-    parser.add_argument('run', metavar='RUN', help='folder of a train.py --repaint run, or a checkpoint in it')
-    parser.add_argument('images', metavar='IMAGES', help='folder of images, with folders inside as deep as you like')
-    parser.add_argument('out', metavar='OUT', help='where the repaints go')
-    parser.add_argument('--copies', type=int, default=3, metavar='N', help='repaints of each image (default: 3)')
-    parser.add_argument(
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='timm-repaint paint',
+        usage='%(prog)s [-h] [--run RUN | --painter NAME] [options] IMAGES [IMAGES ...] OUT',
+        description='Repaint images by a trained run, by the generator that comes along, or without a network.',
+    )
+    add = parser.add_argument
+    add('paths', nargs='+', metavar='IMAGES OUT', help='folders, files or patterns of images; where the repaints go')
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument('--run', metavar='RUN', help='folder of a train.py --repaint run, or a checkpoint in it')
+    who.add_argument(
+        '--painter',
+        choices=(PRETRAINED, *PAINTERS),
+        help='pretrained: the small generator that comes along; the others: without a network, as --repaint-generator',
+    )
+    add('--copies', type=int, default=3, metavar='N', help='repaints of each image (default: 3)')
+    add('--strength', type=float, default=1.0, metavar='X', help='0: the original, 1: as drawn (default: 1)')
+    add('--format', choices=tuple(FORMATS), default='png', help='of the repaints (default: png)')
+    add('--mask', choices=tuple(BUILDERS), help="source of the masks (default: the run's, or fh)")
+    add('--mask-checkpoint', default='', metavar='FILE', help='deeplabv2, deeplabv3: file of the weights')
+    add('--mask-dir', metavar='DIR', help='label maps in a tree like that of IMAGES, or masks of timm-repaint masks')
+    add(
         '--max-size',
         type=int,
         default=512,
         metavar='PX',
         help='larger images are painted at this length of their longer side and enlarged again (default: 512)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the random latents (default: 0)')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where to compute')
+    add('--seed', type=int, default=0, help='of the random latents (default: 0)')
+    add('--workers', type=int, default=num_cpus(), metavar='N', help='processes (default: all CPUs: %(default)s)')
+    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where to compute')
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, Photographs]:
+    parser = build_parser()
     args = parser.parse_args(argv)
+    *images, args.out = args.paths
+    if args.run is None and args.painter is None:
+        if len(args.paths) != 3:
+            parser.error(f'give --run RUN, or --painter {PRETRAINED} for the generator that comes along')
+        args.run, *images = images
+    if not images:
+        parser.error('give IMAGES and OUT')
     if args.copies < 1:
         parser.error(f'--copies is {args.copies}; it has to be at least 1')
+    if not 0 <= args.strength <= 1:
+        parser.error(f'--strength is {args.strength}; it has to be from 0 (the original) to 1 (as drawn)')
     if args.max_size < MIN_SIZE_PX:
         parser.error(f'--max-size is {args.max_size}; the generator paints from {MIN_SIZE_PX} px on')
-    if not os.path.isdir(args.images):
-        parser.error(f'{args.images} is no folder')
-    images, out = os.path.realpath(args.images), os.path.realpath(args.out)
-    if os.path.commonpath([images, out]) == images:
-        parser.error(f'{args.out} lies in {args.images}: its repaints would be repainted; give a folder outside')
-    return args
+    if args.mask and args.mask_dir:
+        parser.error(f'--mask {args.mask} makes masks, --mask-dir {args.mask_dir} has them; leave one of them out')
+    items = {word: expand(word) for word in images}
+    for word, matches in items.items():
+        if not matches:
+            parser.error(f'{word} is no folder, no image and no pattern of any')
+    found = find_photographs([path for matches in items.values() for path in matches])
+    for folder in found.folders:
+        if is_inside(args.out, folder):
+            parser.error(f'{args.out} lies in {folder}: its repaints would be repainted; give a folder outside')
+    return args, found
 
 
 def checkpoint_path(run: str) -> Path:
@@ -72,7 +103,10 @@ def checkpoint_path(run: str) -> Path:
     """
     path = Path(run) / 'last.pth.tar' if os.path.isdir(run) else Path(run)
     if not path.is_file():
-        raise UsageError(f'{path} does not exist: RUN is the output folder of a train.py --repaint run')
+        raise UsageError(
+            f'{path} does not exist: RUN is the output folder of a train.py --repaint run; without one give '
+            f'--painter {PRETRAINED}'
+        )
     return path
 
 
@@ -82,116 +116,95 @@ def run_options(checkpoint: Path) -> argparse.Namespace:
     Raises:
         UsageError: if there is no `args.yaml`.
     """
-    advice = f'it says how the masks of {checkpoint.name} were made; copy it there'
+    advice = f'it says how the masks of {checkpoint.name} were made; copy it there, or give --mask'
     return argparse.Namespace(**read_args(checkpoint.parent, advice))
 
 
-def target_stems(names: list[str]) -> list[str]:
-    """Names without an ending; images that differ in nothing but their ending keep it."""
-    stems = [os.path.splitext(name)[0] for name in names]
-    count = Counter(stems)
-    return [name if count[stem] > 1 else stem for name, stem in zip(names, stems, strict=True)]
+def choose_masks(args: argparse.Namespace, root: Path, num_labels: int | None) -> Any:
+    """Where the label maps of images come from: stored, of the named source, or of the run's.
+
+    Raises:
+        UsageError: if they are of other classes than the painter's.
+    """
+    if args.painter == RANDCONV:
+        return None
+    masks: Any
+    if args.mask_dir:
+        cached = os.path.isfile(os.path.join(args.mask_dir, MANIFEST_NAME))
+        masks = CachedMasks(args.mask_dir, root) if cached else FolderMasks(args.mask_dir, root, num_labels)
+    elif args.run and not args.mask:
+        masks = create_mask_source(MaskOptions.of(run_options(checkpoint_path(args.run))))
+    else:
+        masks = create_mask_source(MaskOptions(mask=args.mask or 'fh', mask_checkpoint=args.mask_checkpoint))
+    if args.painter not in PAINTERS and masks.num_labels != num_labels:
+        ours, theirs = ('segments' if n is None else f'{n} classes' for n in (num_labels, masks.num_labels))
+        raise UsageError(f'the generator paints maps of {ours}, the masks have {theirs}; give another --mask')
+    return masks
 
 
-def manifest_of(args: argparse.Namespace, checkpoint: Path, masks: Any) -> dict[str, Any]:
-    """What decides the repaints of an image."""
-    return {
+def create_brush(args: argparse.Namespace, root: Path) -> tuple[Brush, dict[str, Any]]:
+    """What paints, and what decides the repaints of an image."""
+    who: dict[str, Any] = {}
+    repainter: AnyRepainter
+    if args.painter in PAINTERS:
+        masks = choose_masks(args, root, None)
+        repainter = create_painter(args.painter, getattr(masks, 'num_labels', None))
+        who['painter'] = args.painter
+    else:
+        path = PRETRAINED_FILE if args.painter else checkpoint_path(args.run)
+        repainter = load_repainter(str(path))
+        masks = choose_masks(args, root, repainter.config['num_labels'])
+        who['checkpoint_sha256'] = sha256(str(path))
+    if getattr(masks, 'on_device', False):
+        masks.to(args.device)
+    manner = Manner(args.copies, args.strength, args.max_size, args.seed, args.format)
+    brush = Brush(root, Path(args.out), manner, repainter.to(args.device).eval(), masks, args.device)
+    settings = {'mask_dir': os.path.abspath(args.mask_dir)} if args.mask_dir else getattr(masks, 'settings', {})
+    manifest = {
         'kind': 'repaints',
-        'checkpoint_sha256': sha256(str(checkpoint)),
-        'masks': dict(getattr(masks, 'settings', {})),
+        **who,
+        'masks': dict(settings),
         'seed': args.seed,
+        'strength': args.strength,
+        'format': args.format,
         'max_size': args.max_size,
         'timm_repaint': __version__,
     }
+    return brush, manifest
 
 
-def are_painted(targets: list[Path], image: Path) -> bool:
-    """Whether the repaints of an image are there, and it has not been replaced since.
+def paint_all(brush: Brush, images: Photographs, workers: int) -> list[Canvas]:
+    """Repaint images in processes; with a GPU they read and segment, and this one paints.
 
     Raises:
-        UsageError: if a file of that name is there that this command did not write.
+        UsageError: at a file that is not ours, or that cannot be written.
     """
-    notes = []
-    for target in targets:
-        try:
-            notes.append(read_note(target))
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise UsageError(f'cannot read {target}: {error.strerror}') from error
-    for target, note in zip(targets, notes, strict=True):
-        if note is None:
-            raise UsageError(f'{target} was there before and is no repaint: it is not overwritten; give another OUT')
-    return all(find_origin(str(target), str(image)) is Origin.SAME for target in targets)
-
-
-def load_image(content: bytes, max_size: int) -> tuple[Image.Image, tuple[int, int]]:
-    """The image in RGB at the size to paint at, and its own size (width, height)."""
-    with Image.open(io.BytesIO(content)) as file:
-        image = convert_picture(ImageOps.exif_transpose(file))
-    size = image.size
-    scale = min(1.0, max_size / max(size))
-    width, height = (max(MIN_SIZE_PX, round(side * scale)) for side in size)
-    working = (width, height)
-    return (image if working == size else image.resize(working, Image.Resampling.BICUBIC)), size
-
-
-def seed_of(seed: int, name: str) -> int:
-    """The seed of an image's repaints, whatever other images there are."""
-    return int(digest(f'{seed} {name}'.encode(errors='surrogateescape')), 16) % 2**63
-
-
-@torch.inference_mode()
-def repaint_image(
-    repainter: AnyRepainter, image_u8: np.ndarray, labels: np.ndarray, copies: int, generator: torch.Generator
-) -> Iterator[np.ndarray]:
-    """Repaints [H, W, 3] uint8 of one image [H, W, 3] uint8 under its label map [H, W]."""
-    device = generator.device
-    image_pm1 = to_pm1([image_u8]).to(device)
-    label_tensor = torch.from_numpy(labels.astype(np.int64)).to(device)[None]
-    for _ in range(copies):
-        yield to_u8(repainter(image_pm1, label_tensor, generator).image_pm1[0])
+    items = list(zip(images.names, images.stems, strict=True))
+    in_processes = partial(in_workers, items=items, workers=min(workers, len(items)))
+    if brush.device == 'cpu':
+        done = in_processes(brush.paint)
+    else:
+        done = map(brush.finish, in_processes(brush.prepare))
+    canvases = []
+    for canvas in progress(done, 'repaint', len(items)):
+        if canvas.mistake:
+            raise UsageError(canvas.mistake)
+        canvases.append(canvas)
+    return canvases
 
 
 @goes_on
 def main(argv: list[str] | None = None) -> int:
     """Repaint all images; returns 1 if some could not be read (they are named), else 0."""
-    args = parse_args(argv)
-    checkpoint = checkpoint_path(args.run)
-    repainter = load_repainter(str(checkpoint)).to(args.device).eval()
-    masks: Any = create_mask_source(MaskOptions.of(run_options(checkpoint)))
-    if masks.on_device:
-        masks.to(args.device)
-    root, out = Path(args.images), Path(args.out)
-    names = find_pictures(root)
-    if not names:
-        print(f'no images in {root}', file=sys.stderr)
+    args, images = parse_args(argv)
+    brush, manifest = create_brush(args, images.root)
+    if not images.names:
+        print(f'no images in {images.root}', file=sys.stderr)
         return 1
-    claim(out, manifest_of(args, checkpoint, masks))
-    remove_parts(out)
-    unreadable = []
-    for name, stem in zip(progress(names, 'repaint'), target_stems(names), strict=True):
-        path = root / name
-        targets = [out / f'{stem}-{copy}.png' for copy in range(1, args.copies + 1)]
-        try:
-            if are_painted(targets, path):
-                continue
-            content = read_file(str(path))
-            image, size = load_image(content, args.max_size)
-        except UsageError:
-            raise
-        except UNREADABLE as error:
-            unreadable.append(f'{path}: {error}')
-            continue
-        image_u8 = np.asarray(image)
-        # A seed an image, so that a call that goes on, or finds more images, paints as one that does all.
-        generator = torch.Generator(args.device).manual_seed(seed_of(args.seed, name))
-        for target, repaint in zip(
-            targets, repaint_image(repainter, image_u8, masks(image_u8), args.copies, generator), strict=True
-        ):
-            picture = Image.fromarray(repaint)
-            whole = picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
-            write_whole(target, partial(whole.save, format='PNG', pnginfo=png_info(digest(content))))
+    claim(brush.out, manifest)
+    remove_parts(brush.out)
+    canvases = paint_all(brush, images, args.workers)
+    unreadable = [canvas.unreadable for canvas in canvases if canvas.unreadable]
     for line in unreadable:
         print(f'unreadable: {one_line(line)}', file=sys.stderr)
     return 1 if unreadable else 0

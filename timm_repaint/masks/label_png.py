@@ -52,15 +52,20 @@ def png_info(note: str | None) -> PngInfo:
     return info
 
 
+def image_comment(note: str) -> bytes:
+    """The same as the comment of a JPEG file."""
+    return f'{NOTE}\0{note}'.encode()
+
+
 def read_note(path: str | Path) -> str | None:
-    """The note of `save_labels`; None without one.
+    """The note of `png_info` or `image_comment` in a file; None without one.
 
     Raises:
         OSError: if the file cannot be read.
     """
     with open(path, 'rb') as file:
         start = file.read(NOTE_WITHIN)
-    found = re.search(rb'tEXt' + NOTE.encode() + rb'\0([0-9a-f]+)', start)
+    found = re.search(rb'(?:tEXt|\xff\xfe..)' + NOTE.encode() + rb'\0([0-9a-f]+)', start, re.DOTALL)
     return found[1].decode() if found else None
 
 

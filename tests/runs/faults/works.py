@@ -72,7 +72,15 @@ WORKS = {
     ),
     'paint': Work(
         'timm_repaint.paint',
-        lambda inputs, output: (inputs / 'trained' / 'run', inputs / 'images', output / 'out', '--device', 'cpu'),
+        lambda inputs, output: (
+            inputs / 'trained' / 'run',
+            inputs / 'images',
+            output / 'out',
+            '--device',
+            'cpu',
+            '--workers',
+            1,
+        ),
     ),
     'detection': Work(
         'timm_repaint.detection.train',

@@ -1,0 +1,232 @@
+"""One image after the other: read, segmented, repainted and written, in any process."""
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from timm_repaint.data.samples import to_pm1, to_u8
+from timm_repaint.errors import UsageError
+from timm_repaint.files import write_whole
+from timm_repaint.masks.folder import FolderMasks
+from timm_repaint.masks.label_png import image_comment, png_info, read_note
+from timm_repaint.masks.origin import Origin, digest, find_origin, read_file
+from timm_repaint.painters import AnyRepainter
+from timm_repaint.pictures import UNREADABLE, convert_picture
+from timm_repaint.repainter import MIN_SIZE_PX
+
+FORMATS = {'png': 'PNG', 'jpg': 'JPEG'}  # endings and Pillow's names
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How images are painted and written.
+
+    Attributes:
+        copies: Repaints of each image.
+        strength: 0: the original, 1: as drawn.
+        max_size: Longest side to paint at, in pixels; larger images are enlarged again.
+        seed: Of the random numbers.
+        ending: A key of `FORMATS`.
+        as_stored: Images are not turned as their EXIF says, since labels lie on them.
+    """
+
+    copies: int
+    strength: float
+    max_size: int
+    seed: int
+    ending: str
+    as_stored: bool = False
+
+
+@dataclass
+class Canvas:
+    """An image to be painted, or why it is not.
+
+    Attributes:
+        name: Relative to the images' folder.
+        stem: Of its repaints' names.
+        whole: In RGB and its own size.
+        image_u8: At the size to paint at, [H, W, 3].
+        labels: Its label map [H, W]; None where it is cut on a device.
+        mark: Of the file that it was.
+        kept: Whether its repaints are there.
+        unreadable: What is wrong with it.
+        mistake: What ends the command.
+    """
+
+    name: str
+    stem: str
+    whole: Image.Image | None = None
+    image_u8: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    mark: str = ''
+    kept: bool = False
+    unreadable: str = ''
+    mistake: str = ''
+
+
+@dataclass(frozen=True)
+class Brush:
+    """Paints images of a folder into another one.
+
+    Attributes:
+        root: The images' folder.
+        out: Where the repaints go.
+        manner: See there.
+        repainter: E and G, or a painter without a network.
+        masks: A mask source, or stored masks; None: the painter needs none.
+        device: Where to compute.
+    """
+
+    root: Path
+    out: Path
+    manner: Manner
+    repainter: AnyRepainter
+    masks: Any
+    device: str
+
+    def targets(self, stem: str) -> list[Path]:
+        """Files of an image's repaints."""
+        return [self.out / f'{stem}-{copy}.{self.manner.ending}' for copy in range(1, self.manner.copies + 1)]
+
+    def prepare(self, items: list[tuple[str, str]]) -> list[Canvas]:
+        """Read images, given by name and stem, and cut their masks where that needs no device."""
+        return [self._prepare(Canvas(*item)) for item in items]
+
+    def paint(self, items: list[tuple[str, str]]) -> list[Canvas]:
+        """The same, and repaint and write them; without their pixels, which need not go back to the parent."""
+        return [self.finish(self._prepare(Canvas(*item))) for item in items]
+
+    def _prepare(self, canvas: Canvas) -> Canvas:
+        path = self.root / canvas.name
+        try:
+            if are_painted(self.targets(canvas.stem), path):
+                canvas.kept = True
+                return canvas
+            content = read_file(str(path))
+            whole = load_image(content, self.manner.as_stored)
+        except UsageError as error:
+            canvas.mistake = str(error)
+        except UNREADABLE as error:
+            canvas.unreadable = f'{path}: {error}'
+        else:
+            canvas.mark, canvas.whole = digest(content), whole
+            canvas.image_u8 = np.asarray(working_image(whole, self.manner.max_size))
+            if not (getattr(self.masks, 'on_device', False) and self.device != 'cpu'):
+                self._cut(canvas)
+        return canvas
+
+    def _cut(self, canvas: Canvas) -> None:
+        assert canvas.image_u8 is not None and canvas.whole is not None
+        height, width = canvas.image_u8.shape[:2]
+        try:
+            if self.masks is None:
+                canvas.labels = np.zeros((height, width), np.uint16)
+            elif isinstance(self.masks, FolderMasks):
+                stored = self.masks.load(self.root / canvas.name, (canvas.whole.height, canvas.whole.width))
+                rows, columns = (
+                    (np.arange(size) * 2 + 1) * old // (2 * size)
+                    for size, old in zip((height, width), stored.shape, strict=True)
+                )
+                canvas.labels = stored[rows][:, columns]
+            else:
+                canvas.labels = self.masks(canvas.image_u8)
+        except ValueError as error:  # a stored mask of another size; more segments than a label map holds
+            canvas.unreadable = str(error)
+
+    def finish(self, canvas: Canvas) -> Canvas:
+        """Repaint and write what `prepare` made ready."""
+        if canvas.whole is None or canvas.image_u8 is None:
+            return canvas
+        if canvas.labels is None and not canvas.unreadable:
+            self._cut(canvas)
+        if canvas.labels is not None:
+            # A seed an image, so that a call that goes on, or finds more images, paints as one that does all.
+            draws = torch.Generator(self.device).manual_seed(seed_of(self.manner.seed, canvas.name))
+            repaints = repaint_image(self.repainter, canvas.image_u8, canvas.labels, self.manner.copies, draws)
+            try:
+                for target, repaint_u8 in zip(self.targets(canvas.stem), repaints, strict=True):
+                    self._write(target, blend(canvas.whole, repaint_u8, self.manner.strength), canvas.mark)
+            except UsageError as error:  # a full disk
+                canvas.mistake = str(error)
+        canvas.whole = canvas.image_u8 = canvas.labels = None
+        return canvas
+
+    def _write(self, target: Path, picture: Image.Image, mark: str) -> None:
+        options: dict[str, Any] = {'pnginfo': png_info(mark)}
+        if self.manner.ending == 'jpg':
+            options = {'comment': image_comment(mark), 'quality': JPEG_QUALITY}
+        write_whole(target, partial(picture.save, format=FORMATS[self.manner.ending], **options))
+
+
+def are_painted(targets: list[Path], image: Path) -> bool:
+    """Whether the repaints of an image are there, and it has not been replaced since.
+
+    Raises:
+        UsageError: if a file of that name is there that this command did not write.
+    """
+    notes = []
+    for target in targets:
+        try:
+            notes.append(read_note(target))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise UsageError(f'cannot read {target}: {error.strerror}') from error
+    for target, note in zip(targets, notes, strict=True):
+        if note is None:
+            raise UsageError(f'{target} was there before and is no repaint: it is not overwritten; give another OUT')
+    return all(find_origin(str(target), str(image)) is Origin.SAME for target in targets)
+
+
+def load_image(content: bytes, as_stored: bool = False) -> Image.Image:
+    """The image in RGB, turned as its EXIF says unless `as_stored`."""
+    with Image.open(io.BytesIO(content)) as file:
+        return convert_picture(file if as_stored else ImageOps.exif_transpose(file))
+
+
+def working_image(whole: Image.Image, max_size: int) -> Image.Image:
+    """The image at the size to paint at: its longer side at most `max_size`, no side below what G needs."""
+    scale = min(1.0, max_size / max(whole.size))
+    width, height = (max(MIN_SIZE_PX, round(side * scale)) for side in whole.size)
+    return whole if (width, height) == whole.size else whole.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def blend(whole: Image.Image, repaint_u8: np.ndarray, strength: float) -> Image.Image:
+    """The repaint at the image's size, mixed with it: strength 0 is the image, 1 the repaint."""
+    repaint = Image.fromarray(repaint_u8)
+    if repaint.size != whole.size:
+        repaint = repaint.resize(whole.size, Image.Resampling.BICUBIC)
+    return repaint if strength == 1 else Image.blend(whole, repaint, strength)
+
+
+def seed_of(seed: int, name: str) -> int:
+    """The seed of an image's repaints, whatever other images there are."""
+    return int(digest(f'{seed} {name}'.encode(errors='surrogateescape')), 16) % 2**63
+
+
+@torch.inference_mode()
+def repaint_image(
+    repainter: AnyRepainter, image_u8: np.ndarray, labels: np.ndarray, copies: int, generator: torch.Generator
+) -> Iterator[np.ndarray]:
+    """Repaints [H, W, 3] uint8 of one image [H, W, 3] uint8 under its label map [H, W]."""
+    device = generator.device
+    image_pm1 = to_pm1([image_u8]).to(device)
+    label_tensor = torch.from_numpy(labels.astype(np.int64)).to(device)[None]
+    for _ in range(copies):
+        yield to_u8(repainter(image_pm1, label_tensor, generator).image_pm1[0])
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a path is a folder or lies in it, links followed."""
+    real, top = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([top, real]) == top

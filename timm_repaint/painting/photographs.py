@@ -1,0 +1,66 @@
+"""The images that a command line names: files, folders and patterns, and their names below one folder."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from timm.data.readers.img_extensions import get_img_extensions
+
+from timm_repaint.masks.cache import COCO_STUFF
+from timm_repaint.pictures import find_pictures, has_ending
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Images below a folder.
+
+    Attributes:
+        root: The folder that was named, or the one that holds all that were.
+        names: Of the images, relative to it.
+        folders: Those that were named.
+    """
+
+    root: Path
+    names: list[str]
+    folders: list[str]
+
+    @property
+    def stems(self) -> list[str]:
+        """Names without an ending; images that differ in nothing but their ending keep it."""
+        stems = [os.path.splitext(name)[0] for name in self.names]
+        count = Counter(stems)
+        return [name if count[stem] > 1 else stem for name, stem in zip(self.names, stems, strict=True)]
+
+
+def find_photographs(items: Sequence[str]) -> Photographs:
+    """The images of files and folders, at least one, each once.
+
+    Raises:
+        UsageError: as `find_pictures`.
+    """
+    folders = [path for path in items if os.path.isdir(path)]
+    if len(items) == len(folders) == 1:
+        names = find_pictures(items[0])
+        if os.path.isdir(os.path.join(items[0], 'annotations')):  # COCO's layout: COCO-Stuff's maps are no images
+            names = [name for name in names if not name.startswith(COCO_STUFF)]
+        return Photographs(Path(items[0]), names, folders)
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in items])
+    named: dict[str, None] = {}
+    for path in items:
+        below = find_pictures(path) if os.path.isdir(path) else ['']
+        full = (os.path.join(os.path.abspath(path), name) if name else os.path.abspath(path) for name in below)
+        named.update(dict.fromkeys(os.path.relpath(one, root) for one in full))
+    return Photographs(Path(root), list(named), folders)
+
+
+def expand(word: str) -> list[str]:
+    """A file or folder, or what a pattern matches: folders, and files that are images; nothing if there is none."""
+    if os.path.exists(word):
+        return [word]
+    endings = get_img_extensions(as_set=True)
+    found = sorted(glob.glob(word, recursive=True))
+    # ** matches folders and what is in them.
+    return [path for path in found if has_ending(path, endings) or ('**' not in word and os.path.isdir(path))]
