@@ -24,7 +24,9 @@ from timm_repaint.masks.manifest import MANIFEST_NAME, sha256
 from timm_repaint.masks.workers import in_workers
 from timm_repaint.options.run_file import read_args
 from timm_repaint.painters import PAINTERS, RANDCONV, AnyRepainter, create_painter
+from timm_repaint.painting.before_after import check_places, show
 from timm_repaint.painting.brush import FORMATS, Brush, Canvas, Manner, is_inside
+from timm_repaint.painting.companions import copy_companions, find_companions
 from timm_repaint.painting.photographs import Photographs, expand, find_photographs
 from timm_repaint.progress import progress
 from timm_repaint.repainter import MIN_SIZE_PX
@@ -61,6 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
         help='larger images are painted at this length of their longer side and enlarged again (default: 512)',
     )
     add('--seed', type=int, default=0, help='of the random latents (default: 0)')
+    add('--sheet', metavar='FILE', help='a picture of some images beside their repaints, .jpg or .png')
+    add('--html', metavar='FILE', help='a page of up to 100 images beside their repaints')
     add('--workers', type=int, default=num_cpus(), metavar='N', help='processes (default: all CPUs: %(default)s)')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where to compute')
     return parser
@@ -88,8 +92,10 @@ def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, Photo
     for word, matches in items.items():
         if not matches:
             parser.error(f'{word} is no folder, no image and no pattern of any')
-    found = find_photographs([path for matches in items.values() for path in matches])
+    found = find_photographs([path for matches in items.values() for path in matches], args.mask_dir)
     for folder in found.folders:
+        if args.sheet and is_inside(args.sheet, folder):
+            parser.error(f'--sheet {args.sheet} lies in {folder} and would be repainted; give another place')
         if is_inside(args.out, folder):
             parser.error(f'{args.out} lies in {folder}: its repaints would be repainted; give a folder outside')
     return args, found
@@ -142,8 +148,9 @@ def choose_masks(args: argparse.Namespace, root: Path, num_labels: int | None) -
     return masks
 
 
-def create_brush(args: argparse.Namespace, root: Path) -> tuple[Brush, dict[str, Any]]:
-    """What paints, and what decides the repaints of an image."""
+def create_brush(args: argparse.Namespace, root: Path, labelled: bool) -> tuple[Brush, dict[str, Any]]:
+    """What paints, and what decides the repaints of an image; `labelled`: there are labels of pixels as stored."""
+    as_stored = labelled or bool(args.mask_dir)
     who: dict[str, Any] = {}
     repainter: AnyRepainter
     if args.painter in PAINTERS:
@@ -157,7 +164,7 @@ def create_brush(args: argparse.Namespace, root: Path) -> tuple[Brush, dict[str,
         who['checkpoint_sha256'] = sha256(str(path))
     if getattr(masks, 'on_device', False):
         masks.to(args.device)
-    manner = Manner(args.copies, args.strength, args.max_size, args.seed, args.format)
+    manner = Manner(args.copies, args.strength, args.max_size, args.seed, args.format, as_stored)
     brush = Brush(root, Path(args.out), manner, repainter.to(args.device).eval(), masks, args.device)
     settings = {'mask_dir': os.path.abspath(args.mask_dir)} if args.mask_dir else getattr(masks, 'settings', {})
     manifest = {
@@ -168,6 +175,7 @@ def create_brush(args: argparse.Namespace, root: Path) -> tuple[Brush, dict[str,
         'strength': args.strength,
         'format': args.format,
         'max_size': args.max_size,
+        'as_stored': as_stored,
         'timm_repaint': __version__,
     }
     return brush, manifest
@@ -197,13 +205,19 @@ def paint_all(brush: Brush, images: Photographs, workers: int) -> list[Canvas]:
 def main(argv: list[str] | None = None) -> int:
     """Repaint all images; returns 1 if some could not be read (they are named), else 0."""
     args, images = parse_args(argv)
-    brush, manifest = create_brush(args, images.root)
+    check_places(args.sheet, args.html)
+    companions = find_companions(images)
+    brush, manifest = create_brush(args, images.root, bool(companions))
     if not images.names:
         print(f'no images in {images.root}', file=sys.stderr)
         return 1
     claim(brush.out, manifest)
     remove_parts(brush.out)
     canvases = paint_all(brush, images, args.workers)
+    stems = {canvas.name: canvas.stem for canvas in canvases if not canvas.unreadable}
+    copy_companions(companions, brush, stems)
+    for place in show(args.sheet, args.html, brush, stems):
+        print(place)
     unreadable = [canvas.unreadable for canvas in canvases if canvas.unreadable]
     for line in unreadable:
         print(f'unreadable: {one_line(line)}', file=sys.stderr)

@@ -141,3 +141,13 @@ def read_picture(file: Any) -> Image.Image:
     """
     with Image.open(file) as picture:
         return convert_picture(picture)
+
+
+def read_picture_size(file: Any) -> tuple[int, int]:
+    """Height and width of an image as stored.
+
+    Raises:
+        UNREADABLE: if Pillow cannot read it.
+    """
+    with Image.open(file) as picture:
+        return picture.height, picture.width

@@ -35,8 +35,8 @@ class Photographs:
         return [name if count[stem] > 1 else stem for name, stem in zip(self.names, stems, strict=True)]
 
 
-def find_photographs(items: Sequence[str]) -> Photographs:
-    """The images of files and folders, at least one, each once.
+def find_photographs(items: Sequence[str], mask_dir: str | None = None) -> Photographs:
+    """The images of files and folders, at least one, each once; a folder of label maps among them holds none.
 
     Raises:
         UsageError: as `find_pictures`.
@@ -46,6 +46,9 @@ def find_photographs(items: Sequence[str]) -> Photographs:
         names = find_pictures(items[0])
         if os.path.isdir(os.path.join(items[0], 'annotations')):  # COCO's layout: COCO-Stuff's maps are no images
             names = [name for name in names if not name.startswith(COCO_STUFF)]
+        if mask_dir:
+            masks = os.path.join(os.path.relpath(os.path.realpath(mask_dir), os.path.realpath(items[0])), '')
+            names = [name for name in names if not name.startswith(masks)]
         return Photographs(Path(items[0]), names, folders)
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in items])
     named: dict[str, None] = {}
