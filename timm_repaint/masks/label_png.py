@@ -65,8 +65,13 @@ def read_note(path: str | Path) -> str | None:
     """
     with open(path, 'rb') as file:
         start = file.read(NOTE_WITHIN)
-    found = re.search(rb'(?:tEXt|\xff\xfe..)' + NOTE.encode() + rb'\0([0-9a-f]+)', start, re.DOTALL)
-    return found[1].decode() if found else None
+    found = re.search(rb'(?:(.{4})tEXt|\xff\xfe(..))' + NOTE.encode() + rb'\0', start, re.DOTALL)
+    if not found:
+        return None
+    # PNG counts the name and its end, JPEG the length's two bytes too; what follows may look like more of the note.
+    length = int.from_bytes(found[1] or found[2], 'big') - len(NOTE) - (1 if found[1] else 3)
+    text = start[found.end() : found.end() + length]
+    return text.decode() if re.fullmatch(rb'[0-9a-f]+', text) else None
 
 
 def load_labels(path: str | Path) -> np.ndarray:

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.label_png import load_labels, read_note, save_labels
+from timm_repaint.masks.label_png import image_comment, load_labels, read_note, save_labels
+from timm_repaint.masks.origin import digest
 
 
 def bits(path) -> int:
@@ -134,3 +135,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / 'file').write_text('in the way')
     with pytest.raises(UsageError, match=r'cannot write .*file/cat/a\.png: Not a directory'):
         save_labels(tmp_path / 'file' / 'cat' / 'a.png', np.zeros((2, 2), int))
+
+
+def test_a_note_is_read_to_its_end_whatever_follows_it(tmp_path):
+    notes = [digest(bytes([number])) for number in range(100)]
+    picture = Image.new('RGB', (8, 8))
+    for note in notes:  # the next byte is of a checksum, or of JPEG's tables
+        save_labels(tmp_path / 'labels.png', np.zeros((8, 8), np.uint8), note)
+        picture.save(tmp_path / 'picture.jpg', comment=image_comment(note))
+        assert read_note(tmp_path / 'labels.png') == read_note(tmp_path / 'picture.jpg') == note
