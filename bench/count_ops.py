@@ -34,51 +34,13 @@ import timm_repaint
 import train
 
 # What launches nothing: views that the schema does not say are views, allocations, metadata.
-FREE = frozenset(
-    [
-        '_record_function_enter',
-        '_record_function_enter_new',
-        '_record_function_exit',
-        '_reshape_alias',
-        '_unsafe_view',
-        'detach_',
-        'empty',
-        'empty_like',
-        'empty_strided',
-        'is_pinned',
-        'is_same_size',
-        'lift_fresh',
-        'new_empty',
-        'new_empty_strided',
-        'positive',
-        'resize_',
-        'set_',
-        'squeeze_',
-        't_',
-        'transpose_',
-        'unsafe_chunk',
-        'unsafe_split',
-        'unsqueeze_',
-    ]
-)
+_FREE = """_record_function_enter _record_function_enter_new _record_function_exit _reshape_alias _unsafe_view detach_
+empty empty_like empty_strided is_pinned is_same_size lift_fresh new_empty new_empty_strided positive resize_ set_
+squeeze_ t_ transpose_ unsafe_chunk unsafe_split unsqueeze_"""
 # For these the host needs a value or a size from the device.
-WAITS = frozenset(
-    [
-        '_local_scalar_dense',
-        '_unique',
-        '_unique2',
-        'bincount',
-        'equal',
-        'histc',
-        'is_nonzero',
-        'item',
-        'masked_select',
-        'nonzero',
-        'repeat_interleave',
-        'unique_consecutive',
-        'unique_dim',
-    ]
-)
+_WAITS = """_local_scalar_dense _unique _unique2 bincount equal histc is_nonzero item masked_select nonzero
+repeat_interleave unique_consecutive unique_dim"""
+FREE, WAITS = frozenset(_FREE.split()), frozenset(_WAITS.split())
 NAMESPACES = ('aten', 'c10d', 'c10d_functional', '_c10d_functional', 'torchvision')
 PACKAGE = str(Path(timm_repaint.__file__).parent) + os.sep
 # Which part of a step a file's operators belong to; the innermost file that is named counts.
@@ -86,7 +48,6 @@ PARTS = {
     'networks/label_maps.py': 'conditions',
     'networks/encoder.py': 'E',
     'networks/generator.py': 'G',
-    'networks/spade.py': 'G',
     'networks/discriminator.py': 'D',
     'repainter.py': 'composition',
     'batches.py': 'composition',
@@ -107,13 +68,14 @@ KEYS = ('operators', 'views', 'bytes', 'waits', 'custom', 'in_optimizers')
 
 
 class OperatorCounter(TorchDispatchMode):
-    """Counts operators while it is on; `counts` by `KEYS`, and how often each name, part and waiting place."""
+    """Counts operators while it is on; `counts` by `KEYS`, and each name, part (its bytes) and waiting place."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
         self.names: Counter[str] = Counter()
         self.parts: Counter[str] = Counter()
+        self.part_bytes: Counter[str] = Counter()
         self.places: Counter[str] = Counter()
         self.in_optimizer = 0  # depth
         self._forward: dict[int, str] = {}  # part by the number of the autograd node
@@ -136,9 +98,9 @@ class OperatorCounter(TorchDispatchMode):
         custom = func.namespace not in NAMESPACES
         self.counts['operators'] += 1
         self.counts['custom'] += custom
-        self.counts['bytes'] += sum(
-            t.numel() * t.element_size() for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)
-        )
+        size = sum(t.numel() * t.element_size() for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor))
+        self.counts['bytes'] += size
+        self.part_bytes[part] += size
         self.names[f'{func.namespace}::{name}' if custom else name] += 1
         self.parts[part] += 1
         return out
@@ -155,7 +117,7 @@ class OperatorCounter(TorchDispatchMode):
 
     def state(self) -> dict[str, Counter[str]]:
         """A copy of all that was counted so far."""
-        return {name: getattr(self, name).copy() for name in ('counts', 'names', 'parts', 'places')}
+        return {name: getattr(self, name).copy() for name in ('counts', 'names', 'parts', 'part_bytes', 'places')}
 
 
 def _frames() -> Iterator[Any]:
@@ -174,19 +136,8 @@ def _part_of_stack() -> str:
             part = PARTS[path.removeprefix(PACKAGE)]
             if spectral:
                 return 'spectral norm'
-            return _own(frame) if part == 'G' else part
+            return part
     return 'other'
-
-
-def _own(frame: Any) -> str:
-    """E, G or D: whose layer of `networks/spade.py` runs."""
-    while frame is not None:
-        path = frame.f_code.co_filename
-        for name, whose in (('discriminator.py', 'D'), ('encoder.py', 'E'), ('generator.py', 'G')):
-            if path.endswith(f'networks/{name}'):
-                return whose
-        frame = frame.f_back
-    return 'G'
 
 
 def _place() -> str:
@@ -290,7 +241,7 @@ def count_on_cpu(options: list[str], end: int, steps: int) -> dict[str, Any]:
         {key: b['counts'][key] - a['counts'][key] for key in ('operators', 'waits')}
         for a, b in itertools.pairwise(marks)
     ]
-    for name, most in (('parts', None), ('names', 15), ('places', None)):
+    for name, most in (('parts', None), ('part_bytes', None), ('names', 15), ('places', None)):
         found[name] = {key: n / steps for key, n in (last[name] - first[name]).most_common(most)}
     return found
 
@@ -349,10 +300,11 @@ def table(found: dict[str, Any], where: bool) -> str:
         ratio = f'{found["ratio"][key]:.3f}' if key in found['ratio'] else ''
         rows.append((key, *(f'{value:,.1f}' for value in values), ratio))
     if where and 'parts' in found['repaint']:
-        rows.append(('', '', '', '', ''))
+        rows += [('',) * 5, ('operators of', 'plain', 'repaint', 'added', 'added MB')]
         for part, value in found['repaint']['parts'].items():
             plain = found['plain']['parts'].get(part, 0)
-            rows.append((part, f'{plain:,.1f}', f'{value:,.1f}', f'{value - plain:,.1f}', ''))
+            size = found['repaint']['part_bytes'][part] - found['plain']['part_bytes'].get(part, 0)
+            rows.append((part, f'{plain:,.1f}', f'{value:,.1f}', f'{value - plain:,.1f}', f'{size / 1e6:,.1f}'))
     return '\n'.join(f'{row[0]:40}' + ''.join(f'{cell:>16}' for cell in row[1:]) for row in rows)
 
 

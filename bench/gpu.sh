@@ -3,9 +3,10 @@
 #
 # Each part takes four minutes at most and leaves OUT/PART/*.json and OUT/PART.log; one that fails does not stop the
 # others, and all parts can be run one by one. DEVICE, MODEL, MODELS, PX, BATCHES, STEPS and ROUNDS set another machine
-# or smaller sizes: DEVICE=cpu MODEL=test_resnet MODELS=test_resnet PX=32 BATCHES='2 2 2' STEPS=3 ROUNDS=1 tries it.
+# or smaller sizes, IMAGES other photographs for masks than scikit-image's own. To try it:
+# DEVICE=cpu MODEL=test_resnet MODELS=test_resnet PX=32 BATCHES='2 2 2' STEPS=3 ROUNDS=1 bench/gpu.sh OUT
 set -u
-parts=(machine count32 count128 kernels b32 b128 b256 models compile)
+parts=(machine count32 count128 kernels b32 b128 b256 models compile masks)
 [ $# -ge 1 ] || { echo "usage: $0 OUT [PART ...]; parts: ${parts[*]}" >&2; exit 2; }
 mkdir -p "$1" && out=$(cd "$1" && pwd) && shift || exit 1
 cd "$(dirname "$0")/.." || exit 1
@@ -38,6 +39,8 @@ print(json.dumps({"gpu": str(gpu), "torch": torch.__version__, "host": platform.
       --device "$device" "${half[@]}" ;;
     compile) bench --models "$model" --batch-size "$middle" --steps "${STEPS:-15}" --variants compile -- \
       --device "$device" "${half[@]}" ;;
+    masks) timeout 240 python -m bench.masks --cutting-only --device "$device" --rounds "$rounds" \
+      --output "$dir/masks.json" "${IMAGES:-$(python -c 'import skimage.data; print(skimage.data.__path__[0])')}" ;;
     *) echo "unknown part $1" >&2; return 2 ;;
   esac
 }

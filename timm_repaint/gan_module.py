@@ -82,7 +82,7 @@ class GanModule(nn.Module):
 
     def to_norm(self, image_pm1: Tensor, dtype: torch.dtype) -> Tensor:
         """Image [B, 3, H, W] in [-1, 1] -> T's normalised image in T's number format."""
-        return torch.addcmul(self.grey_norm, image_pm1.to(self.mean.dtype), self.norm_per_pm1).to(dtype)
+        return torch.addcmul(self.grey_norm, image_pm1, self.norm_per_pm1).to(dtype)
 
     def _relate_ranges(self) -> None:
         """What lies between T's normalised images and [-1, 1]; all [1, 3, 1, 1]."""

@@ -46,7 +46,7 @@ class StepMetrics:
 class Painted(NamedTuple):
     """What a training forward leaves for its step: K images, their repaints, and what T saw of them."""
 
-    image_pm1: Tensor  # [K, 3, H, W]
+    image_pm1: Tensor  # [K, 3, H, W], in autocast's type as all of E, G and D's
     shapes: Shapes  # of K label maps
     repaint_pm1: Tensor  # [K, 3, H, W], with the graph of E and G where they learn
     posterior: Posterior | None

@@ -46,7 +46,7 @@ from timm_repaint.masks.source import Labeller
 from timm_repaint.networks.discriminator import create_discriminator
 from timm_repaint.networks.label_maps import num_condition_channels
 from timm_repaint.painters import create_repainter
-from timm_repaint.precision import autocast_state, call_cast_once, is_finite
+from timm_repaint.precision import autocast_state, call_cast_once, is_finite, working_dtype
 from timm_repaint.repainter import Repainted, Repainter
 from timm_repaint.saved import load_networks
 
@@ -135,6 +135,7 @@ class Repaint(GanModule):
         rows = repainted_rows(len(images), self.config.prob, self.config.views)
         image_pm1 = self.to_pm1(images[rows])  # [K, 3, H, W]
         picked = self._labeller(image_pm1) if labels is None else labels[rows]  # [K, H, W]
+        image_pm1 = image_pm1.to(working_dtype(image_pm1))
         may_learn = self._may_learn()
         paints = may_learn and self._paints_next
         statistics = copy_buffers(self.repainter) if paints else None

@@ -22,7 +22,7 @@ from timm_repaint.networks.label_maps import (
     one_hot,
     paint_segments,
 )
-from timm_repaint.precision import at_least_float32, working_dtype
+from timm_repaint.precision import working_dtype
 
 MIN_SIZE_PX = 32
 GLOBAL_DIM = 64
@@ -32,7 +32,7 @@ SEGMENT_DIM = 8
 class Repainted(NamedTuple):
     """What `Repainter` returns."""
 
-    image_pm1: Tensor  # [B, 3, H, W] float32 in [-1, 1]
+    image_pm1: Tensor  # [B, 3, H, W] in [-1, 1], in autocast's type
     posterior: Posterior | None  # None: nothing was encoded, see painters.py
     shapes: Shapes  # of its label maps
 
@@ -117,7 +117,7 @@ class Repainter(nn.Module):
             labels: [B, H, W] int64, segment ids of any value or class ids (255 = unknown).
             generator: source of the random numbers; None for the global one.
         Returns:
-            The repaint, at least float32, in [-1, 1], with the posterior (for the KL divergence).
+            The repaint, in [-1, 1], with the posterior (for the KL divergence).
         Raises:
             ValueError: if the image or the label map has a wrong shape.
         """
@@ -132,13 +132,13 @@ class Repainter(nn.Module):
         """Draw the latents and paint; the posterior may be of another image, the label maps as `find_shapes` has them.
 
         Returns:
-            [B, 3, H, W], at least float32, in [-1, 1].
+            [B, 3, H, W] in [-1, 1], in autocast's type.
         """
         z = sample_latent(posterior.global_mu, posterior.global_logvar, generator, self.temperature)  # [B, Z]
         shapes = find_shapes(labels)
         condition = self.condition(posterior, shapes, generator).to(working_dtype(z))  # [B, K, H, W]
         detail = draw_detail(self.detail, image_pm1, shapes.slots, generator)  # [B, 3, H, W]
-        return at_least_float32(self.generator(condition, z, detail))
+        return self.generator(condition, z, detail)
 
     def condition(
         self, posterior: Posterior, labels: Tensor | Shapes, generator: torch.Generator | None = None

@@ -31,7 +31,7 @@ def test_each_part_leaves_json_and_says_how_long_it_took(tmp_path):
     done = run(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     parts = [line.split(':')[0] for line in done.stdout.splitlines()]
-    assert parts == ['machine', 'count32', 'count128', 'kernels', 'b32', 'b128', 'b256', 'models', 'compile']
+    assert parts == ['machine', 'count32', 'count128', 'kernels', 'b32', 'b128', 'b256', 'models', 'compile', 'masks']
     for part in parts:
         (figures,) = (json.loads(path.read_text()) for path in (tmp_path / part).glob('*.json'))
         assert figures

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from timm_repaint.networks.constants import Constants
 from timm_repaint.networks.label_maps import check_choice
@@ -24,6 +25,7 @@ from timm_repaint.networks.spade import (
     channels_last,
     narrow_condition,
     repeat_border,
+    with_product,
 )
 from timm_repaint.precision import at_least_float32
 
@@ -151,10 +153,26 @@ def compose(painted: Tensor, detail: Tensor | None) -> Tensor:
         painted: [B, 3, H, W] colour, or [B, 6, H, W] colour and gain, unbounded. A gain of 0 keeps the detail as it is.
         detail: [B, 3, H, W], what is left of the image without its segments' mean colours; None for none.
     """
-    if detail is None:
-        return torch.tanh(painted)
-    colour, gain = painted.chunk(2, dim=1)
-    return torch.tanh(torch.addcmul(colour + detail, gain, detail.to(gain.dtype)))
+    return torch.tanh(painted) if detail is None else Compose.apply(painted, detail.to(painted.dtype))
+
+
+class Compose(torch.autograd.Function):
+    """`tanh(colour + (1 + gain) * detail)`; no gradient goes to the detail."""
+
+    @staticmethod
+    def forward(ctx: Any, painted: Tensor, detail: Tensor) -> Tensor:
+        """The value."""
+        colour, gain = painted.chunk(2, dim=1)
+        value = torch.addcmul(colour + detail, gain, detail).tanh_()
+        ctx.save_for_backward(value, detail)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None]:
+        """To what is painted."""
+        value, detail = ctx.saved_tensors
+        return with_product(torch.ops.aten.tanh_backward(gradient[0], value), detail, product_first=False), None
 
 
 class SpadeGenerator(nn.Module):

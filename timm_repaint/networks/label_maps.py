@@ -196,10 +196,10 @@ def segment_detail(image: Tensor, slots: Tensor) -> Tensor:
         image: [B, C, H, W].
         slots: [B, H, W] int64, see `segment_slots`.
     Returns:
-        [B, C, H, W] float32, mean 0 in every segment.
+        [B, C, H, W] of the image's type, mean 0 in every segment.
     """
     means, _ = pool_segments(image, slots)
-    return at_least_float32(image) - paint_segments(means, slots)
+    return image - paint_segments(means.to(image.dtype), slots)
 
 
 def check_choice(what: str, name: str, choices: Collection[str]) -> str:

@@ -42,7 +42,7 @@ def test_no_step_makes_the_host_wait(counted):
 
 def test_what_repaint_adds_stays_what_it_was(counted):
     """Whoever makes a step dearer says so here; docs/decisions.md has the figures of `resnet50`."""
-    assert counted['added']['operators'] <= 430
+    assert counted['added']['operators'] <= 435
 
 
 def test_the_table_names_the_parts(counted):

@@ -7,6 +7,7 @@ from timm_repaint.networks.generator import (
     GeneratorSpec,
     SpadeGenerator,
     coarse_taps,
+    compose,
     conv_upsampled,
     generator_spec,
 )
@@ -18,6 +19,15 @@ def macs(model, *inputs):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(*inputs)
     return counter.get_total_flops() // 2
+
+
+def test_composition_puts_the_detail_at_its_strength_on_the_colour_and_has_its_gradient():
+    painted, detail = torch.randn(2, 6, 4, 5, dtype=torch.float64), torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    wanted = torch.tanh(painted[:, :3] + (1 + painted[:, 3:]) * detail)
+    torch.testing.assert_close(compose(painted, detail), wanted)
+    in_half = compose(painted.bfloat16(), detail)
+    assert in_half.dtype == torch.bfloat16 and (in_half - wanted).abs().mean() < 2 / 255  # a grey level
+    assert torch.autograd.gradcheck(lambda painted: compose(painted, detail), painted.requires_grad_())
 
 
 @pytest.mark.parametrize('spec', [generator_spec('light', 4), FULL_SIZE], ids=['light', 'full size'])
