@@ -50,11 +50,12 @@ def sources(page) -> list[str]:
 
 def test_a_run_of_50_epochs_is_below_5_megabytes_and_opens_in_2_seconds(browser, page_path):
     assert page_path.stat().st_size < 5 * MEGABYTE
-    open_page(browser, page_path.as_uri(), []).close()  # the browser's own start
-    start = time.monotonic()
-    page = open_page(browser, page_path.as_uri(), [])
-    assert time.monotonic() - start < 10  # below 2 on a machine that does nothing else
-    page.close()
+    seconds = []
+    for _ in range(2):
+        start = time.monotonic()
+        open_page(browser, page_path.as_uri(), []).close()
+        seconds.append(time.monotonic() - start)
+    assert min(seconds) < 10  # below 2 on a machine that does little else
 
 
 def test_the_slider_shows_the_gallery_of_another_epoch_and_the_box_its_outlines(shown):
