@@ -30,6 +30,7 @@ COMMANDS = {
     'masks': Command('masks.__main__', 'main', 'make the masks of a folder of images, or check them'),
     'paint': Command('paint', 'main', 'repaint images: with a trained run, or without'),
     'report': Command('report.__main__', 'main', "reports on finished runs, and the paper's tables"),
+    'push': Command('report.push', 'main', 'a finished classifier to the Hugging Face Hub'),
     'benchmark': Command('benchmark.__main__', 'main', 'time, memory and size of the repaint phase'),
     'stylize': Command('baselines.stylize', 'main', 'stylized images for Shape-ResNet'),
     'options': Command('commands.show_options', 'main', "repaint's options, and what a recipe makes of any option"),

@@ -1,0 +1,133 @@
+"""A finished classifier to the Hugging Face Hub, as timm does it: `timm-repaint push RUN OWNER/NAME`.
+
+timm's `push_to_hf_hub` makes the repository and writes weights (safetensors) and config; the model card has the run's
+options, its best figure and its last gallery. You log in beforehand, with `hf auth login`.
+"""
+
+import argparse
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import timm
+from huggingface_hub.errors import HFValidationError
+from timm.data import resolve_data_config
+from timm.models import push_to_hf_hub
+from torch import nn
+
+from timm_repaint.engine.setup import build_model
+from timm_repaint.errors import UsageError, run_command
+from timm_repaint.options.parser import build_parser
+from timm_repaint.options.roles import Role
+from timm_repaint.options.run_file import FINE_TUNE, is_detection, read_args
+from timm_repaint.report.summary import SUMMARY
+from timm_repaint.version import __version__
+from timm_repaint.weights import fill, read_state_dict
+
+CHECKPOINT = 'model_best.pth.tar'
+GALLERY = 'gallery.png'
+# Not of the training: where it ran and what its files are called.
+PRIVATE = Role.MACHINE.names | Role.DATA.names | Role.OUTPUT.names
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='timm-repaint push', description='Put a classifier on the Hugging Face Hub.')
+    parser.add_argument('run', type=Path, metavar='RUN', help='folder of a train.py run, or of its fine-tune phase')
+    parser.add_argument('repo', metavar='REPO', help='OWNER/NAME on the Hub; it is made if it is not there')
+    parser.add_argument('--private', action='store_true', help='a new repository is only seen by you')
+    return parser.parse_args()
+
+
+def finished_phase(run: Path) -> Path:
+    """The folder of a run's last phase."""
+    return run / FINE_TUNE if (run / FINE_TUNE / CHECKPOINT).is_file() else run
+
+
+def load_classifier(folder: Path) -> tuple[nn.Module, argparse.Namespace]:
+    """The best classifier of a phase, and its options.
+
+    Raises:
+        UsageError: if the folder holds none, or a detector.
+    """
+    saved = read_args(folder, 'RUN is the output folder of a train.py run')
+    if is_detection(saved):
+        raise UsageError(f'{folder} is a detector; the Hub takes classifiers of timm')
+    no_others = {'pretrained': False, 'pretrained_path': '', 'initial_checkpoint': ''}
+    args = argparse.Namespace(**{**vars(build_parser().parse_args([])), **saved, 'rank': 0})
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise UsageError(f'{path} does not exist: the run has no checkpoint yet')
+    model = build_model(argparse.Namespace(**{**vars(args), **no_others}), timm.create_model)
+    fill(model, read_state_dict(str(path)), str(path), f'a {args.model}')
+    return model.eval(), args
+
+
+def best_top1(folder: Path) -> str:
+    """The best validation accuracy of a phase's summary, and its epoch; nothing if it has none."""
+    try:
+        with open(folder / SUMMARY, newline='') as file:
+            rows = [(float(row['eval_top1']), row['epoch']) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError):
+        return ''
+    return f'{max(rows)[0]:.2f} % (epoch {max(rows)[1]})' if rows else ''
+
+
+def last_gallery(run: Path) -> Path | None:
+    """The newest gallery of a run's repaint phase."""
+    folders = (run, run.parent) if run.name == FINE_TUNE else (run,)
+    pictures = [path for folder in folders for path in folder.glob('gallery-*.png')]
+    return max(pictures, key=os.path.getmtime, default=None)
+
+
+def describe(folder: Path, args: argparse.Namespace, repo: str, gallery: bool) -> dict[str, Any]:
+    """A model card in timm's words."""
+    parser = build_parser()
+    changed = {
+        '--' + name.replace('_', '-'): value
+        for name, value in sorted(vars(args).items())
+        if name in parser.parse_args([]) and name not in PRIVATE and value != parser.get_default(name)
+    }
+    details: dict[str, Any] = {'Model type': f'image classification, {args.model}'}
+    if top1 := best_top1(folder):
+        details['Top-1 on its validation split'] = top1
+    details['Trained with'] = f'timm-repaint {__version__}, timm {timm.__version__}'
+    details['Options that differ from the defaults'] = changed
+    usage = f"```python\nimport timm\n\nmodel = timm.create_model('hf_hub:{repo}', pretrained=True).eval()\n```\n"
+    if gallery:
+        usage += f'\n## Repaints\n\nOriginals, their masks and repaints of them:\n\n![repaints]({GALLERY})\n'
+    description = 'Trained without repaints.'
+    if args.repaint or folder.name == FINE_TUNE:
+        description = 'Trained with repaints of its training images, which keep shapes and change texture and colour.'
+    return {'license': 'unknown', 'description': description, 'details': details, 'usage': usage}
+
+
+def main() -> int:
+    args = parse_args()
+    folder = finished_phase(args.run)
+    model, saved = load_classifier(folder)
+    gallery = last_gallery(args.run)
+    card = describe(folder, saved, args.repo, gallery is not None)
+    try:
+        if gallery is not None:  # ahead of the model, whose card shows it
+            api = huggingface_hub.HfApi(library_name='timm_repaint', library_version=__version__)
+            api.create_repo(args.repo, private=args.private, exist_ok=True)
+            api.upload_file(path_or_fileobj=str(gallery), path_in_repo=GALLERY, repo_id=args.repo)
+        push_to_hf_hub(
+            model,
+            args.repo,
+            commit_message=f'{saved.model} by timm-repaint',
+            private=args.private,
+            model_card=card,
+            safe_serialization=True,
+            data_config=resolve_data_config(vars(saved), model=model),
+        )
+    except (OSError, HFValidationError) as error:  # no network, login or right to write; no such name
+        raise UsageError(f'the Hub refuses {args.repo}: {error}; see hf auth login') from error
+    print(f'https://huggingface.co/{args.repo}')
+    return 0
+
+
+if __name__ == '__main__':
+    run_command(main)
