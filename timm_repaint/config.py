@@ -49,6 +49,7 @@ class RepaintOptions(TypedDict, total=False):
     feat_weight: float
     kl_weight: float
     segment_kl_weight: float
+    consistency: float
     g_lr: float
     d_lr: float
     max_nonfinite: int
@@ -195,6 +196,15 @@ class RepaintConfig:
         paper='no such codes',
         limit=WEIGHT,
     )
+    consistency: float = option(
+        0.0,
+        "weight of a term of the task's loss that wants one answer to a repaint and its original (their Jensen-Shannon "
+        "divergence), such as 4, with mix 'both'",
+        LOSSES,
+        paper='no such term',
+        limit=WEIGHT,
+        roles='classifier_loss',
+    )
     g_lr: float = option(
         1e-3,
         'learning rate of encoder and generator, Adam',
@@ -261,10 +271,10 @@ def _problems(config: RepaintConfig) -> Iterator[str]:
 
 
 def generator_problems(config: Any) -> Iterator[str]:
-    """A sentence for each option of the generator that does not go with the others; the name of one comes first.
+    """A sentence for each option that does not go with the others; the name of one comes first.
 
     Args:
-        config: Has `generator`, `freeze`, `checkpoint`, `separate_batches` and `detail`.
+        config: Has `generator`, `freeze`, `checkpoint`, `separate_batches`, `detail`, `consistency` and `mix`.
     """
     if config.generator in PAINTERS and (config.freeze or config.checkpoint):
         yield f'generator {config.generator!r} has no network to load or to freeze; leave out checkpoint and freeze'
@@ -274,3 +284,5 @@ def generator_problems(config: Any) -> Iterator[str]:
         yield f'generator {config.generator!r} never learns, so it has no separate_batches; leave that out'
     if config.generator in NO_DETAIL and config.detail == 'swap':
         yield f"generator {config.generator!r} paints without detail; use 'shift'"
+    if config.consistency and config.mix != 'both':
+        yield f"consistency compares repaints with their originals, mix is {config.mix!r}; it needs 'both'"

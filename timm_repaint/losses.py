@@ -4,6 +4,7 @@ Sources: Repaint section 3.2, equations 2 and 3; pix2pixHD (Wang et al., CVPR 20
 matching losses; SPADE (Park et al., CVPR 2019) for the KL divergence.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -48,6 +49,18 @@ def _check_pairs(real: Sequence[Tensor], fake: Sequence[Tensor], what: str) -> N
     real_shapes, fake_shapes = [tuple(t.shape) for t in real], [tuple(t.shape) for t in fake]
     if not real_shapes or real_shapes != fake_shapes:
         raise ValueError(f'{what}: real {real_shapes} and fake {fake_shapes} must be non-empty and of equal shapes')
+
+
+def js_divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of two answers, in nats from 0 to log 2, mean over images: a scalar.
+
+    Args:
+        logits: [K, classes].
+        other_logits: The same images' in another way.
+    """
+    answers = torch.stack([at_least_float32(logits), at_least_float32(other_logits)]).log_softmax(2)
+    middle = answers.logsumexp(0) - math.log(2)
+    return (answers.exp() * (answers - middle)).sum(2).mean()
 
 
 def discriminator_loss(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor], kind: str = 'hinge') -> Tensor:

@@ -42,6 +42,7 @@ from timm_repaint.errors import UsageError
 from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
 from timm_repaint.gan_module import GanModule
 from timm_repaint.judging import Painted, StepMetrics, d_loss, generator_losses, judge, task_slope, weighted_sum
+from timm_repaint.losses import js_divergence
 from timm_repaint.masks.source import Labeller
 from timm_repaint.networks.discriminator import create_discriminator
 from timm_repaint.networks.label_maps import num_condition_channels
@@ -201,6 +202,27 @@ class Repaint(GanModule):
                 if (bad_task := generator.update(bad_task)) is not None:
                     self.task_guard.count(bad_task)
         return StepMetrics(**{name: value.detach() for name, value in {**losses, **parts}.items()})
+
+    def consistency(self, output: Any) -> Tensor | float:
+        """What to add to T's loss so that it answers alike to repaints and to their originals, with `mix='both'`.
+
+        Args:
+            output: T's logits for the latest batch, [N, classes].
+
+        Returns:
+            Their Jensen-Shannon divergence times the option `consistency`, a scalar; 0 for a batch without both.
+
+        Raises:
+            UsageError: if the output is of another kind.
+        """
+        weight, (count, rows) = self.config.consistency, self._repainted
+        if not weight or rows == slice(0, 0) or not self._learns_here:
+            return 0.0
+        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != count:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UsageError(f'consistency compares logits [{count}, classes], the output is {shape}; leave it out')
+        repaints = len(output[rows])  # they come first, then all originals, first those of the repaints
+        return weight * js_divergence(output[:repaints], output[repaints : 2 * repaints])
 
     def drop(self) -> None:
         """Forget the latest batch, for a loop that skips it instead of calling `step()`."""

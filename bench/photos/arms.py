@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 EPOCHS, CLEAN_END_EPOCHS = 16, 4
 COMMON = (
-    '--model tf_efficientnet_lite0 --img-size 128 -b 32 -j 0 --device cpu --opt adamw --lr 3e-4 --weight-decay 0.05 '
-    f'--sched cosine --warmup-epochs 1 --epochs {EPOCHS} --log-interval 1000 --repaint-gallery-interval 0'
+    '--model tf_efficientnet_lite0 --img-size 128 -b 32 -j 0 --device cpu --channels-last --opt adamw --lr 3e-4 '
+    f'--weight-decay 0.05 --sched cosine --warmup-epochs 1 --epochs {EPOCHS} --log-interval 1000 '
+    '--repaint-gallery-interval 0'
 )
 CROP_AND_FLIP = '--scale 0.5 1.0 --color-jitter 0'
 JITTER = '--scale 0.5 1.0 --color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
@@ -50,6 +51,7 @@ _ARMS = (
     Arm('swap', 'each segment with the detail of another place', f'{REPAINT} --repaint-detail swap'),
     Arm('paper', "the paper's own form", f'{REPAINT} --repaint-detail none --repaint-latent global'),
     Arm('repaint', 'the defaults', REPAINT),
+    Arm('superpixels', 'the defaults with masks that need no cache', '--repaint --mask superpixels'),
     Arm('jitter-repaint', 'the defaults on top of strong jitter', REPAINT, JITTER),
     Arm('randaugment-repaint', 'the defaults on top of RandAugment', REPAINT, RANDAUGMENT),
 )

@@ -40,6 +40,7 @@ def main() -> None:
     if any(names != classes[0] for names in classes):
         parser.error(f'the folders have different classes: {classes}')
     model = create_model(args.model, num_classes=len(classes[0]), checkpoint_path=args.checkpoint).eval()
+    model = model.to(memory_format=torch.channels_last)
     args.out.write_text(json.dumps({folder.name: top1(model, folder, args.img_size) for folder in args.folders}))
 
 

@@ -13,6 +13,7 @@ from bench.runner import REPO, RESULT, make_masks
 from timm_repaint.files import write_text
 
 TESTS = 'tests.json'
+MASKED = '--mask fh'  # what masks_of makes; others are cut from each batch
 EVALUATE = Path(__file__).with_name('evaluate.py')
 
 
@@ -92,7 +93,8 @@ def plan_phases(place: Place, setting: str, name: str, seed: int, folder: Path) 
     if not arm.first:
         return [first]
     if arm.repaints:
-        first += ['--mask-dir', str(place.output / 'masks' / setting)]
+        if MASKED in arm.first:
+            first += ['--mask-dir', str(place.output / 'masks' / setting)]
         return [first, [str(REPO / 'fine_tune.py'), str(folder), '--resume', 'auto']]
     last = [*base, '--output', str(folder), '--experiment', 'fine_tune', '--resume', str(folder / 'last.pth.tar')]
     return [[*first, '--stop-epoch', str(EPOCHS - CLEAN_END_EPOCHS)], last]

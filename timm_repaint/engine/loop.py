@@ -82,7 +82,8 @@ def train_one_epoch(
             scale = batch_loss_scale(loader, num_samples, naflex_mode, args) * rank_scale(num_samples, args, device)
             # Ahead of the step, which may change it.
             scaled_by = 1.0 if repaint is None else amp_scale(loss_scaler, device) / micro.accum_steps
-            loss = result['loss'] * (scale / micro.accum_steps)
+            loss = result['loss'] if repaint is None else result['loss'] + repaint.consistency(result.get('output'))
+            loss = loss * (scale / micro.accum_steps)
             if learns:
                 backward(loss, task, optimizer, args, loss_scaler, micro.need_update)
             elif loss.requires_grad:  # not with a task weight of 0

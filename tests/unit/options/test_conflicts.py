@@ -72,6 +72,8 @@ REFUSED = [
     ('--img-size 28', '--img-size has 28', '32 px or more'),
     ('--input-size 3 64 31', '--input-size has 31', '32 px or more'),
     ('--train-img-sizes 64 16', '--train-img-sizes has 16', '32 px or more'),
+    ('--repaint-consistency 4', '--repaint-consistency compares', "needs 'both'"),
+    ('--repaint-mix both --repaint-consistency 4 --cutmix 1', '--repaint-consistency', '--cutmix mix with others'),
     ('--mixup 0.2 --mixup-mode half', '--mixup-mode is half', 'batch, pair, elem'),
 ]
 

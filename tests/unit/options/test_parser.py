@@ -29,6 +29,7 @@ OUR_OPTIONS = {
     'repaint_separate_batches',
     'repaint_prob',
     'repaint_mix',
+    'repaint_consistency',
     'repaint_freeze',
     'repaint_checkpoint',
     'repaint_generator',
