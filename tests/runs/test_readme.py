@@ -207,7 +207,7 @@ def make_photographs(folder: Path, count: int) -> None:
 
 def test_getting_started_goes_from_a_folder_to_a_comparison(tmp_path, monkeypatch):
     make_photographs(tmp_path / 'photos' / 'train', 16)
-    make_photographs(tmp_path / 'photos' / 'validation', 4)
+    make_photographs(tmp_path / 'photos' / 'validation', 8)
     program = tmp_path / 'bin' / 'timm-repaint'
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m timm_repaint.cli "$@"\n')
@@ -222,13 +222,14 @@ def test_getting_started_goes_from_a_folder_to_a_comparison(tmp_path, monkeypatc
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / 'output/train/repaint/gallery-0.png').is_file()
-    assert len(list((tmp_path / 'repaints').rglob('*.png'))) == 3 * 8
+    assert len(list((tmp_path / 'repaints').rglob('*.png'))) == 3 * 16
     assert (tmp_path / 'comparison.html').read_text().startswith('<!doctype html>')
     monkeypatch.chdir(tmp_path)
     (example,) = blocks('docs/getting-started.md', 'python')
     names: dict = {}
-    exec(example.replace('resnet18', 'test_resnet'), names)
-    assert names['model'](torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    exec(example.replace('resnet18', 'test_resnet').replace('128', '32').replace('7.jpg', '7.png'), names)
+    assert names['classes'] == ['cat', 'dog'] and names['transform'](names['photograph']).shape == (3, 32, 32)
+    assert names['shares'].shape == (2,) and names['shares'].sum() == pytest.approx(1)
 
 
 def blocks_with_repaint(name):
