@@ -67,9 +67,9 @@ class RepaintConfig:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     masks: 'str | MaskSource | None' = option(
-        'fh',
-        "where label maps come from if they do not come with the images: 'fh' (Felzenszwalb-Huttenlocher, cut on the "
-        "CPU in forward: for trying out), 'superpixels' (cut on the device), 'deeplabv3', a mask source, or None",
+        'superpixels',
+        "where label maps come from if they do not come with the images: 'superpixels' (cut on the device), 'fh' "
+        "(Felzenszwalb-Huttenlocher, cut on the CPU in forward: slow), 'deeplabv3', a mask source, or None",
     )
     num_labels: int | None = option(
         None,

@@ -2,7 +2,7 @@
 
 `image -> S -> labels;  image -> E -> (mu, logvar) -> z;  (labels, z) -> G -> repaint;  repaint -> T (task loss), D`
 
-    repaint = Repaint(mean, std, masks='fh')             # S, E, G, D and their optimizers
+    repaint = Repaint(mean, std)                         # S, E, G, D and their optimizers
     for images, target in loader:
         loss = criterion(model(repaint(images)), target)
         loss.backward()                                  # leaves T's gradient at the repaints

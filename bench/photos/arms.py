@@ -52,6 +52,12 @@ _ARMS = (
     Arm('paper', "the paper's own form", f'{REPAINT} --repaint-detail none --repaint-latent global'),
     Arm('repaint', 'the defaults', REPAINT),
     Arm('superpixels', 'the defaults with masks that need no cache', '--repaint --mask superpixels'),
+    Arm(
+        'consistency',
+        'repaints beside their originals, and one answer to both',
+        f'{REPAINT} --repaint-mix both --repaint-consistency 4',
+    ),
+    Arm('pretrained', 'the defaults from the generator that comes along', f'{REPAINT} --repaint-checkpoint pretrained'),
     Arm('jitter-repaint', 'the defaults on top of strong jitter', REPAINT, JITTER),
     Arm('randaugment-repaint', 'the defaults on top of RandAugment', REPAINT, RANDAUGMENT),
 )

@@ -57,7 +57,7 @@ class Labeller:
         self._seconds += seconds
         if self._batches == WARN_AFTER_BATCHES:
             _logger.warning(
-                'Masks that are cut in forward cost %.0f ms a batch; cut them in the workers of the DataLoader: '
-                "transform = timm_repaint.with_masks(transform, masks='fh')",
+                'Masks that are cut in forward cost %.0f ms a batch; leave masks to their default, or '
+                "cut them in the workers of the DataLoader: transform = timm_repaint.with_masks(transform, masks='fh')",
                 1000 * self._seconds / self._batches,
             )
