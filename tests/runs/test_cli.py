@@ -22,7 +22,7 @@ from timm_repaint.options import build_parser
 from timm_repaint.recipes import FOLDER, find_recipe, recipe_names
 
 REPO = Path(__file__).resolve().parents[2]
-# What did the same before there were commands; `options`, `slurm` and `env` are new.
+# What did the same before there were commands; `options`, `push`, `slurm` and `env` are new.
 PROGRAMS = {
     'train': 'train.py',
     'fine-tune': 'fine_tune.py',
@@ -73,7 +73,7 @@ def test_each_program_calls_itself_by_the_command(command, capsys):
 
 
 def test_all_commands_are_tried_here():
-    assert set(cli.COMMANDS) == {*PROGRAMS, 'options', 'slurm', 'env'}
+    assert set(cli.COMMANDS) == {*PROGRAMS, 'options', 'push', 'slurm', 'env'}
 
 
 def test_the_list_of_commands_loads_neither_torch_nor_timm():

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.archive import ArchiveMasks, PackedImages, is_sharded, packed_name, read_packed
@@ -221,6 +221,8 @@ def _has_mask(image: _Image) -> bool:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its message has the address of the bytes
+        return 'no image that Pillow can read'
     return f'{type(error).__name__}: {error}'
 
 
