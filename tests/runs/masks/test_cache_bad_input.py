@@ -181,7 +181,7 @@ def test_check_lists_what_is_missing_damaged_or_of_another_size(tmp_path, capsys
     for name, line, problem in zip(
         NAMES,
         lines,
-        ('does not exist', 'cannot be read', 'is 60x40, its image is 40x60', 'image: Unidentified'),
+        ('does not exist', 'cannot be read', 'is 60x40, its image is 40x60', 'image: no image'),
         strict=True,
     ):
         assert line.startswith(f'bad: {name}: ') and problem in line
@@ -221,7 +221,7 @@ def test_control_characters_in_a_name_do_not_reach_the_terminal(tmp_path, capsys
     (images / 'train/cat/e\x1b[2J\n.png').write_bytes(b'no image')
     assert run(images, tmp_path / 'masks') == 1
     line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith('unreadable'))
-    assert line.startswith('unreadable: train/cat/e\\x1b[2J .png: Unidentified')
+    assert line.startswith('unreadable: train/cat/e\\x1b[2J .png: no image')
 
 
 def test_check_without_a_cache_says_how_to_make_one(tmp_path):
