@@ -54,7 +54,7 @@ _ARMS = (
     Arm('superpixels', 'the defaults with masks that need no cache', '--repaint --mask superpixels'),
     Arm(
         'consistency',
-        'repaints beside their originals, and one answer to both',
+        'repaints beside their originals, and one answer to both: -c robust',
         f'{REPAINT} --repaint-mix both --repaint-consistency 4',
     ),
     Arm('pretrained', 'the defaults from the generator that comes along', f'{REPAINT} --repaint-checkpoint pretrained'),

@@ -158,10 +158,10 @@ def test_a_file_of_that_name_comes_first_and_paths_stay_paths(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ('name', 'wanted'),
     [
-        ('demi', 'demo, gentle, paper, shape, and those in mini/, tables/, tables/detection/'),
+        ('demi', 'demo, gentle, paper, robust, shape, and those in mini/, tables/, tables/detection/'),
         ('tables/resnet51', 'tables/resnet50-repaint, '),
-        ('other/demo', 'demo, gentle, paper, shape, and those in '),
-        ('base/repaint', 'demo, gentle, paper, shape, and those in '),
+        ('other/demo', 'demo, gentle, paper, robust, shape, and those in '),
+        ('base/repaint', 'demo, gentle, paper, robust, shape, and those in '),
     ],
 )
 def test_an_unknown_recipe_is_told_in_one_line_with_those_that_are_there(name, wanted, capsys):
