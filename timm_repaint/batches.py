@@ -8,6 +8,7 @@ from torch import Tensor
 from timm_repaint.errors import UsageError
 
 IMAGE_CHANNELS = 3
+LABEL_MAX = 255  # of label maps in the fourth channel
 # Pixels of normalised images, brought back to [0, 1], may lie so far outside: resizing overshoots.
 OVERSHOOT = 0.5
 FEW = 0.05
@@ -136,7 +137,7 @@ def split_labels(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor 
     if shape[1] > IMAGE_CHANNELS:
         if labels is not None:
             raise UsageError(f'the images are {shape}, with label maps as fourth channel; leave labels out')
-        return images[:, :IMAGE_CHANNELS], images[:, IMAGE_CHANNELS].to(torch.uint8)
+        return images[:, :IMAGE_CHANNELS], images[:, IMAGE_CHANNELS].to(torch.uint8)  # see `check_label_channel`
     if labels is None:
         return images, None
     if labels.ndim == 4 and labels.shape[1] == 1:
@@ -170,6 +171,23 @@ def check_range(image_pm1: Tensor) -> None:
 def share_outside(pixels: Tensor) -> float:
     """Share of values that cannot be those of an image in [0, 1], nan among them; the host waits for it."""
     return 1 - ((pixels >= -OVERSHOOT) & (pixels <= 1 + OVERSHOOT)).float().mean().item()
+
+
+def check_label_channel(labels: Tensor) -> None:
+    """Stop at label maps of the fourth channel that a byte does not hold; the host waits for them.
+
+    Args:
+        labels: [B, H, W].
+
+    Raises:
+        UsageError: if a label is below 0 or above 255.
+    """
+    least, most = (value.item() for value in labels.aminmax())
+    if least < 0 or most > LABEL_MAX:
+        raise UsageError(
+            f'the label maps in the fourth channel go from {least:g} to {most:g}; they must be from 0 to {LABEL_MAX}: '
+            'give labels modulo 256, as with_masks does, or repaint(images, labels=labels)'
+        )
 
 
 def check_labels(labels: Tensor, num_labels: int | None) -> None:

@@ -25,6 +25,7 @@ from typing_extensions import Unpack
 
 from timm_repaint.batches import (
     Rows,
+    check_label_channel,
     check_labels,
     check_range,
     check_target,
@@ -125,10 +126,13 @@ class Repaint(GanModule):
             images = images[:, :3] if images.shape[1] > 3 else images
             return images if target is None else (images, target)
         self._check_turn(images, target)
-        given = images[:, 3] if labels is None and images.ndim == 4 and images.shape[1] > 3 else labels
+        channel = images[:, 3] if labels is None and images.ndim == 4 and images.shape[1] > 3 else None
+        given = labels if channel is None else channel
         images, labels = split_labels(images, labels)
         if not self._begun:
             check_range(self.to_pm1(images))
+            if channel is not None:
+                check_label_channel(channel)
             if given is not None:
                 check_labels(given, self._labeller.num_labels)
             self.send_from_first()

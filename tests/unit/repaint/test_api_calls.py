@@ -8,6 +8,7 @@ import torch
 
 from tests.tiny import MEAN, STD, changed, learn, paints_next, snapshot, tiny_batch, tiny_classifier, tiny_repaint
 from timm_repaint import Repaint
+from timm_repaint.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures('seeded')
 
@@ -274,3 +275,11 @@ def test_semantic_label_maps_take_255_as_unknown():
     repaint = paints_next(tiny_repaint(num_labels=4))
     metrics = learn(repaint, tiny_classifier(), batch, target)
     assert all(value.isfinite() for value in metrics.as_dict().values())
+
+
+@pytest.mark.parametrize('label', [300.0, -1.0])
+def test_a_label_that_a_byte_does_not_hold_is_refused_in_the_fourth_channel(label):
+    images, target = tiny_batch(4)
+    images[0, 3] = label
+    with pytest.raises(UsageError, match='must be from 0 to 255'):
+        tiny_repaint()(images, target)
