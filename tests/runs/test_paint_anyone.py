@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -13,7 +12,8 @@ import skimage.data
 from PIL import Image
 
 from tests.helpers import call_main, mtimes
-from timm_repaint import FelzenszwalbMasks, paint
+from tests.runs.test_paint import call, pixels
+from timm_repaint import FelzenszwalbMasks
 from timm_repaint.detection.annotations import parse_coco, read_coco
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.__main__ import main as make_masks
@@ -32,21 +32,8 @@ def photos(tmp_path_factory):
     return folder
 
 
-def call(*args):
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        return paint.main([str(arg) for arg in (*args, '--device', 'cpu')])
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-
-
 def names(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob('*.*')} - {'manifest.json'}
-
-
-def pixels(path):
-    with Image.open(path) as image:
-        return np.asarray(image.convert('RGB')).astype(int)
 
 
 @pytest.mark.parametrize('painter', ['pretrained', 'shift', 'mean', 'jitter', 'randconv'])
