@@ -12,6 +12,7 @@ CROP_AND_FLIP = '--scale 0.5 1.0 --color-jitter 0'
 JITTER = '--scale 0.5 1.0 --color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
 RANDAUGMENT = '--scale 0.5 1.0 --aa rand-m9-mstd0.5'
 REPAINT = '--repaint --mask fh'
+ONE_ANSWER = '--repaint-mix both --repaint-consistency 4'
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,20 @@ _ARMS = (
     Arm(
         'consistency',
         'repaints beside their originals, and one answer to both: -c robust',
-        f'{REPAINT} --repaint-mix both --repaint-consistency 4',
+        f'{REPAINT} {ONE_ANSWER}',
     ),
+    Arm(
+        'shift-consistency',
+        'one answer to an image and its random colour shift, no network',
+        f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
+    ),
+    Arm(
+        'randconv-consistency',
+        'one answer to an image and its random convolution, no network',
+        f'{REPAINT} --repaint-generator randconv {ONE_ANSWER}',
+    ),
+    Arm('jitter-consistency', 'robust on top of strong jitter', f'{REPAINT} {ONE_ANSWER}', JITTER),
+    Arm('randaugment-consistency', 'robust on top of RandAugment', f'{REPAINT} {ONE_ANSWER}', RANDAUGMENT),
     Arm('pretrained', 'the defaults from the generator that comes along', f'{REPAINT} --repaint-checkpoint pretrained'),
     Arm('jitter-repaint', 'the defaults on top of strong jitter', REPAINT, JITTER),
     Arm('randaugment-repaint', 'the defaults on top of RandAugment', REPAINT, RANDAUGMENT),
