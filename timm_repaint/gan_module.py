@@ -5,7 +5,6 @@ averages of the network behind them leave them alone.
 """
 
 import json
-import logging
 from dataclasses import fields
 from typing import Any
 
@@ -16,11 +15,11 @@ from timm_repaint.config import RepaintConfig
 from timm_repaint.errors import UsageError
 from timm_repaint.gan_optimizer import GanOptimizer, is_distributed
 from timm_repaint.guard import Guard
+from timm_repaint.log import logger
 from timm_repaint.networks.discriminator import Discriminator
 from timm_repaint.packed import pack, read_header, unpack
 from timm_repaint.painters import AnyRepainter
 
-_logger = logging.getLogger('timm_repaint')
 # Of the machine, the start or the networks (which have their own entry), not of the training.
 NO_SETTINGS = ('masks', 'checkpoint', 'freeze', 'generator', 'width', 'latent', 'latent_dim', 'detail', 'temperature')
 HALF = (torch.float16, torch.bfloat16)
@@ -110,13 +109,13 @@ class GanModule(nn.Module):
         self._check_networks(state)
         header, numbers = read_header(state), self._numbers
         for name, (ours, theirs) in _differences(self._header['settings'], header['settings']).items():
-            _logger.warning('The state was saved with %s %s; it goes on with %s.', name, theirs, ours)
+            logger.warning('The state was saved with %s %s; it goes on with %s.', name, theirs, ours)
         learned = self._tensors if header['learns'] and self.optimizers else []  # a frozen one takes the weights alone
         unpack(state, [numbers, *learned], getattr(torch, header['moments']))
         updates, stopped, *scalers = numbers.tolist()
         self.updates, self.stopped = updates, bool(stopped)
         if stopped:
-            _logger.warning('The state was saved after stop(): from here on images pass unchanged.')
+            logger.warning('The state was saved after stop(): from here on images pass unchanged.')
         for optimizer, scale, growth in zip(self.optimizers.values(), scalers[::2], scalers[1::2], strict=False):
             optimizer.set_scaler(scale / SCALE_UNITS, growth)
         for optimizer in self.optimizers.values():

@@ -1,14 +1,12 @@
 """Updates whose loss or gradient is not finite: counted on the device, read by the host without waiting."""
 
-import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from timm_repaint.errors import UsageError
-
-_logger = logging.getLogger('timm_repaint')
+from timm_repaint.log import logger
 
 
 class NonFiniteLossError(UsageError):
@@ -101,7 +99,7 @@ class Guard:
         skipped, in_a_row = counts
         if skipped > self._told:
             done = 'update skipped (%d so far)' if self.counted == 'updates' else '%d batches so far'
-            _logger.warning(f'The %s is not finite: {done}.', self.what, skipped)
+            logger.warning(f'The %s is not finite: {done}.', self.what, skipped)
         self._told = skipped
         if in_a_row >= self.max_nonfinite:
             raise NonFiniteLossError(

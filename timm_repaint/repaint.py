@@ -14,7 +14,6 @@ E and G need nothing of T but the gradient that its backward pass leaves at the 
 Source: Repaint (BMVC 2021), sections 3.1 and 3.2.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -43,6 +42,7 @@ from timm_repaint.errors import UsageError
 from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
 from timm_repaint.gan_module import GanModule
 from timm_repaint.judging import Painted, StepMetrics, d_loss, generator_losses, judge, task_slope, weighted_sum
+from timm_repaint.log import logger
 from timm_repaint.losses import js_divergence
 from timm_repaint.masks.source import Labeller
 from timm_repaint.networks.discriminator import create_discriminator
@@ -51,8 +51,6 @@ from timm_repaint.painters import create_repainter
 from timm_repaint.precision import autocast_state, call_cast_once, is_finite, working_dtype
 from timm_repaint.repainter import Repainted, Repainter
 from timm_repaint.saved import load_networks
-
-_logger = logging.getLogger('timm_repaint')
 
 
 class Repaint(GanModule):
@@ -268,7 +266,7 @@ class Repaint(GanModule):
         if self.discriminator is None or torch.is_grad_enabled():
             return self.discriminator is not None
         if not self._told_no_grad:
-            _logger.warning(
+            logger.warning(
                 'repaint(images) in training mode under torch.no_grad(): images are repainted, nobody learns.'
             )
         self._told_no_grad = True

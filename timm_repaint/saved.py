@@ -3,7 +3,6 @@
 Nothing but tensors and plain values is loaded.
 """
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ import torch
 
 from timm_repaint.config import DEFAULTS
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 from timm_repaint.packed import read_header
 from timm_repaint.painters import PAINTERS, AnyRepainter, create_repainter
 from timm_repaint.weights import read_checkpoint
 
-_logger = logging.getLogger('timm_repaint')
 STATE_KEY = '_extra_state'
 PRETRAINED = 'pretrained'  # the name of the generator in the package; docs/pretrained.md
 PRETRAINED_FILE = Path(__file__).with_name('pretrained.safetensors')
@@ -106,5 +105,5 @@ def load_networks(path: str, wanted: dict[str, Any]) -> AnyRepainter:
         raise UsageError(f'{path} holds no network: --repaint-generator {theirs["generator"]} needs no checkpoint')
     taken = [f'{name} {theirs[name]}' for name, value in wanted.items() if value not in (None, theirs.get(name))]
     if taken:
-        _logger.warning('E and G are those of %s: %s.', path, ', '.join(taken))
+        logger.warning('E and G are those of %s: %s.', path, ', '.join(taken))
     return repainter

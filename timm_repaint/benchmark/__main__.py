@@ -7,7 +7,6 @@ A case is a model at a size. For each, plain training and the repaint phase are 
 
 import argparse
 import json
-import logging
 import os
 import platform
 import sys
@@ -25,6 +24,7 @@ from timm_repaint.benchmark.cost_tables import cost_table
 from timm_repaint.benchmark.measure import measure, num_stages
 from timm_repaint.commandline import at_least
 from timm_repaint.errors import UsageError, run_command
+from timm_repaint.log import logger
 from timm_repaint.progress import progress
 
 PAPER_MODELS = ('mobilenetv2_100', 'resnet50', *(f'efficientnet_b{size}' for size in range(4)))
@@ -70,7 +70,7 @@ def read_cases(parser: argparse.ArgumentParser) -> tuple[list[Case], argparse.Na
     if options.data and not os.path.isdir(options.data):
         raise UsageError(f'data folder {options.data} does not exist')
     cases = plan_cases(options, extra)
-    logging.getLogger('timm_repaint').setLevel(logging.ERROR)  # the engine's own log would tear the bar
+    logger.setLevel('ERROR')  # the engine's own log would tear the bar
     for case in cases:
         train_options(case, repaint=True)  # stops on a conflict
     return cases, options

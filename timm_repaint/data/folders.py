@@ -9,7 +9,6 @@ import os
 import pickle
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from logging import getLogger
 from typing import Any
 
 from PIL import Image
@@ -20,9 +19,9 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.utils import natural_key
 
 from timm_repaint.errors import UsageError, one_line
+from timm_repaint.log import logger
 from timm_repaint.pictures import HALF, is_hidden, walk
 
-_logger = getLogger('timm_repaint')
 SPLITS = ('train', 'training', 'val', 'valid', 'validation', 'eval', 'evaluation', 'test')
 READERS = ('torch', 'hfds', 'hfids', 'tfds', 'wds')
 TAR = '.tar'
@@ -79,7 +78,7 @@ def check_splits(name: str, root: str | None, train_split: str, val_split: str) 
         return
     validation = split_folder(root, '--val-split', val_split)
     if train_split == val_split:
-        _logger.warning('%s is trained on and validated on, as --train-split and --val-split say.', train)
+        logger.warning('%s is trained on and validated on, as --train-split and --val-split say.', train)
         return
     inner, outer = (os.path.join(os.path.realpath(path), '') for path in (validation, train))
     if inner.startswith(outer) or outer.startswith(inner):
@@ -188,14 +187,14 @@ def tell_left_out(dataset: Any, split: str, found: Endings) -> None:
     left_out, empty = sorted(places - set(names)), [name for name in names if name not in places]
     if names and left_out:
         more = f'; of its classes these have no images: {_some(empty)}' if empty else ''
-        _logger.warning('%s split: --class-map leaves out images of %s%s', split, _some(left_out), more)
+        logger.warning('%s split: --class-map leaves out images of %s%s', split, _some(left_out), more)
 
 
 def tell_spare_classes(dataset: Any, num_classes: int) -> None:
     """Warn where a model has more classes than there are class folders, as without `--num-classes`."""
     names = class_numbers(dataset)
     if names and (count := max(names.values()) + 1) < num_classes:
-        _logger.warning('The model has %d classes, the images %d: --num-classes %d fits.', num_classes, count, count)
+        logger.warning('The model has %d classes, the images %d: --num-classes %d fits.', num_classes, count, count)
 
 
 def check_same_classes(train: Any, validation: Any) -> None:
@@ -235,9 +234,9 @@ def _leave_out_hidden(reader: ReaderImageFolder, split: str) -> None:
     hidden = {folder for folder in folders if is_hidden(os.path.relpath(folder, root))}
     halves = {path for path, _ in reader.samples if os.path.basename(path).startswith(HALF)}
     if hidden:
-        _logger.warning('%s split: hidden folders are left out: %s', split, _some(sorted(hidden)))
+        logger.warning('%s split: hidden folders are left out: %s', split, _some(sorted(hidden)))
     if halves:
-        _logger.warning('%s split: files of macOS, no images, are left out: %s', split, _some(sorted(halves)))
+        logger.warning('%s split: files of macOS, no images, are left out: %s', split, _some(sorted(halves)))
     if not hidden and not halves:
         return
     paths = [path for path, _ in reader.samples if os.path.dirname(path) not in hidden and path not in halves]
@@ -303,9 +302,7 @@ def _check_tree(tree: ClassTree, split: str) -> None:
     pictures = {ending: count for ending, count in others.items() if ending in _unread_endings(tree)}
     if pictures:
         advice = _reading(tree, pictures)
-        _logger.warning(
-            '%s split: %s has images that are not read: %s; %s', split, tree.root, _counts(pictures), advice
-        )
+        logger.warning('%s split: %s has images that are not read: %s; %s', split, tree.root, _counts(pictures), advice)
 
 
 def _check_empty(tree: ClassTree, split: str) -> None:

@@ -1,6 +1,5 @@
 """Unreadable images are named, counted and skipped, as timm skips them."""
 
-import logging
 import multiprocessing
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,9 +10,9 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import Dataset
 
 from timm_repaint.errors import UsageError, one_line
+from timm_repaint.log import logger
 from timm_repaint.pictures import UNREADABLE, convert_picture, is_deep
 
-_logger = logging.getLogger('timm_repaint')
 T = TypeVar('T')
 
 
@@ -57,7 +56,7 @@ class Skipping:
                     self._count.value += 1
                     count = self._count.value
                 reason = one_line(str(error)) or type(error).__name__
-                _logger.warning(
+                logger.warning(
                     'Unreadable image %s skipped (%d skipped so far): %s', one_line(name(position)), count, reason
                 )
         raise UsageError(f'{self.retries} unreadable images in a row, from {name(index)} on: {reason}')
@@ -116,7 +115,7 @@ class NamedImages(Dataset):
         picture = Image.open(file)
         if is_deep(picture) and not self._deep.value:
             self._deep.value = 1
-            _logger.warning(
+            logger.warning(
                 '%s has 16 bits a pixel or more: such images are scaled to 8 bits.', one_line(self.filename(position))
             )
         return convert_picture(picture, self.dataset.input_img_mode), *rest

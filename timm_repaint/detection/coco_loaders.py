@@ -6,7 +6,6 @@ knows.
 """
 
 import argparse
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -34,10 +33,10 @@ from timm_repaint.engine.loaders import Loaders, finish, loader_kwargs
 from timm_repaint.engine.masks import build_masks
 from timm_repaint.engine.setup import Network
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import FolderMasks, StoredMasks
 
-_logger = logging.getLogger('timm_repaint')
 NO_CLASS = -1
 COCO_SPLITS = {'train': 'train2017', 'validation': 'val2017'}  # for timm's names; others are taken as they are
 
@@ -217,7 +216,7 @@ def check_boxes(annotations: Annotations) -> None:
             'a pixel in their image; a bbox is left, top, width and height in pixels'
         )
     if slivers:
-        _logger.warning('%d of %d boxes have less than a pixel in their image and are left out.', slivers, count)
+        logger.warning('%d of %d boxes have less than a pixel in their image and are left out.', slivers, count)
 
 
 def check_apart(train: DetectionDataset, validation: DetectionDataset) -> None:

@@ -1,7 +1,6 @@
 """Validation of a detector: loss, and COCO's average precision by faster-coco-eval."""
 
 import argparse
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,8 +19,8 @@ from timm_repaint.detection.transforms import fit_scale
 from timm_repaint.engine.epoch import MeanMeter
 from timm_repaint.engine.loop import to_device
 from timm_repaint.gather import gather_rows
+from timm_repaint.log import logger
 
-_logger = logging.getLogger('timm_repaint')
 METRICS = ('map', 'ap50')
 
 
@@ -52,12 +51,12 @@ def validate(
             found.append(output['detections'].float())
             numbers.append(indices)
             if utils.is_primary(args) and (batch_idx == last_idx or batch_idx % args.log_interval == 0):
-                _logger.info('Test%s: [%4d/%d]  Loss: %6.3f', log_suffix, batch_idx, last_idx, float(losses.latest))
+                logger.info('Test%s: [%4d/%d]  Loss: %6.3f', log_suffix, batch_idx, last_idx, float(losses.latest))
         detections, indices = gather_rows(torch.cat(found)), gather_rows(torch.cat(numbers))
     precision = torch.full((len(METRICS),), float('nan'), device=device)
     if utils.is_primary(args):
         precision = torch.tensor(average_precision(annotations, indices.tolist(), detections.cpu()), device=device)
-        _logger.info('Test%s: mAP@0.5:0.95 %.2f  AP@0.5 %.2f', log_suffix, *precision.tolist())
+        logger.info('Test%s: mAP@0.5:0.95 %.2f  AP@0.5 %.2f', log_suffix, *precision.tolist())
     if args.distributed:
         torch.distributed.broadcast(precision, src=0)
     return OrderedDict(loss=losses.mean(args, device), **dict(zip(METRICS, precision.tolist(), strict=True)))
@@ -129,7 +128,7 @@ def average_precision(annotations: Annotations, indices: Sequence[int], detectio
     if not len(results):
         return 0.0, 0.0
     truth = COCO(annotations.to_coco())
-    quiet = _logger.debug
+    quiet = logger.debug
     evaluation = COCOeval_faster(truth, truth.loadRes(results), 'bbox', print_function=quiet)
     evaluation.run()
     return 100 * float(evaluation.stats[0]), 100 * float(evaluation.stats[1])

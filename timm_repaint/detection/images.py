@@ -1,6 +1,5 @@
 """Where a detector's images come from: COCO's folders, a share of them, or the built-in shapes."""
 
-import logging
 import multiprocessing
 import os
 from typing import Protocol
@@ -10,9 +9,9 @@ from PIL import Image
 from timm_repaint.data.fraction import fixed_share
 from timm_repaint.detection.annotations import Annotations, annotation_path, read_coco
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 from timm_repaint.pictures import UNREADABLE, convert_picture
 
-_logger = logging.getLogger('timm_repaint')
 LOOKED_AT = 64  # images whose sizes are looked at before training
 ORIENTATION = 0x112  # in EXIF
 
@@ -96,7 +95,7 @@ class CocoImages:
         if picture.size == (width, height):
             if turned and not self._told.value:
                 self._told.value = 1
-                _logger.warning(
+                logger.warning(
                     '%s is turned by EXIF: images are read as stored, and boxes have to be those of the stored image.',
                     path,
                 )

@@ -1,7 +1,6 @@
 """T is an EfficientDet: effdet's model and loss as a timm training task."""
 
 import argparse
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 from timm_repaint.detection.coco_loaders import read_class_names
 from timm_repaint.engine.setup import create_from_files
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 from timm_repaint.weights import read_checkpoint
 
-_logger = logging.getLogger('timm_repaint')
 MATCH_IOU = 0.5  # an anchor is an object's from this overlap on (EfficientDet section 5.1, as effdet)
 
 
@@ -96,7 +95,7 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
     model.num_classes = num_classes  # timm's name for it
     if utils.is_primary(args):
         num_params = sum(p.numel() for p in model.parameters())
-        _logger.info('Model %s created, %d parameters, %d classes.', args.model, num_params, num_classes)
+        logger.info('Model %s created, %d parameters, %d classes.', args.model, num_params, num_classes)
     return model
 
 

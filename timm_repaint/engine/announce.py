@@ -1,6 +1,5 @@
 """What a run says after each epoch and at its end: how good it is, where its files are, what to run next."""
 
-import logging
 import os
 import shlex
 from pathlib import Path
@@ -9,9 +8,8 @@ from timm import utils
 from tqdm import tqdm
 
 from timm_repaint.engine.parts import Run
+from timm_repaint.log import logger
 from timm_repaint.options.conflicts import resolve_repaint_epochs
-
-_logger = logging.getLogger('timm_repaint')
 
 
 def announce_epoch(run: Run, epoch: int, latest: float, epoch_s: float) -> None:
@@ -31,7 +29,7 @@ def announce_epoch(run: Run, epoch: int, latest: float, epoch_s: float) -> None:
     words.append(f'took {tqdm.format_interval(epoch_s)}')
     if left := run.plan.stop_epoch - epoch - 1:
         words.append(f'{left} more to go, about {tqdm.format_interval(left * epoch_s)}')
-    _logger.info('Epoch %d: %s.', epoch, ', '.join(words))
+    logger.info('Epoch %d: %s.', epoch, ', '.join(words))
 
 
 def best_so_far(run: Run) -> str:
@@ -61,7 +59,7 @@ def announce_end(run: Run, completed: int, fine_tune_command: str) -> None:
     else:
         state, following = 'Done', f'timm-repaint paint {of_both_phases} IMAGES REPAINTS'
     best = f' Best {run.metric}: {best}.' if (best := best_so_far(run)) else ''
-    _logger.info('%s: %d of %d epochs.%s', state, completed, total, best)
+    logger.info('%s: %d of %d epochs.%s', state, completed, total, best)
     pictures = sorted(folder.glob('gallery-*.png'), key=os.path.getmtime)[-1:]
     for name, what in (
         ('checkpoint', folder / checkpoint),
@@ -70,4 +68,4 @@ def announce_end(run: Run, completed: int, fine_tune_command: str) -> None:
         ('page', f'timm-repaint report html {of_both_phases}'),
         ('next', following),
     ):
-        _logger.info('    %-10s  %s', name, what)
+        logger.info('    %-10s  %s', name, what)

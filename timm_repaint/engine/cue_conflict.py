@@ -1,7 +1,6 @@
 """Does the classifier decide by shape or by texture? Its accuracy by each on images where the two disagree."""
 
 import json
-import logging
 import os
 
 import torch
@@ -11,9 +10,8 @@ from torch import Tensor
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.engine.parts import Run
 from timm_repaint.files import write_text
+from timm_repaint.log import logger
 from timm_repaint.options.run_file import CUE_CONFLICT
-
-_logger = logging.getLogger('timm_repaint')
 
 
 def shape_and_texture_accuracy(predictions: Tensor, shapes: Tensor, textures: Tensor) -> dict[str, float]:
@@ -55,7 +53,7 @@ def report_cue_conflict(run: Run) -> None:
         shapes.append(target.cpu())
     textures = torch.tensor([dataset.texture_label(index) for index in range(len(dataset))])
     result = shape_and_texture_accuracy(torch.cat(predictions), torch.cat(shapes), textures)
-    _logger.info('Cue conflict: %.1f %% by shape, %.1f %% by texture.', result['shape'], result['texture'])
+    logger.info('Cue conflict: %.1f %% by shape, %.1f %% by texture.', result['shape'], result['texture'])
     if run.output.folder:
         content = {'epochs': run.plan.stop_epoch, 'images': len(dataset), **result}
         write_text(os.path.join(run.output.folder, CUE_CONFLICT), json.dumps(content, indent=2))

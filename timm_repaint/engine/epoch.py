@@ -1,7 +1,6 @@
 """What the plain and the repaint epoch share: gradient accumulation, averages, the progress line."""
 
 import argparse
-import logging
 import os
 import sys
 import time
@@ -17,8 +16,7 @@ from tqdm import tqdm
 
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_whole
-
-_logger = logging.getLogger('timm_repaint')
+from timm_repaint.log import logger
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class ProgressLog:
             self.bar.close()
         elif not self.bar.disable:
             return
-        _logger.info(
+        logger.info(
             'Train: %d [%d/%d]  %s  %.0f/s  data: %.0f%%  left: %s',
             self.epoch, micro.update_idx + 1, self.num_updates, text, rate,
             100 * self.data_s / max(now - self.start, 1e-9), self.time_left(now),
@@ -178,7 +176,7 @@ def save_batch_image(images: torch.Tensor, output_dir: str | None, batch_idx: in
     try:
         write_whole(path, write)
     except UsageError as error:
-        _logger.warning('No picture of batch %d: %s', batch_idx, error)
+        logger.warning('No picture of batch %d: %s', batch_idx, error)
 
 
 def synchronize(device: torch.device) -> None:

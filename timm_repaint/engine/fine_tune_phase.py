@@ -1,7 +1,6 @@
 """The options of the fine-tune phase: those of a `--repaint` run, set up to go on from its last checkpoint."""
 
 import argparse
-import logging
 import os
 import shlex
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import yaml
 from timm.utils import load_checkpoint_metadata
 
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 from timm_repaint.masks.manifest import sha256
 from timm_repaint.options import build_config_parser, resolve_repaint_epochs
 from timm_repaint.options import parse_args as parse_options
@@ -19,7 +19,6 @@ from timm_repaint.options.roles import REPAINT_OPTIONS, Role
 from timm_repaint.options.run_file import ARGS, FINE_TUNE, STARTED_FROM, is_detection, read_args, read_repaint_args
 from timm_repaint.weights import unreadable
 
-_logger = logging.getLogger('timm_repaint')
 CHECKPOINT = 'last.pth.tar'
 CLASSIFICATION_COMMAND = 'python fine_tune.py'
 DETECTION_COMMAND = 'python -m timm_repaint.detection.fine_tune'
@@ -70,7 +69,7 @@ def goes_on(run_dir: str, digest: str | None) -> bool:
     theirs = read_args(folder).get(STARTED_FROM)  # earlier versions did not note it
     if digest is None or theirs in (None, digest):
         return True
-    _logger.warning('%s was trained again since its fine-tuning in %s began: it starts anew.', run_dir, folder)
+    logger.warning('%s was trained again since its fine-tuning in %s began: it starts anew.', run_dir, folder)
     return False
 
 
@@ -94,7 +93,7 @@ def optimizer_differs(args: argparse.Namespace, run_options: dict[str, Any]) -> 
     """Whether an option of the optimizer is another one than in the run; then the optimizer starts afresh."""
     changed = [name for name in sorted(Role.OPTIMIZER.names) if getattr(args, name) != run_options.get(name)]
     if changed:
-        _logger.info('The optimizer starts afresh, with another %s than the repaint phase.', ', '.join(changed))
+        logger.info('The optimizer starts afresh, with another %s than the repaint phase.', ', '.join(changed))
     return bool(changed)
 
 

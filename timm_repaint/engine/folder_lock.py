@@ -6,7 +6,6 @@ heartbeats instead: the file's time moves while its owner lives.
 
 import fcntl
 import json
-import logging
 import os
 import socket
 import threading
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 
-_logger = logging.getLogger('timm_repaint')
 NAME = '.lock'
 BEAT_SECONDS = 10.0
 PATIENCE = 2.5  # beats without a sign of life of a process on another machine
@@ -142,7 +141,7 @@ def beats(path: Path, owner: dict[str, Any]) -> bool:
     """Wait for a sign of life of a process on another machine."""
     with suppress(OSError):
         last, deadline = os.stat(path).st_mtime_ns, time.monotonic() + PATIENCE * BEAT_SECONDS
-        _logger.info('%s is of %s; waiting for a sign of life.', path, describe(owner))
+        logger.info('%s is of %s; waiting for a sign of life.', path, describe(owner))
         while time.monotonic() < deadline:
             time.sleep(BEAT_SECONDS / 20)
             if os.stat(path).st_mtime_ns != last:

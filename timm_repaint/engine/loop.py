@@ -1,7 +1,6 @@
 """One epoch of training and of validation. Names and arguments of the two functions are timm's."""
 
 import argparse
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -17,9 +16,9 @@ from timm_repaint.engine.epoch import Micro, ProgressLog, accumulate, save_batch
 from timm_repaint.engine.meters import TrainMeters
 from timm_repaint.engine.preemption import Preempted, stop_request
 from timm_repaint.frozen import frozen
+from timm_repaint.log import logger
 from timm_repaint.repaint import Repaint
 
-_logger = logging.getLogger('timm_repaint')
 DEFAULT_DEVICE = torch.device('cuda')
 LOSS_SCALES: dict[str, Callable[[float], float]] = {
     'none': lambda ratio: 1.0,
@@ -224,7 +223,7 @@ def save_recovery(saver: utils.CheckpointSaver | None, epoch: int, micro: Micro,
     if saver is not None and (stop or (interval and (micro.update_idx + 1) % interval == 0)):
         saver.save_recovery(epoch, batch_idx=micro.update_idx)
         if stop:
-            _logger.info('Saved %s.', saver.curr_recovery_file)
+            logger.info('Saved %s.', saver.curr_recovery_file)
     if stop:
         if args.distributed:
             torch.distributed.barrier()
@@ -259,7 +258,7 @@ def validate(
             evaluator.update(output, target)
             if utils.is_primary(args) and (batch_idx == last_idx or batch_idx % args.log_interval == 0):
                 now = evaluator.summary()
-                _logger.info(
+                logger.info(
                     'Test%s: [%4d/%d]  Loss: %6.3f  Acc@1: %7.3f  Acc@5: %7.3f',
                     log_suffix, batch_idx, last_idx, now['loss'], now['top1'], now['top5'],
                 )  # fmt: skip

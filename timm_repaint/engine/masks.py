@@ -1,7 +1,6 @@
 """Where a run's masks come from: made in the loader's workers, read from files, or made on the device."""
 
 import argparse
-import logging
 import os
 from typing import Any
 
@@ -9,13 +8,12 @@ from timm import utils
 
 from timm_repaint.data.stored import StoredMaskImages, StoredMaskStream, has_files
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 from timm_repaint.masks.archive import ArchiveMasks, is_random_access, is_sharded
 from timm_repaint.masks.choice import MaskOptions, MaskSource, create_mask_source
 from timm_repaint.masks.felzenszwalb import DEFAULT_SIGMA
 from timm_repaint.masks.folder import CachedMasks, FolderMasks, OutlineMasks, StoredMasks, mask_name
 from timm_repaint.masks.manifest import sha256
-
-_logger = logging.getLogger('timm_repaint')
 
 
 def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMasks:
@@ -57,7 +55,7 @@ def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMa
 
 def _say(args: argparse.Namespace, text: str) -> None:
     if utils.is_primary(args):
-        _logger.info(text)
+        logger.info(text)
 
 
 def find_image_root(args: argparse.Namespace, dataset: Any) -> str:

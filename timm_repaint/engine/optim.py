@@ -1,7 +1,6 @@
 """Learning rate, optimizer and schedule of the task network: timm's factories with the options' values."""
 
 import argparse
-import logging
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task import TrainingTask
 
-_logger = logging.getLogger('timm_repaint')
+from timm_repaint.log import logger
 
 
 def resolve_lr(args: argparse.Namespace) -> float:
@@ -23,7 +22,7 @@ def resolve_lr(args: argparse.Namespace) -> float:
     ratio = global_batch_size / args.lr_base_size
     lr = args.lr_base * (ratio**0.5 if scaling == 'sqrt' else ratio)
     if utils.is_primary(args):
-        _logger.info(
+        logger.info(
             'Learning rate %g: base %g for %d images, %s scaling to a global batch of %d.',
             lr, args.lr_base, args.lr_base_size, scaling, global_batch_size,
         )  # fmt: skip
@@ -37,7 +36,7 @@ def build_optimizer(task: TrainingTask, args: argparse.Namespace, lr: float) -> 
     assert model is not None
     optimizer = create_optimizer_v2(model, **kwargs)
     if utils.is_primary(args):
-        _logger.info('Optimizer %s, learning rate %g, weight decay %g.', args.opt, lr, args.weight_decay)
+        logger.info('Optimizer %s, learning rate %g, weight decay %g.', args.opt, lr, args.weight_decay)
     return optimizer
 
 

@@ -24,9 +24,9 @@ from timm_repaint.engine.checkpoint import CheckpointParts, SafeSaver
 from timm_repaint.engine.run_folder import RunFolder
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text
+from timm_repaint.log import logger
 from timm_repaint.options.run_file import ARGS
 
-_logger = logging.getLogger('timm_repaint')
 DEFAULT_OUTPUT = './output/train'
 GALLERY = 'repaint/gallery'
 
@@ -53,7 +53,7 @@ def resume_path(args: argparse.Namespace) -> str:
     path = os.path.join(folder, 'last.pth.tar')
     if os.path.isfile(path):
         return path
-    _logger.info('--resume auto: no checkpoint in %s, starting from scratch.', folder)
+    logger.info('--resume auto: no checkpoint in %s, starting from scratch.', folder)
     return ''
 
 
@@ -265,7 +265,7 @@ class RunOutput:
         if in_file:
             write_text(os.path.join(str(self.folder), 'best_epochs.json'), f'{text}\n')
         elif self.saver.best_metric is not None:
-            _logger.info('*** Best metric: %s (epoch %s)', self.saver.best_metric, self.saver.best_epoch)
+            logger.info('*** Best metric: %s (epoch %s)', self.saver.best_metric, self.saver.best_epoch)
         print(f'--result\n{text}', flush=True)
         if self.tensorboard is not None:
             self.tensorboard.close()

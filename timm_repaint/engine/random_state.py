@@ -8,12 +8,11 @@ Runs without `--repaint` are timm's: seeded once, with workers that live as long
 """
 
 import argparse
-import logging
 
 import numpy as np
 from timm import utils
 
-_logger = logging.getLogger('timm_repaint')
+from timm_repaint.log import logger
 
 
 def epoch_seed(seed: int, rank: int, epoch: int) -> int:
@@ -29,6 +28,6 @@ def seed_epoch(args: argparse.Namespace, epoch: int) -> None:
 def warn_of_inexact_resume(args: argparse.Namespace) -> None:
     """Name the options whose state outlives an epoch but is in no checkpoint."""
     if args.use_multi_epochs_loader:
-        _logger.warning('--use-multi-epochs-loader reads ahead of the epoch: a resumed run sees other augmentations.')
+        logger.warning('--use-multi-epochs-loader reads ahead of the epoch: a resumed run sees other augmentations.')
     if args.sched == 'plateau':
-        _logger.warning('--sched plateau: a resumed run counts its epochs without improvement from zero.')
+        logger.warning('--sched plateau: a resumed run counts its epochs without improvement from zero.')

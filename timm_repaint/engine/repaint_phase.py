@@ -1,7 +1,6 @@
 """The repaint phase's parts from the options."""
 
 import argparse
-import logging
 from typing import Any
 
 import torch
@@ -13,10 +12,9 @@ from timm_repaint.config import DEFAULTS, RepaintConfig
 from timm_repaint.engine.loaders import Loaders
 from timm_repaint.engine.parts import Erasing
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 from timm_repaint.options.conflicts import parse_schedule
 from timm_repaint.repaint import Repaint
-
-_logger = logging.getLogger('timm_repaint')
 
 
 def build_repaint(
@@ -28,7 +26,7 @@ def build_repaint(
     if utils.is_primary(args):
         networks = (repaint.repainter, repaint.discriminator)
         counts = [sum(p.numel() for p in network.parameters()) for network in networks if network is not None]
-        _logger.info('Repaint: parameters of E+G, D: %s.', counts)
+        logger.info('Repaint: parameters of E+G, D: %s.', counts)
     return repaint
 
 

@@ -1,6 +1,5 @@
 """The end of each repaint epoch: measurements on fixed images, the gallery, and warnings of what goes wrong."""
 
-import logging
 import math
 import os
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from timm_repaint.engine.loaders import build_dataset
 from timm_repaint.engine.masks import with_stored_masks
 from timm_repaint.engine.parts import Run
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 from timm_repaint.masks.cache import Folders, read_image
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 from timm_repaint.masks.folder import CachedMasks
@@ -28,7 +28,6 @@ from timm_repaint.monitor.probe import Leak, evaluating, measure_repaints, probe
 from timm_repaint.options.conflicts import resolve_repaint_epochs
 from timm_repaint.repainter import Repainter
 
-_logger = logging.getLogger('timm_repaint')
 GALLERY_COLUMNS = 8
 GALLERY_COPIES = 3
 MEASURED_IMAGES = (8, 64)  # at least and at most
@@ -95,7 +94,7 @@ class RepaintWatch:
                     self.save_gallery(path, self.images.gallery, copies)
                     run.output.show_gallery(path, epoch)
                 except UsageError as error:  # a picture is not worth the run
-                    _logger.warning('No gallery of epoch %d: %s', epoch, error)
+                    logger.warning('No gallery of epoch %d: %s', epoch, error)
         leak = Leak(*[math.nan] * 4)
         # The phase's end, not `--stop-epoch`: a run in two parts has the same figures as one in one.
         if self.images.unseen is not None and (at_interval or completed == resolve_repaint_epochs(run.args)):
@@ -131,7 +130,7 @@ class RepaintWatch:
                 return self.pick(run, dataset, masks, self.unseen_count)
             except UsageError as error:
                 reason = error
-        _logger.info('No leak probe, the validation images have no masks: %s', reason)
+        logger.info('No leak probe, the validation images have no masks: %s', reason)
         return None
 
     def validation_images(self, run: Run) -> Any:

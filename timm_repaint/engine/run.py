@@ -1,7 +1,6 @@
 """A training run from options to result: START HERE for the order of the stages."""
 
 import argparse
-import logging
 import math
 import os
 import time
@@ -33,11 +32,10 @@ from timm_repaint.engine.repaint_watch import RepaintWatch
 from timm_repaint.engine.setup import Network, build_model, place_model, resolve_data, resolve_precision, setup_device
 from timm_repaint.engine.task_guard import TaskGuard
 from timm_repaint.errors import INTERRUPTED
+from timm_repaint.log import logger
 from timm_repaint.options.conflicts import resolve_repaint_epochs, resolve_stop_epoch
 from timm_repaint.options.run_file import CUE_CONFLICT
 from timm_repaint.repaint import Repaint
-
-_logger = logging.getLogger('timm_repaint')
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
         run = build_run(args, functions, checkpoint, fresh_workers=exact_resume)
         plan = run.plan
         if utils.is_primary(run.args):
-            _logger.info('Epochs %d to %d of %d.', plan.start_epoch, plan.stop_epoch - 1, plan.num_epochs)
+            logger.info('Epochs %d to %d of %d.', plan.start_epoch, plan.stop_epoch - 1, plan.num_epochs)
         try:
             open_output(run, checkpoint)
             if args.resume == 'auto' and checkpoint and plan.start_epoch >= plan.stop_epoch:
@@ -104,13 +102,13 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
                 report_cue_conflict(run)
         except Preempted as stop:
             if utils.is_primary(run.args):
-                _logger.info('%s; --resume auto goes on from last.pth.tar.', stop)
+                logger.info('%s; --resume auto goes on from last.pth.tar.', stop)
             return REQUEUE_STATUS
         except (KeyboardInterrupt, Exception) as error:
             request.interrupted |= isinstance(error, KeyboardInterrupt)
             if not request.interrupted:  # what else came of a Ctrl-C, such as the end of the loader's workers
                 raise
-            _logger.info('Interrupted.')
+            logger.info('Interrupted.')
         finally:
             run.output.release()
             if run.args.distributed:
@@ -176,7 +174,7 @@ def build_run(
 def finish_run(run: Run) -> None:
     """What comes after the last epoch, where a kill came in between."""
     folder, plan = run.output.folder, run.plan
-    _logger.info('%s is finished: %d of %d epochs done.', folder, plan.start_epoch, plan.stop_epoch)
+    logger.info('%s is finished: %d of %d epochs done.', folder, plan.start_epoch, plan.stop_epoch)
     if run.args.cue_conflict and folder is not None and not os.path.isfile(os.path.join(folder, CUE_CONFLICT)):
         report_cue_conflict(run)
 

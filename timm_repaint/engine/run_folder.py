@@ -1,15 +1,14 @@
 """The output folder of a run: one run at a time, no files of another one among its own."""
 
 import fnmatch
-import logging
 import os
 from itertools import count
 
 from timm_repaint.engine.folder_lock import FolderLock
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 from timm_repaint.options.run_file import ARGS, CUE_CONFLICT, EARLIER, FINE_TUNE
 
-_logger = logging.getLogger('timm_repaint')
 RESULTS = ('last.pth.tar', 'model_best.pth.tar', 'checkpoint-*.pth.tar', 'milestone-*.pth.tar')
 OTHERS = (
     'summary.csv',
@@ -68,7 +67,7 @@ class RunFolder:
                 os.rename(os.path.join(self.path, name), os.path.join(target, name))
         except OSError as error:
             raise UsageError(f'cannot move the files of an earlier run to {target}: {error.strerror}') from error
-        _logger.warning(
+        logger.warning(
             '%s holds another run, and this one does not go on from it: its files are now in %s.', self.path, target
         )
 
@@ -81,7 +80,7 @@ class RunFolder:
         if self._lock.held:
             return True
         self._open()
-        _logger.warning(
+        logger.warning(
             '%s was removed while the run writes to it: it is there again, with what comes from here on.', self.path
         )
         return False

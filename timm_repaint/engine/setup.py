@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import logging
 import os
 import pickle
 from collections.abc import Callable
@@ -20,9 +19,9 @@ from torch import nn
 
 from timm_repaint.data.shapes import CLASSES as SHAPE_CLASSES
 from timm_repaint.errors import UsageError, one_line
+from timm_repaint.log import logger
 from timm_repaint.weights import unreadable
 
-_logger = logging.getLogger('timm_repaint')
 SHAPES_IMG_SIZE = 64
 MAX_TOLD = 300  # characters of another program's message
 
@@ -67,13 +66,13 @@ def setup_device(args: argparse.Namespace) -> torch.device:
     if args.device.startswith('cuda') and not torch.cuda.is_available():
         if utils.is_distributed_env():
             raise UsageError(f'torch finds no GPU, --device is {args.device}; for the CPU give --device cpu')
-        _logger.warning('torch finds no GPU: training on the CPU, as with --device cpu.')
+        logger.warning('torch finds no GPU: training on the CPU, as with --device cpu.')
         args.device = 'cpu'
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     device = utils.init_distributed_device(args)
-    _logger.info('Process %d of %d, device %s.', args.rank, args.world_size, args.device)
+    logger.info('Process %d of %d, device %s.', args.rank, args.world_size, args.device)
     utils.random_seed(args.seed, args.rank)
     if args.fuser:
         utils.set_jit_fuser(args.fuser)
@@ -95,7 +94,7 @@ def resolve_precision(args: argparse.Namespace, device: torch.device) -> Precisi
             raise UsageError(f'--{name.replace("_", "-")} is {value}; it has to be one of {", ".join(choices)}')
     model_dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
     if model_dtype == torch.float16:
-        _logger.warning('float16 weights lose small updates; bfloat16 is the better half precision for training.')
+        logger.warning('float16 weights lose small updates; bfloat16 is the better half precision for training.')
     if not args.amp:
         return Precision(model_dtype, nullcontext, None)
     if model_dtype not in (None, torch.float32):
@@ -139,7 +138,7 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
         model.set_grad_checkpointing(enable=True)
     num_params = sum(p.numel() for p in model.parameters())
     if utils.is_primary(args):
-        _logger.info('Model %s created, %d parameters.', safe_model_name(args.model), num_params)
+        logger.info('Model %s created, %d parameters.', safe_model_name(args.model), num_params)
     return model
 
 

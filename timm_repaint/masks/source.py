@@ -1,6 +1,5 @@
 """Where the label maps of a batch come from when they do not come with it."""
 
-import logging
 import time
 from typing import Any
 
@@ -9,9 +8,9 @@ import torch
 from torch import Tensor
 
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 from timm_repaint.masks.choice import find_source
 
-_logger = logging.getLogger('timm_repaint')
 WARN_AFTER_BATCHES = 20
 
 
@@ -56,7 +55,7 @@ class Labeller:
         self._batches += 1
         self._seconds += seconds
         if self._batches == WARN_AFTER_BATCHES:
-            _logger.warning(
+            logger.warning(
                 'Masks that are cut in forward cost %.0f ms a batch; leave masks to their default, or '
                 "cut them in the workers of the DataLoader: transform = timm_repaint.with_masks(transform, masks='fh')",
                 1000 * self._seconds / self._batches,

@@ -1,12 +1,11 @@
 """Warnings of what goes wrong in co-training, each with what to try."""
 
-import logging
 import math
 
 from timm_repaint.config import RepaintConfig
+from timm_repaint.log import logger
 from timm_repaint.monitor.probe import Leak
 
-_logger = logging.getLogger('timm_repaint')
 # The least loss of a D that says the same of every image: real and fake term at the best constant logit.
 UNDECIDED_LOSS = {'hinge': 2.0, 'original': 2 * math.log(2), 'lsgan': 0.5}
 WON_SHARE = 0.025  # 0.05 of the hinge loss
@@ -26,7 +25,7 @@ class Alarms:
         """
         for name, warning in found.items():
             if warning and name not in self.raised:
-                _logger.warning(warning)
+                logger.warning(warning)
         good = {name for name, warning in found.items() if not warning}
         self.raised = (self.raised | found.keys()) - good
 

@@ -1,17 +1,16 @@
 """Options that do nothing beside others, which is said: it would be noticed only after a training."""
 
 import argparse
-import logging
 from collections.abc import Iterator
 from contextlib import suppress
 
 from timm.optim import get_optimizer_info
 
+from timm_repaint.log import logger
 from timm_repaint.options.option_table import by_name
 from timm_repaint.options.roles import REPAINT_OPTIONS, unlike_defaults
 from timm_repaint.painters import PAINTERS
 
-_logger = logging.getLogger('timm_repaint')
 SHAPE = 'repaint_width repaint_latent repaint_latent_dim repaint_temperature'
 LEARNING = (
     'repaint_schedule repaint_separate_batches repaint_task_weight repaint_gan_loss repaint_feat_weight '
@@ -26,7 +25,7 @@ def warn_of_idle(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
     for reason, names in (*_timm(args), *_repaint(args)):
         idle = unlike_defaults(parser, args, frozenset(names.split()))
         if idle:
-            _logger.warning('%s these options do nothing: %s', reason, ', '.join(idle))
+            logger.warning('%s these options do nothing: %s', reason, ', '.join(idle))
 
 
 def mixup_active(args: argparse.Namespace) -> bool:

@@ -6,7 +6,6 @@ A file may stand on others: see bases.py.
 
 import argparse
 import copy
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +13,11 @@ import yaml
 from timm.utils import ParseKwargs
 
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 from timm_repaint.options.bases import describe, read_files
 from timm_repaint.options.removed import drop_removed
 from timm_repaint.options.run_file import STARTED_FROM
 from timm_repaint.recipes import find_recipe
-
-_logger = logging.getLogger('timm_repaint')
 
 # timm's transforms read None here as 'no colour jitter at all'; elsewhere null is the option's default.
 _NULL_IS_A_VALUE = frozenset({'color_jitter'})
@@ -112,7 +110,7 @@ def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: 
         names = ', '.join(str(key) for key in unknown if origins[key] == file)
         parser.error(f'argument -c/--config: {file} names {names}, but no option is called so')
     if unknown:
-        _logger.warning('%s: unknown options are ignored: %s', path, ', '.join(map(str, unknown)))
+        logger.warning('%s: unknown options are ignored: %s', path, ', '.join(map(str, unknown)))
     return defaults
 
 

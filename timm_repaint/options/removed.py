@@ -1,11 +1,10 @@
 """Options that went away: files of earlier versions may still have them."""
 
-import logging
 from typing import Any
 
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 
-_logger = logging.getLogger('timm_repaint')
 # Name and default; no result needed them, and the paper does not have them.
 REMOVED = {'repaint_split_bn': False, 'repaint_rec_weight': 0.0, 'mask_multi_scale': False}
 
@@ -23,5 +22,5 @@ def drop_removed(options: dict[Any, Any], path: object) -> dict[Any, Any]:
         if value not in (None, REMOVED[name]):
             raise UsageError(f'{path} has {name}: {value}, an option that went away; use version 0.1, or leave it out')
     if old:
-        _logger.info('%s has options that went away, at their defaults: %s.', path, ', '.join(old))
+        logger.info('%s has options that went away, at their defaults: %s.', path, ', '.join(old))
     return {name: value for key, name in names.items() if key not in old for value in [options[name]]}
