@@ -12,7 +12,6 @@ LABEL_MAX = 255  # of label maps in the fourth channel
 # Pixels of normalised images, brought back to [0, 1], may lie so far outside: resizing overshoots.
 OVERSHOOT = 0.5
 FEW = 0.05
-Rows = slice | list[int]
 
 
 def num_repaints(batch_size: int, prob: float) -> int:
@@ -21,37 +20,6 @@ def num_repaints(batch_size: int, prob: float) -> int:
     if batch_size % 2 == 0:
         count -= count % 2
     return min(max(count, 2), batch_size)
-
-
-def repainted_rows(batch_size: int, prob: float, views: int) -> Rows:
-    """Rows of the images that are repainted: the first ones of each block of views (the loader has shuffled them).
-
-    Raises:
-        UsageError: if the batch does not hold `views` blocks of one size.
-    """
-    block, rest = divmod(batch_size, views)
-    if rest:
-        raise UsageError(f'a batch of {batch_size} images does not hold {views} views of each; give another views')
-    count = num_repaints(block, prob)
-    if views == 1:
-        return slice(0, count)
-    return [start + row for start in range(0, batch_size, block) for row in range(count)]
-
-
-def other_rows(rows: Rows, batch_size: int) -> Rows:
-    """The rows of a batch that are not among `rows`."""
-    if isinstance(rows, slice):
-        return slice(rows.stop, batch_size)
-    return sorted(set(range(batch_size)) - set(rows))
-
-
-def replace_rows(images: Tensor, others: Tensor, rows: Rows) -> Tensor:
-    """A copy of [B, 3, H, W] with other images, [K, 3, H, W], in K of its rows."""
-    kept = other_rows(rows, len(images))
-    batch = torch.cat([others, images[kept]])
-    if isinstance(rows, list) and isinstance(kept, list):
-        batch = batch[torch.tensor(rows + kept).argsort().to(batch.device)]
-    return batch
 
 
 def check_target(target: Any, batch_size: int) -> None:
@@ -85,15 +53,13 @@ def is_list(target: Any) -> bool:
     )
 
 
-def pick(target: Any, rows: Rows) -> Any:
-    """Rows of a target that has passed `check_target`."""
-    if isinstance(target, Tensor):
-        return target[rows]
+def pick(target: Any, count: int) -> Any:
+    """The first entries of a target that has passed `check_target`."""
+    if isinstance(target, Tensor) or is_list(target):
+        return target[:count]
     if isinstance(target, dict):
-        return type(target)((key, pick(value, rows)) for key, value in target.items())
-    if is_list(target):
-        return target[rows] if isinstance(rows, slice) else type(target)(target[row] for row in rows)
-    parts = [pick(value, rows) for value in target]
+        return type(target)((key, pick(value, count)) for key, value in target.items())
+    parts = [pick(value, count) for value in target]
     return type(target)(*parts) if hasattr(target, '_fields') else type(target)(parts)
 
 
@@ -137,7 +103,7 @@ def split_labels(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor 
     if shape[1] > IMAGE_CHANNELS:
         if labels is not None:
             raise UsageError(f'the images are {shape}, with label maps as fourth channel; leave labels out')
-        return images[:, :IMAGE_CHANNELS], images[:, IMAGE_CHANNELS].to(torch.uint8)  # see `check_label_channel`
+        return images[:, :IMAGE_CHANNELS], images[:, IMAGE_CHANNELS].to(torch.uint8)  # see `check_labels`
     if labels is None:
         return images, None
     if labels.ndim == 4 and labels.shape[1] == 1:
@@ -173,33 +139,23 @@ def share_outside(pixels: Tensor) -> float:
     return 1 - ((pixels >= -OVERSHOOT) & (pixels <= 1 + OVERSHOOT)).float().mean().item()
 
 
-def check_label_channel(labels: Tensor) -> None:
-    """Stop at label maps of the fourth channel that a byte does not hold; the host waits for them.
-
-    Args:
-        labels: [B, H, W].
-
-    Raises:
-        UsageError: if a label is below 0 or above 255.
-    """
-    least, most = (value.item() for value in labels.aminmax())
-    if least < 0 or most > LABEL_MAX:
-        raise UsageError(
-            f'the label maps in the fourth channel go from {least:g} to {most:g}; they must be from 0 to {LABEL_MAX}: '
-            'give labels modulo 256, as with_masks does, or repaint(images, labels=labels)'
-        )
-
-
-def check_labels(labels: Tensor, num_labels: int | None) -> None:
+def check_labels(labels: Tensor, num_labels: int | None, in_channel: bool) -> None:
     """Stop at values that cannot be label maps; the host waits for them.
 
     Args:
         labels: [B, H, W] as they were given.
         num_labels: Classes of semantic maps; None: segments.
+        in_channel: Whether they came as the images' fourth channel, of which a byte is kept.
 
     Raises:
-        UsageError: if they are no whole numbers, or no pixel has a known class.
+        UsageError: if they are no whole numbers, a byte does not hold them, or no pixel has a known class.
     """
+    least, most = (value.item() for value in labels.aminmax()) if in_channel else (0, 0)
+    if least < 0 or most > LABEL_MAX:
+        raise UsageError(
+            f'the label maps in the fourth channel go from {least:g} to {most:g}; they must be from 0 to {LABEL_MAX}: '
+            'give labels modulo 256, as with_masks does, or repaint(images, labels=labels)'
+        )
     if labels.is_floating_point() and not torch.equal(labels, labels.round()):
         raise UsageError(
             'the label maps are no whole numbers; give segment or class ids, and mix or resize images behind Repaint'

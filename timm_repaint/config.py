@@ -41,7 +41,6 @@ class RepaintOptions(TypedDict, total=False):
     freeze: bool
     prob: float
     mix: str
-    views: int
     schedule: tuple[int, int]
     separate_batches: bool
     gan_loss: str
@@ -80,11 +79,6 @@ class RepaintConfig:
         None,
         'smallest side of the images in pixels; D has 3 layers below 64 px, else, and with None, 4',
         limit=Limit(lambda value: value >= 32, '32 px or more'),
-    )
-    views: int = option(
-        1,
-        "views of each image that a batch holds, one block behind the other; each block's first share is repainted",
-        limit=ONE_OR_MORE,
     )
     schedule: tuple[int, int] = option(
         (2, 1),
@@ -262,8 +256,6 @@ def _problems(config: RepaintConfig) -> Iterator[str]:
     pair = isinstance(config.schedule, (tuple, list)) and len(config.schedule) == 2
     if not pair or not all(isinstance(n, int) and n >= 1 for n in config.schedule):
         yield f'schedule is {config.schedule}; it must be two whole numbers of 1 or more, such as (2, 1)'
-    if config.views > 1 and config.mix == 'both':
-        yield "views is for mix='replace': repaints on top of their originals would part the views; leave one out"
     yield from generator_problems(config)
     own = getattr(config.masks, 'num_labels', config.num_labels)
     if config.num_labels is not None and own != config.num_labels:

@@ -37,11 +37,6 @@ GAN_LOSSES: dict[str, GanLoss] = {
         fake=F.softplus,
         generator=lambda logits: F.softplus(-logits),
     ),
-    'lsgan': GanLoss(
-        real=lambda logits: (logits - 1).square(),
-        fake=torch.square,
-        generator=lambda logits: (logits - 1).square(),
-    ),
 }
 
 

@@ -22,21 +22,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from timm_repaint.batches import (
-    Rows,
-    check_label_channel,
-    check_labels,
-    check_range,
-    check_target,
-    finite_or_original,
-    join,
-    lay_out_like,
-    other_rows,
-    pick,
-    repainted_rows,
-    replace_rows,
-    split_labels,
-)
+from timm_repaint import batches
 from timm_repaint.config import RepaintConfig, RepaintOptions, plain_numbers
 from timm_repaint.errors import UsageError
 from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
@@ -88,7 +74,7 @@ class Repaint(GanModule):
         self._begun = self._asked = self._told_no_grad = False
         self._painted: Painted | None = None
         self._bad_task: Tensor | None = None  # whether T's gradient was not finite in the update so far
-        self._repainted: tuple[int, Rows] = (0, slice(0, 0))
+        self._seen, self._repainted = 0, 0  # images of the latest batch returned; repaints among them, its first ones
         self._device = torch.device('cpu')
 
     @classmethod
@@ -120,32 +106,30 @@ class Repaint(GanModule):
             RuntimeError: if the forward before has had no `step()`.
         """
         if not self.training or self.stopped:
-            self._note_split(images, slice(0, 0))
+            self._note_split(images, 0)
             images = images[:, :3] if images.shape[1] > 3 else images
             return images if target is None else (images, target)
         self._check_turn(images, target)
         channel = images[:, 3] if labels is None and images.ndim == 4 and images.shape[1] > 3 else None
         given = labels if channel is None else channel
-        images, labels = split_labels(images, labels)
+        images, labels = batches.split_labels(images, labels)
         if not self._begun:
-            check_range(self.to_pm1(images))
-            if channel is not None:
-                check_label_channel(channel)
+            batches.check_range(self.to_pm1(images))
             if given is not None:
-                check_labels(given, self._labeller.num_labels)
+                batches.check_labels(given, self._labeller.num_labels, in_channel=channel is not None)
             self.send_from_first()
             self._begun = True
-        rows = repainted_rows(len(images), self.config.prob, self.config.views)
-        image_pm1 = self.to_pm1(images[rows])  # [K, 3, H, W]
-        picked = self._labeller(image_pm1) if labels is None else labels[rows]  # [K, H, W]
+        count = batches.num_repaints(len(images), self.config.prob)
+        image_pm1 = self.to_pm1(images[:count])  # [K, 3, H, W]
+        picked = self._labeller(image_pm1) if labels is None else labels[:count]  # [K, H, W]
         image_pm1 = image_pm1.to(working_dtype(image_pm1))
         may_learn = self._may_learn()
         paints = may_learn and self._paints_next
         statistics = copy_buffers(self.repainter) if paints else None
         repaint_pm1, posterior, shapes = self._paint(image_pm1, picked, paints)
-        shown_norm = self.to_norm(finite_or_original(repaint_pm1.detach(), image_pm1), images.dtype)
+        shown_norm = self.to_norm(batches.finite_or_original(repaint_pm1.detach(), image_pm1), images.dtype)
         shown_norm.requires_grad_(paints and self.config.task_weight > 0)
-        batch, target = self._assemble(images, shown_norm, target, rows)
+        batch, target = self._assemble(images, shown_norm, target)
         if may_learn:
             seen, autocast = len(batch), autocast_state(images.device.type)
             self._painted = Painted(image_pm1, shapes, repaint_pm1, posterior, shown_norm, seen, statistics, autocast)
@@ -217,14 +201,14 @@ class Repaint(GanModule):
         Raises:
             UsageError: if the output is of another kind.
         """
-        weight, (count, rows) = self.config.consistency, self._repainted
-        if not weight or rows == slice(0, 0) or not self._learns_here:
+        weight, seen, repaints = self.config.consistency, self._seen, self._repainted
+        if not weight or not repaints or not self._learns_here:
             return 0.0
-        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != count:
+        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != seen:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise UsageError(f'consistency compares logits [{count}, classes], the output is {shape}; leave it out')
-        repaints = len(output[rows])  # they come first, then all originals, first those of the repaints
-        return weight * js_divergence(output[:repaints], output[repaints : 2 * repaints])
+            raise UsageError(f'consistency compares logits [{seen}, classes], the output is {shape}; leave it out')
+        originals = output[repaints : 2 * repaints]
+        return weight * js_divergence(output[:repaints], originals)
 
     def drop(self) -> None:
         """Forget the latest batch, for a loop that skips it instead of calling `step()`."""
@@ -249,16 +233,12 @@ class Repaint(GanModule):
     @property
     def split(self) -> Tensor:
         """Which images of the latest batch returned are repaints, [N] bool."""
-        count, rows = self._repainted
-        split = torch.zeros(count, dtype=torch.bool, device=self._device)
-        split[rows] = True
-        return split
+        return torch.arange(self._seen, device=self._device) < self._repainted
 
     @property
-    def rows(self) -> tuple[Rows, Rows]:
+    def rows(self) -> tuple[slice, slice]:
         """The same as indices: rows of repaints, and the others."""
-        count, rows = self._repainted
-        return rows, other_rows(rows, count)
+        return slice(0, self._repainted), slice(self._repainted, self._seen)
 
     # Its parts --------------------------------------------------------------------------------------------------------
 
@@ -287,7 +267,7 @@ class Repaint(GanModule):
             which = "mix='both'" if self.config.mix == 'both' else 'separate_batches'
             raise UsageError(f'{which} changes the batch, got no target; call images, target = repaint(images, target)')
         if target is not None:
-            check_target(target, len(images))
+            batches.check_target(target, len(images))
         if not self._learns_here and not self._asked:
             raise RuntimeError(
                 'with separate_batches the network must not learn from this batch; ask repaint.task_learns ahead of '
@@ -304,20 +284,20 @@ class Repaint(GanModule):
             with torch.no_grad(), frozen(networks):
                 return call_cast_once(networks, *given)
 
-    def _assemble(self, images: Tensor, shown_norm: Tensor, target: Any, rows: Rows) -> tuple[Tensor, Any]:
+    def _assemble(self, images: Tensor, shown_norm: Tensor, target: Any) -> tuple[Tensor, Any]:
         """The batch for T, and its targets."""
-        repainted: Rows = slice(0, len(shown_norm))
+        count = len(shown_norm)
         if not self._learns_here:
-            batch, target = torch.cat([shown_norm]), pick(target, rows)
+            batch, target = torch.cat([shown_norm]), batches.pick(target, count)
         elif self.config.mix == 'both':
-            batch, target = torch.cat([shown_norm, images]), join(pick(target, rows), target)
+            batch, target = torch.cat([shown_norm, images]), batches.join(batches.pick(target, count), target)
         else:
-            batch, repainted = replace_rows(images, shown_norm, rows), rows
-        self._note_split(batch, repainted)
-        return lay_out_like(batch, images), target
+            batch = torch.cat([shown_norm, images[count:]])
+        self._note_split(batch, count)
+        return batches.lay_out_like(batch, images), target
 
-    def _note_split(self, batch: Tensor, rows: Rows) -> None:
-        self._repainted, self._device = (len(batch), rows), batch.device
+    def _note_split(self, batch: Tensor, repaints: int) -> None:
+        self._seen, self._repainted, self._device = len(batch), repaints, batch.device
 
     def _surrogate_task_loss(self, painted: Painted, scale: float | Tensor) -> Tensor:
         """A scalar with the gradient of T's loss, as a mean over the K repaints, at the repaints; times its weight."""

@@ -152,7 +152,6 @@ VARIANTS = {
     'every image': ('--repaint-prob', '1'),
     'one code an image': ('--repaint-latent', 'global'),
     'no task loss': ('--repaint-task-weight', '0'),
-    'lsgan': ('--repaint-gan-loss', 'lsgan'),
     'original gan': ('--repaint-gan-loss', 'original'),
     'no prefetcher': ('--no-prefetcher',),
     'no prefetcher, cutmix': ('--no-prefetcher', '--cutmix', '1.0'),

@@ -7,7 +7,7 @@ from timm_repaint.log import logger
 from timm_repaint.monitor.probe import Leak
 
 # The least loss of a D that says the same of every image: real and fake term at the best constant logit.
-UNDECIDED_LOSS = {'hinge': 2.0, 'original': 2 * math.log(2), 'lsgan': 0.5}
+UNDECIDED_LOSS = {'hinge': 2.0, 'original': 2 * math.log(2)}
 WON_SHARE = 0.025  # 0.05 of the hinge loss
 MIN_DIVERSITY = 0.01
 
@@ -34,7 +34,7 @@ def find_alarms(discriminator_loss: float, diversity: float, leak: Leak, setting
     """What goes wrong, for `Alarms.update`; values that are nan are unknown.
 
     - D wins outright: its mean loss over an epoch is below 2.5 % of the least loss of a D that says the same of every
-      image, that is below 0.05, 0.035 or 0.0125 with the hinge, original or lsgan loss.
+      image, that is below 0.05 or 0.035 with the hinge or original loss.
     - The latent has collapsed: the diversity is below 0.01.
     - Repaints leak the class: T is right on repaints of unseen images more often than on the images, beyond chance.
 

@@ -20,7 +20,7 @@ IDLE = [
         'which has no network, these options do nothing: --repaint-width, --repaint-g-lr',
     ),
     (
-        '--repaint --repaint-freeze --repaint-checkpoint {file} --repaint-kl-weight 1 --repaint-gan-loss lsgan',
+        '--repaint --repaint-freeze --repaint-checkpoint {file} --repaint-kl-weight 1 --repaint-gan-loss original',
         'with --repaint-freeze these options do nothing: --repaint-gan-loss, --repaint-kl-weight',
     ),
     (

@@ -1,4 +1,4 @@
-"""What `Repaint` takes and returns: targets, label maps, views, memory, modes; and what it says of mistakes."""
+"""What `Repaint` takes and returns: targets, label maps, memory, modes; and what it says of mistakes."""
 
 from collections import OrderedDict
 from typing import NamedTuple
@@ -46,7 +46,6 @@ def test_a_config_makes_the_same_as_its_options():
         ({'width': float('inf')}, r'width is inf; it must be a whole number'),
         ({'schedule': 5}, r'schedule is 5; it must be two whole numbers'),
         ({'freeze': 'no'}, r"freeze is 'no'; it must be True or False"),
-        ({'views': 2, 'mix': 'both'}, r"views is for mix='replace'"),
         ({'generator': 'shift', 'separate_batches': True}, r"'shift' never learns, so it has no separate_batches"),
         ({'checkpoint': 'nowhere.pth'}, r'nowhere.pth: No such file'),
     ],

@@ -23,20 +23,6 @@ def test_separate_batches_are_for_loops_that_ask():
     repaint(batch, target)
 
 
-def test_of_two_views_of_each_image_the_first_share_of_each_is_repainted():
-    batch, _ = tiny_batch(8)
-    repaint = tiny_repaint(views=2)
-    seen = repaint(batch)
-    differs = (seen - batch[:, :3]).abs().flatten(1).amax(1) > 0.1
-    assert differs.tolist() == repaint.split.tolist() == [True, True, False, False] * 2
-    assert torch.equal(seen[~differs], batch[~differs, :3])
-
-
-def test_a_batch_that_does_not_hold_the_views_is_refused():
-    with pytest.raises(ValueError, match='a batch of 5 images does not hold 2 views of each'):
-        tiny_repaint(views=2)(tiny_batch(5)[0])
-
-
 @pytest.mark.parametrize(
     ('options', 'wanted'),
     [
