@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from bench.photos.arms import ARMS, SETTINGS
-from bench.photos.runs import Place, leave_result, masks_of, plan_run, read_rows
+from bench.photos.corruptions import make_corrupted
+from bench.photos.runs import Place, corrupted_of, leave_result, masks_of, plan_run, read_rows
 from bench.photos.table import write_results
 from bench.runner import RESULT, run_all, tell_failed
 from timm_repaint.commandline import at_least, goes_on
@@ -21,16 +22,19 @@ def parse_args() -> argparse.Namespace:
     add('--arms', nargs='+', choices=ARMS, default=list(ARMS), metavar='ARM', help=', '.join(ARMS))
     add('--seeds', nargs='+', type=int, default=[0], metavar='N')
     add('--jobs', type=at_least(1), default=2, metavar='N', help='runs at a time, a thread each (default: 2)')
+    add('--corruptions', action='store_true', help="test on ImageNet-C's corruptions of the validation photographs too")
     return parser.parse_args()
 
 
 @goes_on
 def main() -> int:
     args = parse_args()
-    place = Place(args.data.resolve(), args.weights.resolve(), args.output.resolve())
+    place = Place(args.data.resolve(), args.weights.resolve(), args.output.resolve(), args.corruptions)
     place.output.mkdir(parents=True, exist_ok=True)
     for setting in args.settings:
         masks_of(place, setting)
+        if place.corruptions:
+            make_corrupted(place.data / SETTINGS[setting].folder / 'validation', corrupted_of(place, setting))
     names = [(setting, arm, seed) for seed in args.seeds for setting in args.settings for arm in args.arms]
     runs = [run for run in (plan_run(place, *name) for name in names) if not (run.folder / RESULT).is_file()]
     print(f'{len(names)} runs, {len(names) - len(runs)} of them done before; results in {place.output}')

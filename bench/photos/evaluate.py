@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from statistics import mean
 
 import timm
 import torch
@@ -35,13 +36,19 @@ def main() -> None:
     parser.add_argument('out', type=Path, help='the file that is written')
     parser.add_argument('folders', nargs='+', type=Path)
     parser.add_argument('--img-size', type=int, default=128)
+    parser.add_argument('--corrupted', type=Path, metavar='DIR', help='folders of corrupted images, for their mean')
     args = parser.parse_args()
-    classes = [sorted(path.name for path in folder.iterdir() if path.is_dir()) for folder in args.folders]
+    corrupted = [] if args.corrupted is None else sorted(path for path in args.corrupted.iterdir() if path.is_dir())
+    folders = [*args.folders, *corrupted]
+    classes = [sorted(path.name for path in folder.iterdir() if path.is_dir()) for folder in folders]
     if any(names != classes[0] for names in classes):
         parser.error(f'the folders have different classes: {classes}')
     model = create_model(args.model, num_classes=len(classes[0]), checkpoint_path=args.checkpoint).eval()
     model = model.to(memory_format=torch.channels_last)
-    args.out.write_text(json.dumps({folder.name: top1(model, folder, args.img_size) for folder in args.folders}))
+    found = {folder.name: top1(model, folder, args.img_size) for folder in args.folders}
+    if corrupted:
+        found['corrupted'] = mean(top1(model, folder, args.img_size) for folder in corrupted)
+    args.out.write_text(json.dumps(found))
 
 
 if __name__ == '__main__':

@@ -25,11 +25,13 @@ class Place:
         data: The folder of data sets.
         weights: Of the network on ImageNet.
         output: For runs, masks and subsets.
+        corruptions: Whether checkpoints are tested on corrupted validation photographs too.
     """
 
     data: Path
     weights: Path
     output: Path
+    corruptions: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ def masks_of(place: Place, name: str) -> None:
     make_masks(images_of(place, name) / 'train', place.output / 'masks' / name, workers=1)
 
 
+def corrupted_of(place: Place, name: str) -> Path:
+    """Where a setting's corrupted validation photographs are; settings of one folder share them."""
+    return place.output / 'corrupted' / SETTINGS[name].folder
+
+
 def plan_run(place: Place, setting: str, arm: str, seed: int) -> Run:
     """A run with its commands; each goes on from what an earlier try left."""
     folder = place.output / 'runs' / f'{setting}-{arm}-seed{seed}'
@@ -76,6 +83,8 @@ def plan_run(place: Place, setting: str, arm: str, seed: int) -> Run:
     splits = [str((place.data / SETTINGS[setting].folder / split).resolve()) for split in SETTINGS[setting].splits]
     checkpoint = folder / ('fine_tune' if ARMS[arm].first else '.') / 'last.pth.tar'
     tests = [str(EVALUATE), str(checkpoint), COMMON.split()[1], str(folder / TESTS), *splits]
+    if place.corruptions:
+        tests += ['--corrupted', str(corrupted_of(place, setting))]
     commands = [(sys.executable, *command) for command in (*phases, last, tests)]
     return Run(setting, arm, seed, folder, tuple(commands))
 

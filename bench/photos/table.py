@@ -9,7 +9,7 @@ from bench.seeds import paired_difference, pd
 from timm_repaint.files import write_text
 from timm_repaint.markdown import markdown_table
 
-TESTS = ['validation', 'art_painting', 'cartoon']
+TESTS = ['validation', 'art_painting', 'cartoon', 'corrupted']
 OTHER_DOMAINS = ['art_painting', 'cartoon']
 BASELINE = 'plain'
 
@@ -35,7 +35,7 @@ def make_table(frame: Any) -> str:
     parts = []
     for setting, rows in frame.groupby('setting', sort=False):
         plain = rows[rows['arm'] == BASELINE]
-        tests = [test for test in (*TESTS, 'other domains') if plain[test].notna().any()] or TESTS
+        tests = [test for test in (*TESTS[:-1], 'other domains', TESTS[-1]) if plain[test].notna().any()] or TESTS
         table = []
         for arm, own in rows.groupby('arm', sort=False):
             others = None if arm == BASELINE else plain

@@ -1,6 +1,8 @@
 """The bench of photographs: commands, a real run on a few pictures, and the table."""
 
 import csv
+import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,13 +11,16 @@ import torch
 from PIL import Image
 
 from bench.photos import arms as arms_module
+from bench.photos import evaluate
 from bench.photos.__main__ import main
 from bench.photos.arms import ARMS, Setting
+from bench.photos.corruptions import make_corrupted
 from bench.photos.runs import Place, leave_result, masks_of, plan_phases, plan_run, read_rows
 from bench.photos.table import cell, write_results
 from bench.runner import execute_all
 from bench.seeds import pd
 from tests.helpers import without_padding
+from timm_repaint.errors import UsageError
 
 
 @pytest.fixture
@@ -90,3 +95,30 @@ def test_the_table_compares_pairs_of_one_seed(tmp_path):
     text = without_padding((tmp_path / 'table.md').read_text())
     assert '| plain | 0 2 | 80.0 | 69.5 | 30.0 | 49.8 |' in text
     assert '| repaint | 0 1 | 80.0 (+0.0) | 49.0 (+10.0) | 30.0 (+0.0) | 39.5 (+5.0) |' in text
+
+
+def test_corrupted_photographs_are_made_once_and_tested_as_one_mean(place, monkeypatch, capsys):
+    pytest.importorskip('imagecorruptions', reason='its package brings an OpenCV that clashes with that of others')
+    corrupted = place.output / 'corrupted'
+    make_corrupted(place.data / 'pacs' / 'validation', corrupted, per_class=1)
+    pictures = sorted(corrupted.rglob('*.png'))
+    assert len(pictures) == 15 * 3 * 2 and Image.open(pictures[0]).size == (146, 146)
+    cats = [path for path in pictures if path.parent.name == 'cat']
+    assert len({np.asarray(Image.open(path)).tobytes() for path in cats}) == 45
+    before = pictures[0].stat().st_mtime_ns
+    make_corrupted(place.data / 'pacs' / 'validation', corrupted, per_class=1)
+    assert pictures[0].stat().st_mtime_ns == before
+    model = timm.create_model('test_resnet', num_classes=2)
+    torch.save(model.state_dict(), place.output / 'two.pth')
+    out, folder = place.output / 'tests.json', place.data / 'pacs' / 'validation'
+    words = [place.output / 'two.pth', 'test_resnet', out, folder, '--img-size', '32', '--corrupted', corrupted]
+    monkeypatch.setattr('sys.argv', ['evaluate.py', *map(str, words)])
+    evaluate.main()
+    found = json.loads(out.read_text())
+    assert found.keys() == {'validation', 'corrupted'} and 0 <= found['corrupted'] <= 100
+
+
+def test_without_the_package_of_corruptions_it_says_what_to_install(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'imagecorruptions', None)
+    with pytest.raises(UsageError, match=r"needs imagecorruptions: pip install '\.\[corruptions\]'"):
+        make_corrupted(place.data / 'pacs' / 'validation', place.output)
