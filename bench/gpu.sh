@@ -2,8 +2,8 @@
 # What Repaint costs on a GPU, in ten minutes: bench/gpu.sh OUT [PART ...]
 #
 # Each part takes four minutes at most and leaves OUT/PART/*.json and OUT/PART.log; one that fails does not stop the
-# others, and all parts can be run one by one. DEVICE, MODEL, MODELS, PX, BATCHES, STEPS and ROUNDS set another machine
-# or smaller sizes, IMAGES other photographs for masks than scikit-image's own. To try it:
+# others, and all parts can be run one by one. DEVICE, MODEL, MODELS, PX, BATCHES, STEPS, ROUNDS and LIMIT_S (of a part)
+# set another machine or smaller sizes, IMAGES other photographs for masks than scikit-image's own. To try it:
 # DEVICE=cpu MODEL=test_resnet MODELS=test_resnet PX=32 BATCHES='2 2 2' STEPS=3 ROUNDS=1 bench/gpu.sh OUT
 set -u
 parts=(machine count32 count128 kernels b32 b128 b256 models compile masks)
@@ -11,17 +11,18 @@ parts=(machine count32 count128 kernels b32 b128 b256 models compile masks)
 mkdir -p "$1" && out=$(cd "$1" && pwd) && shift || exit 1
 cd "$(dirname "$0")/.." || exit 1
 [ $# -ge 1 ] && parts=("$@")
-device=${DEVICE:-cuda} model=${MODEL:-resnet50} px=${PX:-224} rounds=${ROUNDS:-3}
+limit=${LIMIT_S:-240} device=${DEVICE:-cuda} model=${MODEL:-resnet50} px=${PX:-224} rounds=${ROUNDS:-3}
 read -ra models <<< "${MODELS:-mobilenetv2_100 efficientnet_b0}"
 read -r small middle large <<< "${BATCHES:-32 128 256}"
 half=(--amp --amp-dtype bfloat16 --channels-last)
 
 # 30 steps a timing, so that a log line in it does not count.
 bench() {
-  timeout 240 python -m bench.cost --img-size "$px" --rounds "$rounds" --output "$dir" "$@"
+  timeout "$limit" python -m bench.cost --img-size "$px" --rounds "$rounds" --output "$dir" "$@"
 }
 count() {
-  timeout 240 python -m bench.count_ops --device "$device" --model "$model" --img-size "$px" --output "$dir/count.json" "$@"
+  timeout "$limit" python -m bench.count_ops --device "$device" --model "$model" --img-size "$px" \
+    --output "$dir/count.json" "$@"
 }
 run() {
   case $1 in
@@ -39,7 +40,7 @@ print(json.dumps({"gpu": str(gpu), "torch": torch.__version__, "host": platform.
       --device "$device" "${half[@]}" ;;
     compile) bench --models "$model" --batch-size "$middle" --steps "${STEPS:-15}" --variants compile -- \
       --device "$device" "${half[@]}" ;;
-    masks) timeout 240 python -m bench.masks --cutting-only --device "$device" --rounds "$rounds" \
+    masks) timeout "$limit" python -m bench.masks --cutting-only --device "$device" --rounds "$rounds" \
       --output "$dir/masks.json" "${IMAGES:-$(python -c 'import skimage.data; print(skimage.data.__path__[0])')}" ;;
     *) echo "unknown part $1" >&2; return 2 ;;
   esac
