@@ -5,10 +5,11 @@ Links are followed and hidden folders left out; images of more than 8 bits are s
 
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.utils import natural_key
@@ -151,3 +152,13 @@ def read_picture_size(file: Any) -> tuple[int, int]:
     """
     with Image.open(file) as picture:
         return picture.height, picture.width
+
+
+def to_pm1(images_u8: Sequence[np.ndarray], device: torch.device | str = 'cpu') -> torch.Tensor:
+    """N images [H, W, 3] uint8 -> [N, 3, H, W] float32 in [-1, 1], on the device."""
+    return torch.from_numpy(np.stack(images_u8)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_u8(image_pm1: torch.Tensor) -> np.ndarray:
+    """[3, H, W] in [-1, 1] -> [H, W, 3] uint8."""
+    return ((image_pm1 + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()

@@ -9,11 +9,11 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from timm_repaint.data.samples import to_pm1, to_u8
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import find_source
 from timm_repaint.masks.superpixels import SuperpixelMasks
 from timm_repaint.painters import NO_DETAIL, PAINTERS, RANDCONV, create_painter
+from timm_repaint.pictures import to_pm1, to_u8
 
 
 class RandomRepaint(v2.Transform):

@@ -8,10 +8,10 @@ from PIL import Image
 
 from bench.pretrained import write
 from tests.tiny import learn, tiny_batch, tiny_classifier, tiny_repaint
-from timm_repaint.data.samples import to_pm1
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 from timm_repaint.options import build_parser, check_options
+from timm_repaint.pictures import to_pm1
 from timm_repaint.saved import PRETRAINED_FILE, load_repainter
 from timm_repaint.weights import read_checkpoint
 

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 from PIL import Image
 from timm.data import ImageDataset
 from timm.data.readers.reader_image_folder import ReaderImageFolder
-from torch.utils.data import Dataset
 
 from timm_repaint.errors import UsageError, one_line
 from timm_repaint.log import logger
@@ -62,7 +61,7 @@ class Skipping:
         raise UsageError(f'{self.retries} unreadable images in a row, from {name(index)} on: {reason}')
 
 
-class NamedImages(Dataset):
+class NamedImages(ImageDataset):
     """timm's image data set, which replaces an unreadable image by the next one, and says which it was.
 
     Images of more than 8 bits are scaled to 8, where timm's are cut at 255.
@@ -75,7 +74,7 @@ class NamedImages(Dataset):
     """
 
     def __init__(self, dataset: ImageDataset) -> None:
-        self.dataset = dataset
+        self.__dict__.update(vars(dataset))
         self._skipping = Skipping(dataset._max_retries)
         self._deep = multiprocessing.Value('l', 0)
 
@@ -86,16 +85,7 @@ class NamedImages(Dataset):
     @property
     def image_root(self) -> str | None:
         """Folder of a data set whose images are files of their own; None for archives."""
-        reader = self.dataset.reader
-        return reader.root if isinstance(reader, ReaderImageFolder) else None
-
-    @property
-    def transform(self) -> Any:
-        return self.dataset.transform
-
-    @transform.setter
-    def transform(self, transform: Any) -> None:
-        self.dataset.transform = transform
+        return self.reader.root if isinstance(self.reader, ReaderImageFolder) else None
 
     def __getitem__(self, index: int) -> Any:
         return self.read(index)[0]
@@ -111,36 +101,28 @@ class NamedImages(Dataset):
 
     def _open(self, position: int) -> tuple[Any, ...]:
         """Picture, target and what else the reader gives."""
-        file, *rest = self.dataset.reader[position]
+        file, *rest = self.reader[position]
         picture = Image.open(file)
         if is_deep(picture) and not self._deep.value:
             self._deep.value = 1
             logger.warning(
                 '%s has 16 bits a pixel or more: such images are scaled to 8 bits.', one_line(self.filename(position))
             )
-        return convert_picture(picture, self.dataset.input_img_mode), *rest
+        return convert_picture(picture, self.input_img_mode), *rest
 
     def _transformed(self, picture: Any, target: Any, *features: Any) -> tuple[Any, ...]:
         """What timm's data set makes of them."""
-        if self.dataset.transform is not None:
-            picture = self.dataset.transform(picture)
+        if self.transform is not None:
+            picture = self.transform(picture)
         if target is None:
             target = -1
-        elif self.dataset.target_transform is not None:
-            target = self.dataset.target_transform(target)
-        return (picture, target) if self.dataset.additional_features is None else (picture, target, *features)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ('dataset', '_skipping', '_deep'):  # not there yet while a worker unpickles
-            raise AttributeError(name)
-        return getattr(self.dataset, name)  # filename(), reader, set_epoch() …
+        elif self.target_transform is not None:
+            target = self.target_transform(target)
+        return (picture, target) if self.additional_features is None else (picture, target, *features)
 
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
         """Path of an image; streams that know none give its number."""
         try:
-            return self.dataset.filename(index, basename, absolute)
+            return super().filename(index, basename, absolute)
         except (AttributeError, NotImplementedError, AssertionError):
             return f'number {index}'

@@ -11,6 +11,7 @@ from timm.data import create_transform
 from torch import Tensor
 
 from timm_repaint.data.stored import WithStoredMasks
+from timm_repaint.pictures import to_pm1
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,6 @@ class Samples:
     def label_tensor(self) -> Tensor:
         """[N, H, W] int64."""
         return torch.from_numpy(np.stack(self.labels).astype(np.int64))
-
-
-def to_pm1(images_u8: list[np.ndarray]) -> Tensor:
-    """N images [H, W, 3] uint8 -> [N, 3, H, W] float32 in [-1, 1]."""
-    return torch.from_numpy(np.stack(images_u8)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_u8(image_pm1: Tensor) -> np.ndarray:
-    """[3, H, W] in [-1, 1] -> [H, W, 3] uint8."""
-    return ((image_pm1 + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
 
 
 def fixed_samples(dataset: Any, masks: Any, data_config: dict[str, Any], count: int) -> Samples:

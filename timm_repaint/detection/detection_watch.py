@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 from torchvision.utils import draw_bounding_boxes
 
-from timm_repaint.data.samples import Samples, to_u8
+from timm_repaint.data.samples import Samples
 from timm_repaint.detection.coco_loaders import DetectionDataset, objects_tensor, read_images
 from timm_repaint.detection.evaluate import create_bench
 from timm_repaint.detection.transforms import eval_transform
@@ -17,6 +17,7 @@ from timm_repaint.engine.parts import Run
 from timm_repaint.engine.repaint_watch import RepaintWatch, eval_model, own_draws, predict
 from timm_repaint.monitor.gallery import save_gallery
 from timm_repaint.monitor.probe import Leak, evaluating, probe_leak
+from timm_repaint.pictures import to_u8
 
 BOX_COLOUR = (255, 40, 40)
 FOUND_IOU = 0.5

@@ -12,7 +12,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from timm_repaint.data.samples import Samples, fixed_samples, to_u8
+from timm_repaint.data.samples import Samples, fixed_samples
 from timm_repaint.data.stored import WithStoredMasks
 from timm_repaint.engine.loaders import build_dataset
 from timm_repaint.engine.masks import with_stored_masks
@@ -26,6 +26,7 @@ from timm_repaint.monitor.alarms import Alarms, find_alarms
 from timm_repaint.monitor.gallery import save_gallery
 from timm_repaint.monitor.probe import Leak, evaluating, measure_repaints, probe_leak, repaint_copies
 from timm_repaint.options.conflicts import resolve_repaint_epochs
+from timm_repaint.pictures import to_u8
 from timm_repaint.repainter import Repainter
 
 GALLERY_COLUMNS = 8

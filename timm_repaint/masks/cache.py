@@ -21,9 +21,9 @@ from timm_repaint.errors import UsageError
 from timm_repaint.masks.archive import ArchiveMasks, PackedImages, is_sharded, packed_name, read_packed
 from timm_repaint.masks.folder import CachedMasks, mask_name, mask_size
 from timm_repaint.masks.label_png import save_labels
-from timm_repaint.masks.origin import Origin, digest, find_origin, read_file
+from timm_repaint.masks.origin import digest, is_of, read_file
 from timm_repaint.masks.workers import CHUNK, in_workers
-from timm_repaint.pictures import list_pictures, read_picture
+from timm_repaint.pictures import list_pictures, read_picture, to_pm1
 from timm_repaint.progress import progress
 
 DEFAULT_SIZE_PX = 256
@@ -217,7 +217,7 @@ def _has_mask(image: _Image) -> bool:
     """Whether the mask of an image is there, and no other image has taken its place since."""
     if not os.path.isfile(image.mask) or not os.path.getsize(image.mask):  # a crash can leave empty files
         return False
-    return not image.path or find_origin(image.mask, image.path) is Origin.SAME
+    return not image.path or is_of(image.mask, image.path)
 
 
 def _reason(error: Exception) -> str:
@@ -278,8 +278,7 @@ def _segment_on_device(images: Iterable[_Decoded], source: Any, batch_size: int)
 
 def _segment_batch(source: Any, group: list[_Decoded]) -> Iterator[Done]:
     device = next((weight.device for weight in source.parameters()), torch.device('cpu'))  # superpixels have none
-    images_u8 = np.stack([decoded.image_u8 for decoded in group if decoded.image_u8 is not None])  # [B, h, w, 3]
-    image_pm1 = torch.from_numpy(images_u8).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1  # [B, 3, h, w]
+    image_pm1 = to_pm1([decoded.image_u8 for decoded in group if decoded.image_u8 is not None], device)
     labels = source.labels(image_pm1).cpu().numpy()  # [B, h, w]
     for decoded, label_map in zip(group, labels, strict=True):
         yield decoded.save(label_map)

@@ -1,7 +1,6 @@
 """Masks by Felzenszwalb and Huttenlocher's graph segmentation: no training, no classes, any image size."""
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,22 +18,15 @@ DEFAULT_SIGMA = 0.5
 MAX_SEGMENTS = 2**16  # a label map is uint16
 
 
-def _with_skimage(image_u8: np.ndarray, scale: float, sigma: float, min_size: int) -> np.ndarray:
-    return felzenszwalb(image_u8, scale=scale, sigma=sigma, min_size=min_size, channel_axis=-1)
+BACKENDS = ('skimage', 'opencv')
 
 
 def _with_opencv(image_u8: np.ndarray, scale: float, sigma: float, min_size: int) -> np.ndarray:
+    """As scikit-image: an edge weighs the colours' Euclidean distance on 0..255; scale and min_size mean the same."""
     cv2: Any = importlib.import_module('cv2')
     cv2.setNumThreads(1)  # OpenCV's own threads do not survive a fork: loader workers would hang
     segmentation = cv2.ximgproc.segmentation.createGraphSegmentation(sigma=sigma, k=scale, min_size=min_size)
     return segmentation.processImage(np.ascontiguousarray(image_u8))
-
-
-# Both weigh an edge by the colours' Euclidean distance on 0..255 and agree on the meaning of scale and min_size.
-BACKENDS: dict[str, Callable[[np.ndarray, float, float, int], np.ndarray]] = {
-    'skimage': _with_skimage,
-    'opencv': _with_opencv,
-}
 
 
 def has_opencv() -> bool:
@@ -128,7 +120,10 @@ class FelzenszwalbMasks:
         """
         check_image(image_u8, type(self).__name__)
         scale, min_size = self.parameters_for(*image_u8.shape[:2])
-        segments = BACKENDS[self.backend](image_u8, scale, self.sigma, min_size)  # [H, W]
+        if self.backend == 'opencv':
+            segments = _with_opencv(image_u8, scale, self.sigma, min_size)  # [H, W]
+        else:
+            segments = felzenszwalb(image_u8, scale=scale, sigma=self.sigma, min_size=min_size, channel_axis=-1)
         num_segments = int(segments.max()) + 1
         if num_segments > MAX_SEGMENTS:
             raise ValueError(

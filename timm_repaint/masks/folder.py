@@ -12,7 +12,7 @@ import numpy as np
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.label_png import load_labels
 from timm_repaint.masks.manifest import read_manifest
-from timm_repaint.masks.origin import Origin, find_origin
+from timm_repaint.masks.origin import is_of
 
 UNKNOWN = 255  # semantic maps: no class
 
@@ -29,6 +29,14 @@ def mask_size(image_hw: tuple[int, int], size_px: int) -> tuple[int, int]:
     if shorter <= size_px:
         return height, width
     return round(height * size_px / shorter), round(width * size_px / shorter)
+
+
+def resize_nearest(labels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Labels [h, w] at another size, [H, W]: the one under each pixel's centre."""
+    rows, columns = (
+        (np.arange(size) * 2 + 1) * old // (2 * size) for size, old in zip(size_hw, labels.shape, strict=True)
+    )
+    return labels[rows][:, columns]
 
 
 class StoredMasks(ABC):
@@ -135,12 +143,7 @@ class FolderMasks(StoredMasks):
 
     def load(self, image_path: str | Path, image_hw: tuple[int, int]) -> np.ndarray:
         """The mask of an image at the image's own size, [H, W], uint8 or uint16; see `read`."""
-        labels = self.read(image_path, image_hw)
-        rows, columns = (
-            (np.arange(size) * 2 + 1) * stored // (2 * size)  # the stored pixel under each pixel's centre
-            for size, stored in zip(image_hw, labels.shape, strict=True)
-        )
-        return labels[rows][:, columns]
+        return resize_nearest(self.read(image_path, image_hw), image_hw)
 
 
 class CachedMasks(FolderMasks):
@@ -167,7 +170,7 @@ class CachedMasks(FolderMasks):
     def read(self, image_path: str | Path, image_hw: tuple[int, int]) -> np.ndarray:
         """See `FolderMasks`; a mask of another image is refused too."""
         labels, path = super().read(image_path, image_hw), self.mask_path(image_path)
-        if find_origin(path, str(image_path)) is Origin.OTHER:
+        if not is_of(path, str(image_path)):
             raise UsageError(f'mask {path} was made from another image than {image_path} is now; {self.advice}')
         return labels
 

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from timm_repaint.pictures import to_pm1
+
 
 class DeviceMasks(nn.Module):
     """A mask source for batches, on any device; see `choice.MaskSource`."""
@@ -41,8 +43,7 @@ class DeviceMasks(nn.Module):
         """
         check_image(image_u8, type(self).__name__)
         device = next(self.buffers(), torch.empty(0)).device
-        image_pm1 = torch.tensor(image_u8, device=device).permute(2, 0, 1)[None].float() / 127.5 - 1  # [1, 3, H, W]
-        return self.labels(image_pm1)[0].cpu().numpy().astype(np.uint16)
+        return self.labels(to_pm1([image_u8], device))[0].cpu().numpy().astype(np.uint16)
 
 
 def check_image(image_u8: np.ndarray, source: str) -> None:

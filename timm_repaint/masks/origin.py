@@ -2,17 +2,9 @@
 
 import hashlib
 import os
-from enum import Enum
 
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.label_png import read_note
-
-
-class Origin(Enum):
-    """What is known of the image of a mask."""
-
-    SAME = 'the image'
-    OTHER = 'another image'
 
 
 def digest(image: bytes) -> str:
@@ -25,16 +17,16 @@ def read_file(path: str) -> bytes:
         return file.read()
 
 
-def find_origin(mask_path: str, image_path: str) -> Origin:
-    """Compare a mask with its image: by time, and by its note where the image is newer, as a copy of it is.
+def is_of(mask_path: str, image_path: str) -> bool:
+    """Whether a mask is its image's: by time, and by its note where the image is newer, as a copy of it is.
 
     Raises:
         UsageError: if one of them cannot be read.
     """
     try:
         if os.stat(mask_path).st_mtime_ns >= os.stat(image_path).st_mtime_ns:
-            return Origin.SAME
+            return True
         # Version 0.1 made no note: such a mask is of an older image for all we know.
-        return Origin.SAME if read_note(mask_path) == digest(read_file(image_path)) else Origin.OTHER
+        return read_note(mask_path) == digest(read_file(image_path))
     except OSError as error:
         raise UsageError(f'{error.filename}: {error.strerror}') from error

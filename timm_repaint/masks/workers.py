@@ -49,16 +49,12 @@ def in_workers(
         if 'fork' in multiprocessing.get_all_start_methods():  # spawn would import torch anew
             processes['multiprocessing_context'] = 'fork'
     try:
-        for results in DataLoader(_Chunks(function, list(items), chunk), None, collate_fn=_as_it_is, **processes):
+        for results in DataLoader(_Chunks(function, list(items), chunk), None, collate_fn=list, **processes):
             yield from results
     except RuntimeError as error:
         if not str(error).startswith('DataLoader worker'):  # torch's word for one that was killed
             raise
         raise UsageError('a worker process was killed (out of memory?); run again, with fewer --workers') from None
-
-
-def _as_it_is(results: list[Any]) -> list[Any]:
-    return results
 
 
 def _leave_signals(worker: int) -> None:

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from timm_repaint.data.samples import to_pm1, to_u8
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_whole
-from timm_repaint.masks.folder import FolderMasks
+from timm_repaint.masks.folder import FolderMasks, resize_nearest
 from timm_repaint.masks.label_png import image_comment, png_info, read_note
-from timm_repaint.masks.origin import Origin, digest, find_origin, read_file
+from timm_repaint.masks.origin import digest, is_of, read_file
 from timm_repaint.painters import AnyRepainter
-from timm_repaint.pictures import UNREADABLE, convert_picture
+from timm_repaint.pictures import UNREADABLE, convert_picture, to_pm1, to_u8
 from timm_repaint.repainter import MIN_SIZE_PX
 
 FORMATS = {'png': 'PNG', 'jpg': 'JPEG'}  # endings and Pillow's names
@@ -133,11 +132,7 @@ class Brush:
                 canvas.labels = np.zeros((height, width), np.uint16)
             elif isinstance(self.masks, FolderMasks):
                 stored = self.masks.load(self.root / canvas.name, (canvas.whole.height, canvas.whole.width))
-                rows, columns = (
-                    (np.arange(size) * 2 + 1) * old // (2 * size)
-                    for size, old in zip((height, width), stored.shape, strict=True)
-                )
-                canvas.labels = stored[rows][:, columns]
+                canvas.labels = resize_nearest(stored, (height, width))
             else:
                 canvas.labels = self.masks(canvas.image_u8)
         except ValueError as error:  # a stored mask of another size; more segments than a label map holds
@@ -185,7 +180,7 @@ def are_painted(targets: list[Path], image: Path) -> bool:
     for target, note in zip(targets, notes, strict=True):
         if note is None:
             raise UsageError(f'{target} was there before and is no repaint: it is not overwritten; give another OUT')
-    return all(find_origin(str(target), str(image)) is Origin.SAME for target in targets)
+    return all(is_of(str(target), str(image)) for target in targets)
 
 
 def load_image(content: bytes, as_stored: bool = False) -> Image.Image:
@@ -220,7 +215,7 @@ def repaint_image(
 ) -> Iterator[np.ndarray]:
     """Repaints [H, W, 3] uint8 of one image [H, W, 3] uint8 under its label map [H, W]."""
     device = generator.device
-    image_pm1 = to_pm1([image_u8]).to(device)
+    image_pm1 = to_pm1([image_u8], device)
     label_tensor = torch.from_numpy(labels.astype(np.int64)).to(device)[None]
     for _ in range(copies):
         yield to_u8(repainter(image_pm1, label_tensor, generator).image_pm1[0])

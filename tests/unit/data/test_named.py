@@ -1,5 +1,4 @@
 import logging
-import pickle
 
 import numpy as np
 import pytest
@@ -111,21 +110,6 @@ def test_a_transforms_own_error_is_not_taken_for_an_unreadable_image(tmp_path):
     assert dataset.skipped == 0
 
 
-def test_the_transform_is_that_of_the_data_set_inside(tmp_path):
-    dataset = named(tmp_path)
-    dataset.transform = np.asarray
-    assert dataset.transform is dataset.dataset.transform is np.asarray
-    assert isinstance(dataset[0][0], np.ndarray)
-
-
-def test_other_attributes_are_those_of_the_data_set_inside(tmp_path):
-    dataset = named(tmp_path)
-    assert dataset.reader is dataset.dataset.reader
-    assert dataset.filename(2).endswith('c.png')
-    with pytest.raises(AttributeError, match='no_such_thing'):
-        dataset.no_such_thing  # noqa: B018
-
-
 def test_an_image_without_a_name_gets_its_number(tmp_path):
     dataset = named(tmp_path)
 
@@ -136,7 +120,7 @@ def test_an_image_without_a_name_gets_its_number(tmp_path):
         def __getitem__(self, index):
             raise OSError('gone')
 
-    dataset.dataset.reader = Nameless()
+    dataset.reader = Nameless()
     with pytest.raises(UsageError, match='in a row, from number 2 on: gone'):
         dataset[2]
 
@@ -148,13 +132,6 @@ def test_skips_in_worker_processes_are_counted_together(tmp_path):
     )
     images = torch.cat([batch for batch, _ in loader])
     assert len(images) == 4 and dataset.skipped == 2
-
-
-def test_half_built_objects_do_not_recurse():
-    with pytest.raises(AttributeError, match='dataset'):
-        NamedImages.__new__(NamedImages).dataset  # noqa: B018
-    with pytest.raises(AttributeError):
-        pickle.loads(pickle.dumps(NamedImages.__new__(NamedImages))).reader  # noqa: B018
 
 
 class StreamReader:

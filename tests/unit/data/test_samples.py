@@ -9,12 +9,13 @@ from torch.utils.data import IterableDataset
 
 from tests.helpers import copy_images
 from timm_repaint.data.named import NamedImages
-from timm_repaint.data.samples import fixed_samples, to_pm1, to_u8
+from timm_repaint.data.samples import fixed_samples
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.engine.loaders import build_dataset
 from timm_repaint.masks.choice import MaskOptions, create_mask_source
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 from timm_repaint.options import build_parser
+from timm_repaint.pictures import to_pm1, to_u8
 
 DATA_CONFIG = {'input_size': (3, 32, 32), 'interpolation': 'bicubic'}
 MASKS = FelzenszwalbMasks()
