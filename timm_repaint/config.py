@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
@@ -23,6 +24,7 @@ COUNT = Limit(lambda value: isinstance(value, int) and 1 <= value <= 4096, 'a wh
 RATE = Limit(lambda value: 0 < value <= 10, 'above 0, at most 10')
 # Titles of the groups in the help of the command line.
 WHEN, NETWORKS, LOSSES = 'Repaint', 'Repaint: networks', 'Repaint: losses and learning rates'
+when, network, loss = (partial(option, group=title) for title in (WHEN, NETWORKS, LOSSES))
 
 
 class RepaintOptions(TypedDict, total=False):
@@ -80,143 +82,110 @@ class RepaintConfig:
         'smallest side of the images in pixels; D has 3 layers below 64 px, else, and with None, 4',
         limit=Limit(lambda value: value >= 32, '32 px or more'),
     )
-    schedule: tuple[int, int] = option(
+    schedule: tuple[int, int] = when(
         (2, 1),
         'A:B, the last B of A + B batches train encoder and generator',
-        WHEN,
         paper='2:1 (section 3.2)',
         metavar='A:B',
         cli_default='2:1',
     )
-    separate_batches: bool = option(
-        False,
-        'batches that train encoder and generator do not train task and discriminator as well',
-        WHEN,
-        paper='used',
+    separate_batches: bool = when(
+        False, 'batches that train encoder and generator do not train task and discriminator as well', paper='used'
     )
-    prob: float = option(
+    prob: float = when(
         0.5,
         'share of a batch that is repainted, its first images',
-        WHEN,
         paper='1',
         limit=Limit(lambda value: 0 < value <= 1, 'above 0 and at most 1; to repaint nothing, do not use it at all'),
     )
-    mix: str = option(
+    mix: str = when(
         'replace',
         "repaints stand in for their originals, or come on top ('both')",
-        WHEN,
         paper='replace',
         choices=('replace', 'both'),
     )
-    freeze: bool = option(False, 'do not train the generator; needs a checkpoint', WHEN, paper='not used')
-    checkpoint: str | None = option(
+    freeze: bool = when(False, 'do not train the generator; needs a checkpoint', paper='not used')
+    checkpoint: str | None = when(
         None,
         "start encoder and generator from a run's checkpoint, a file of a Repaint's state, or 'pretrained'; with "
         'its latent, width, generator and detail',
-        WHEN,
         paper='from scratch',
         metavar='FILE',
         cli_default='',
     )
-    generator: str = option(
+    generator: str = network(
         'light',
         'light: our own; spade: the full-size one; without a network, at no cost: mean: each segment in its mean '
         'colour, jitter: that with a random shift, shift: the image with it; randconv: a random filter',
-        NETWORKS,
         paper='a light one; SPADE in Table 3',
         choices=(*GENERATORS, *PAINTERS),
     )
-    width: int = option(
-        16, 'channels of the light networks at half size', NETWORKS, paper='not said; SPADE: 64', limit=COUNT
-    )
-    latent: str = option(
+    width: int = network(16, 'channels of the light networks at half size', paper='not said; SPADE: 64', limit=COUNT)
+    latent: str = network(
         'segment',
         'a random code for each segment, or one (global) for the image',
-        NETWORKS,
         paper='follows SPADE, which has one for the image',
         choices=LATENTS,
     )
-    latent_dim: int | None = option(
+    latent_dim: int | None = network(
         None,
         "length of the code; unset: 8 for a segment's, 64 for the image's",
-        NETWORKS,
         paper='not said; SPADE: 256',
         limit=COUNT,
     )
-    detail: str = option(
+    detail: str = network(
         'keep',
         "keep: the image's own texture and shading, in new colours and strength; swap: each segment gets those of "
         'a random place in the batch, for classifiers that go by texture; none: segments are painted from their '
         'codes alone',
-        NETWORKS,
         paper='none',
         choices=DETAILS,
     )
-    temperature: float = option(
+    temperature: float = network(
         1.0,
         "factor of the codes' standard deviation; 0: always the encoder's mean",
-        NETWORKS,
         paper='1',
         limit=Limit(lambda value: 0 <= value <= 100, '0 or more, at most 100'),
     )
-    task_weight: float = option(
-        1.0,
-        "weight of the task's loss for the generator",
-        LOSSES,
-        paper="1; 0 is its row 'w/o task-loss'",
-        limit=WEIGHT,
+    task_weight: float = loss(
+        1.0, "weight of the task's loss for the generator", paper="1; 0 is its row 'w/o task-loss'", limit=WEIGHT
     )
-    gan_loss: str = option(
+    gan_loss: str = loss(
         'hinge',
         "the GAN's loss",
-        LOSSES,
         paper="prints 'original', and builds on SPADE's code, which uses hinge",
         choices=tuple(GAN_LOSSES),
     )
-    feat_weight: float = option(
-        10.0, 'weight of feature matching', LOSSES, paper="follows pix2pixHD's, 10", limit=WEIGHT
+    feat_weight: float = loss(10.0, 'weight of feature matching', paper="follows pix2pixHD's, 10", limit=WEIGHT)
+    kl_weight: float = loss(
+        0.05, "weight of the KL divergence of the image's code, per image", paper="follows SPADE's, 0.05", limit=WEIGHT
     )
-    kl_weight: float = option(
-        0.05,
-        "weight of the KL divergence of the image's code, per image",
-        LOSSES,
-        paper="follows SPADE's, 0.05",
-        limit=WEIGHT,
+    segment_kl_weight: float = loss(
+        1.0, "the same for the segments' codes; low: faithful, high: diverse", paper='no such codes', limit=WEIGHT
     )
-    segment_kl_weight: float = option(
-        1.0,
-        "the same for the segments' codes; low: faithful, high: diverse",
-        LOSSES,
-        paper='no such codes',
-        limit=WEIGHT,
-    )
-    consistency: float = option(
+    consistency: float = loss(
         0.0,
         "weight of a term of the task's loss that wants one answer to a repaint and its original (their Jensen-Shannon "
         "divergence), such as 4, with mix 'both'",
-        LOSSES,
         paper='no such term',
         limit=WEIGHT,
         roles='classifier_loss',
     )
-    g_lr: float = option(
+    g_lr: float = loss(
         1e-3,
         'learning rate of encoder and generator, Adam',
-        LOSSES,
         paper='1e-4',
         limit=Limit(RATE.holds, f'{RATE.wanted}; to keep the generator as it is, freeze it'),
     )
-    d_lr: float = option(
+    d_lr: float = loss(
         2e-3,
         'learning rate of the discriminator, Adam',
-        LOSSES,
         paper='4e-4',
         limit=Limit(RATE.holds, f'{RATE.wanted}; to keep the discriminator as it is, freeze the generator'),
     )
-    max_nonfinite: int = option(
+    max_nonfinite: int = loss(
         20,
         'stop after N generator or discriminator updates in a row were skipped because their loss was not finite',
-        LOSSES,
         paper='not said',
         limit=ONE_OR_MORE,
     )

@@ -10,15 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from timm_repaint import losses
 from timm_repaint.config import RepaintConfig
 from timm_repaint.frozen import frozen
-from timm_repaint.losses import (
-    discriminator_loss,
-    feature_matching_loss,
-    generator_loss,
-    kl_divergence,
-    segment_kl_divergence,
-)
 from timm_repaint.networks.discriminator import Discriminator, Features, split_logits
 from timm_repaint.networks.encoder import Posterior
 from timm_repaint.networks.label_maps import Shapes, discriminator_condition
@@ -75,22 +69,22 @@ def judge(discriminator: Discriminator, painted: Painted, num_labels: int | None
 
 def d_loss(judged: Judged, gan_loss: str) -> Tensor:
     """D's loss, a scalar."""
-    return discriminator_loss(split_logits(judged.real)[0], split_logits(judged.fake)[0], gan_loss)
+    return losses.discriminator_loss(split_logits(judged.real)[0], split_logits(judged.fake)[0], gan_loss)
 
 
 def generator_losses(judged: Judged, posterior: Posterior | None, gan_loss: str) -> dict[str, Tensor]:
     """E+G's losses but the task's, by their names in `StepMetrics`: scalars, not weighted."""
     assert posterior is not None
     fake_logits, fake_features = split_logits(judged.fake)
-    losses = {
-        'g_gan': generator_loss(fake_logits, gan_loss),
-        'g_feat': feature_matching_loss(split_logits(judged.real)[1], fake_features),
-        'g_kl': kl_divergence(posterior.global_mu, posterior.global_logvar),
+    found = {
+        'g_gan': losses.generator_loss(fake_logits, gan_loss),
+        'g_feat': losses.feature_matching_loss(split_logits(judged.real)[1], fake_features),
+        'g_kl': losses.kl_divergence(posterior.global_mu, posterior.global_logvar),
     }
     mu, logvar, present = posterior[2:]
     if mu is not None and logvar is not None and present is not None:
-        losses['g_segment_kl'] = segment_kl_divergence(mu, logvar, present)
-    return losses
+        found['g_segment_kl'] = losses.segment_kl_divergence(mu, logvar, present)
+    return found
 
 
 def weighted_sum(losses: dict[str, Tensor], config: RepaintConfig) -> Tensor:

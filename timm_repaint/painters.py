@@ -9,17 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm_repaint.networks.label_maps import (
-    DETAILS,
-    SEGMENT_SLOTS,
-    check_choice,
-    draw_detail,
-    draw_normal,
-    draw_uniform,
-    find_shapes,
-    paint_segments,
-    pool_segments,
-)
+from timm_repaint.networks import label_maps
 from timm_repaint.repainter import Repainted, Repainter, check_inputs
 
 # Standard deviation of the shift that all pixels of a segment share, on the scale of [-1, 1].
@@ -44,7 +34,7 @@ class SegmentPainter(nn.Module):
         self.config: dict[str, Any] = {'generator': generator, 'num_labels': num_labels}
         self.detail = 'none'
         if generator == 'shift':
-            self.detail = self.config['detail'] = check_choice('detail', detail, DETAILS)
+            self.detail = self.config['detail'] = label_maps.check_choice('detail', detail, label_maps.DETAILS)
         self.shift_std = SHIFTS[generator]
 
     def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repainted:
@@ -60,12 +50,12 @@ class SegmentPainter(nn.Module):
             ValueError: if the image or the label map has a wrong shape.
         """
         check_inputs(image_pm1, labels)
-        shapes = find_shapes(labels)
+        shapes = label_maps.find_shapes(labels)
         slots = shapes.slots
-        colours, _ = pool_segments(image_pm1, slots)  # [B, 256, 3]
-        shifts = draw_normal((len(labels), SEGMENT_SLOTS, 3), labels.device, generator)
-        flat_pm1 = paint_segments((colours + self.shift_std * shifts).clamp(-1, 1), slots)
-        detail = draw_detail(self.detail, image_pm1, slots, generator)
+        colours, _ = label_maps.pool_segments(image_pm1, slots)  # [B, 256, 3]
+        shifts = label_maps.draw_normal((len(labels), label_maps.SEGMENT_SLOTS, 3), labels.device, generator)
+        flat_pm1 = label_maps.paint_segments((colours + self.shift_std * shifts).clamp(-1, 1), slots)
+        detail = label_maps.draw_detail(self.detail, image_pm1, slots, generator)
         return Repainted(flat_pm1 if detail is None else (flat_pm1 + detail).clamp(-1, 1), None, shapes)
 
 
@@ -91,16 +81,16 @@ class ConvolutionPainter(nn.Module):
         check_inputs(image_pm1, labels)
         batch, channels, height, width = image_pm1.shape
         device, largest = labels.device, KERNELS_PX[-1]
-        chosen, share = draw_uniform((2, batch, 1, 1, 1), device, generator)
+        chosen, share = label_maps.draw_uniform((2, batch, 1, 1, 1), device, generator)
         size_px = 2 * (chosen * len(KERNELS_PX)).long().clamp(max=len(KERNELS_PX) - 1) + 1  # [B, 1, 1, 1]
-        weights = draw_normal((batch, channels, channels, largest, largest), device, generator)
+        weights = label_maps.draw_normal((batch, channels, channels, largest, largest), device, generator)
         from_centre = (torch.arange(largest, device=device) - largest // 2).abs()
         inside = torch.maximum(from_centre[:, None], from_centre)[None, None] <= size_px // 2  # [B, 1, k, k]
         weights = weights * (inside / (channels**0.5 * size_px))[:, None]
         padded = F.pad(image_pm1.float(), (largest // 2,) * 4, mode='reflect')
         filtered = F.conv2d(padded.flatten(0, 1)[None], weights.flatten(0, 1), groups=batch)
         mixed = torch.lerp(filtered.view(batch, channels, height, width), image_pm1.float(), share)
-        return Repainted(mixed.clamp(-1, 1), None, find_shapes(labels))
+        return Repainted(mixed.clamp(-1, 1), None, label_maps.find_shapes(labels))
 
 
 AnyPainter = SegmentPainter | ConvolutionPainter

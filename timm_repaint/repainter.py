@@ -8,20 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from timm_repaint.networks import label_maps
 from timm_repaint.networks.encoder import Encoder, Posterior
 from timm_repaint.networks.generator import SpadeGenerator, generator_spec
-from timm_repaint.networks.label_maps import (
-    DETAILS,
-    Shapes,
-    check_choice,
-    discriminator_condition,
-    draw_detail,
-    draw_normal,
-    find_shapes,
-    num_condition_channels,
-    one_hot,
-    paint_segments,
-)
+from timm_repaint.networks.label_maps import Shapes
 from timm_repaint.precision import working_dtype
 
 MIN_SIZE_PX = 32
@@ -50,7 +40,7 @@ def sample_latent(
     Returns:
         [..., Z].
     """
-    noise = draw_normal(tuple(mu.shape), mu.device, generator)
+    noise = label_maps.draw_normal(tuple(mu.shape), mu.device, generator)
     return torch.addcmul(mu, torch.exp(0.5 * logvar), noise.to(mu.dtype), value=temperature)
 
 
@@ -97,14 +87,14 @@ class Repainter(nn.Module):
             'detail': detail,
         }
         self.temperature = temperature
-        self.detail = check_choice('detail', detail, DETAILS)
+        self.detail = label_maps.check_choice('detail', detail, label_maps.DETAILS)
         self.num_labels = num_labels
         per_segment = latent == 'segment'
         global_dim = GLOBAL_DIM if per_segment else latent_dim
         if per_segment:
             self.cond_channels = latent_dim + 1 + (0 if num_labels is None else num_labels + 1)
         else:
-            self.cond_channels = num_condition_channels(num_labels)
+            self.cond_channels = label_maps.num_condition_channels(num_labels)
         self.encoder = Encoder(latent, global_dim, latent_dim, width)
         spec = generator_spec(generator, width)
         self.generator = SpadeGenerator(self.cond_channels, global_dim, spec, with_detail=detail != 'none')
@@ -122,12 +112,16 @@ class Repainter(nn.Module):
             ValueError: if the image or the label map has a wrong shape.
         """
         check_inputs(image_pm1, labels)
-        shapes = find_shapes(labels)
+        shapes = label_maps.find_shapes(labels)
         posterior = self.encoder(image_pm1, shapes.slots)
         return Repainted(self.paint(image_pm1, posterior, shapes, generator), posterior, shapes)
 
     def paint(
-        self, image_pm1: Tensor, posterior: Posterior, labels: Tensor | Shapes, generator: torch.Generator | None = None
+        self,
+        image_pm1: Tensor,
+        posterior: Posterior,
+        labels: Tensor | Shapes,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Draw the latents and paint; the posterior may be of another image, the label maps as `find_shapes` has them.
 
@@ -135,9 +129,9 @@ class Repainter(nn.Module):
             [B, 3, H, W] in [-1, 1], in autocast's type.
         """
         z = sample_latent(posterior.global_mu, posterior.global_logvar, generator, self.temperature)  # [B, Z]
-        shapes = find_shapes(labels)
+        shapes = label_maps.find_shapes(labels)
         condition = self.condition(posterior, shapes, generator).to(working_dtype(z))  # [B, K, H, W]
-        detail = draw_detail(self.detail, image_pm1, shapes.slots, generator)  # [B, 3, H, W]
+        detail = label_maps.draw_detail(self.detail, image_pm1, shapes.slots, generator)  # [B, 3, H, W]
         return self.generator(condition, z, detail)
 
     def condition(
@@ -152,14 +146,14 @@ class Repainter(nn.Module):
         Returns:
             [B, cond_channels, H, W], codes in `working_dtype`.
         """
-        shapes = find_shapes(labels)
+        shapes = label_maps.find_shapes(labels)
         if posterior.segment_mu is None or posterior.segment_logvar is None:
-            return discriminator_condition(shapes, self.num_labels, generator)
+            return label_maps.discriminator_condition(shapes, self.num_labels, generator)
         # [B, 256, Z]
         codes = sample_latent(posterior.segment_mu, posterior.segment_logvar, generator, self.temperature)
         codes = codes.to(working_dtype(codes))
-        classes = [] if self.num_labels is None else [one_hot(shapes.labels, self.num_labels)]
-        return paint_segments(codes, shapes.slots, shapes.boundary, *classes)
+        classes = [] if self.num_labels is None else [label_maps.one_hot(shapes.labels, self.num_labels)]
+        return label_maps.paint_segments(codes, shapes.slots, shapes.boundary, *classes)
 
 
 def check_inputs(image_pm1: Tensor, labels: Tensor) -> None:

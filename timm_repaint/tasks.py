@@ -4,7 +4,7 @@ import argparse
 
 from timm.models import create_model
 
-from timm_repaint.detection.installed import require_packages
+from timm_repaint.detection.installed import load_functions
 from timm_repaint.engine.loop import train_one_epoch, validate
 from timm_repaint.engine.run import Functions
 from timm_repaint.options.run_file import is_detection
@@ -16,9 +16,4 @@ def find_functions(args: argparse.Namespace) -> Functions:
     Raises:
         UsageError: if that is the detection script, and its packages are not installed.
     """
-    if not is_detection(vars(args)):
-        return Functions(create_model, train_one_epoch, validate)
-    require_packages()
-    from timm_repaint.detection.functions import FUNCTIONS
-
-    return FUNCTIONS
+    return load_functions() if is_detection(vars(args)) else Functions(create_model, train_one_epoch, validate)

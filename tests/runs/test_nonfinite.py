@@ -23,7 +23,7 @@ from tests.tiny import (
     tiny_repaint,
     tiny_task,
 )
-from timm_repaint import judging
+from timm_repaint import losses
 from timm_repaint.batches import finite_or_original
 from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.errors import UsageError
@@ -140,12 +140,12 @@ def test_with_accumulation_one_bad_batch_of_the_task_skips_the_update_of_all_of_
 
 def spoil(monkeypatch, name, calls):
     """Let a loss of the repaint phase be nan in its calls number `calls`, counted from 0; returns the counter."""
-    honest, counter = getattr(judging, name), itertools.count()
+    honest, counter = getattr(losses, name), itertools.count()
 
     def sometimes_nan(*args):
         return honest(*args) * (float('nan') if next(counter) in calls else 1)
 
-    monkeypatch.setattr(judging, name, sometimes_nan)
+    monkeypatch.setattr(losses, name, sometimes_nan)
     return counter
 
 

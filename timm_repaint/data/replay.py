@@ -18,14 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import auto_augment
-from timm.data.transforms import (
-    CenterCropOrPad,
-    MaybePILToTensor,
-    MaybeToTensor,
-    RandomCropOrPad,
-    RandomResizedCropAndInterpolation,
-    ResizeKeepRatio,
-)
+from timm.data import transforms as timm_transforms
 from torchvision import transforms
 from torchvision.transforms import functional as F
 
@@ -41,8 +34,8 @@ COLOUR_TRANSFORMS = (
     transforms.RandomGrayscale,
     transforms.GaussianBlur,
     transforms.Normalize,
-    MaybeToTensor,
-    MaybePILToTensor,
+    timm_transforms.MaybeToTensor,
+    timm_transforms.MaybePILToTensor,
 )
 FLIPS_AND_CROPS = (transforms.RandomHorizontalFlip, transforms.RandomVerticalFlip, transforms.CenterCrop)
 MOVING_OPS = frozenset(['Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY', 'TranslateXRel', 'TranslateYRel'])
@@ -126,14 +119,14 @@ def _draw_interpolation(transform: Any) -> None:
 
 
 def _random_resized_crop(
-    transform: RandomResizedCropAndInterpolation, picture: Image.Image
+    transform: timm_transforms.RandomResizedCropAndInterpolation, picture: Image.Image
 ) -> tuple[Box, tuple[int, int]]:
     top, left, height, width = transform.get_params(picture, transform.scale, transform.ratio)
     _draw_interpolation(transform)
     return (left, top, left + width, top + height), transform.size
 
 
-def _resize_keep_ratio(transform: ResizeKeepRatio, picture: Image.Image) -> tuple[Box, tuple[int, int]]:
+def _resize_keep_ratio(transform: timm_transforms.ResizeKeepRatio, picture: Image.Image) -> tuple[Box, tuple[int, int]]:
     scaling = (transform.random_scale_prob, transform.random_scale_range, transform.random_scale_area)
     aspect = (transform.random_aspect_prob, transform.random_aspect_range)
     size_hw = transform.get_params(picture, transform.size, transform.longest, *scaling, *aspect)
@@ -149,8 +142,8 @@ def _resize(transform: transforms.Resize, picture: Image.Image) -> tuple[Box, tu
 
 # A transform's first step: which box of the image it takes, and the size it gives it.
 FIRST_STEPS: dict[type, Callable[[Any, Image.Image], tuple[Box, tuple[int, int]]]] = {
-    RandomResizedCropAndInterpolation: _random_resized_crop,
-    ResizeKeepRatio: _resize_keep_ratio,
+    timm_transforms.RandomResizedCropAndInterpolation: _random_resized_crop,
+    timm_transforms.ResizeKeepRatio: _resize_keep_ratio,
     transforms.Resize: _resize,
 }
 
@@ -180,7 +173,7 @@ def _for_labels(transform: Any) -> Step:
     if type(transform) in FLIPS_AND_CROPS:
         return transform
     step = copy.copy(transform)
-    if type(transform) in (CenterCropOrPad, RandomCropOrPad):
+    if type(transform) in (timm_transforms.CenterCropOrPad, timm_transforms.RandomCropOrPad):
         step.fill = OUTSIDE
     elif type(transform) is auto_augment.RandAugment:
         step.ops = [_op_for_labels(op) for op in transform.ops]

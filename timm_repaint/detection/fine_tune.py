@@ -5,7 +5,7 @@
 
 from timm import utils
 
-from timm_repaint.detection.installed import require_packages
+from timm_repaint.detection.installed import load_functions
 from timm_repaint.detection.options import build_parser, check_detection
 from timm_repaint.engine.fine_tune_phase import parse_args
 from timm_repaint.engine.run import run_training
@@ -23,10 +23,7 @@ def main() -> int:
     parser = build_parser()
     check_options(parser, args)
     check_detection(parser, args)
-    require_packages()
-    from timm_repaint.detection.functions import FUNCTIONS
-
-    return run_training(args, args_text, FUNCTIONS, exact_resume=True)
+    return run_training(args, args_text, load_functions(), exact_resume=True)
 
 
 if __name__ == '__main__':

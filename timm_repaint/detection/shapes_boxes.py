@@ -9,16 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from timm_repaint.data.shapes import (
-    CLASSES,
-    DEFAULT_SAMPLES,
-    OUTLINES,
-    OWN_TEXTURE_SHARE,
-    TEXTURES,
-    draw_outline,
-    draw_texture,
-    place_outline,
-)
+from timm_repaint.data import shapes as drawing
 from timm_repaint.detection.annotations import Annotations
 from timm_repaint.errors import UsageError
 
@@ -65,9 +56,9 @@ class DetectionShapes:
     image_root: str | None = None
 
     def __init__(self, split: str, num_samples: int | None, size_px: int) -> None:
-        if split not in DEFAULT_SAMPLES:
-            raise UsageError(f'shapes has no split {split!r}; choose one of: {", ".join(DEFAULT_SAMPLES)}')
-        count = DEFAULT_SAMPLES[split] if num_samples is None else num_samples
+        if split not in drawing.DEFAULT_SAMPLES:
+            raise UsageError(f'shapes has no split {split!r}; choose one of: {", ".join(drawing.DEFAULT_SAMPLES)}')
+        count = drawing.DEFAULT_SAMPLES[split] if num_samples is None else num_samples
         if count < 1:
             raise UsageError(f'shapes needs at least 1 image, got {count}')
         self.split, self.size_px = split, size_px
@@ -75,7 +66,7 @@ class DetectionShapes:
         shapes = [shape for scene in scenes for shape in scene]
         boxes = np.array([shape.box for shape in shapes], dtype=np.float32) * size_px
         self.annotations = Annotations(
-            class_names=CLASSES,
+            class_names=drawing.CLASSES,
             file_names=tuple(f'{split}-{index}' for index in range(count)),
             sizes_hw=np.full((count, 2), size_px, dtype=np.int32),
             first=np.cumsum([0, *map(len, scenes)]),
@@ -91,25 +82,26 @@ class DetectionShapes:
     def read(self, index: int) -> Image.Image:
         """Draws picture `index`."""
         shapes, rng = self._arrange(index)
-        others = [k for k in range(len(TEXTURES)) if k not in {shape.target for shape in shapes}]
-        pixels = draw_texture(TEXTURES[rng.choice(others)], self.size_px, rng)  # [S, S, 3]
+        others = [k for k in range(len(drawing.TEXTURES)) if k not in {shape.target for shape in shapes}]
+        pixels = drawing.draw_texture(drawing.TEXTURES[rng.choice(others)], self.size_px, rng)  # [S, S, 3]
         for shape in shapes:
-            inside = draw_texture(TEXTURES[shape.texture], self.size_px, rng)
-            coverage = draw_outline(shape.corners, self.size_px)[..., None]  # [S, S, 1]
+            inside = drawing.draw_texture(drawing.TEXTURES[shape.texture], self.size_px, rng)
+            coverage = drawing.draw_outline(shape.corners, self.size_px)[..., None]  # [S, S, 1]
             pixels = pixels + coverage * (inside - pixels)
         return Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
 
     def _arrange(self, index: int) -> tuple[list[Shape], np.random.Generator]:
         """The shapes of picture `index`, and the generator for what is drawn."""
-        split_number = list(DEFAULT_SAMPLES).index(self.split)
+        split_number = list(drawing.DEFAULT_SAMPLES).index(self.split)
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([SEED, split_number, index])))
         shapes: list[Shape] = []
         for _ in range(rng.integers(1, MAX_SHAPES + 1)):
-            target = int(rng.integers(len(CLASSES)))
-            foreign = int(rng.choice([k for k in range(len(TEXTURES)) if k != target]))
-            texture = target if rng.random() < OWN_TEXTURE_SHARE[self.split] else foreign
+            target = int(rng.integers(len(drawing.CLASSES)))
+            foreign = int(rng.choice([k for k in range(len(drawing.TEXTURES)) if k != target]))
+            texture = target if rng.random() < drawing.OWN_TEXTURE_SHARE[self.split] else foreign
+            outline = drawing.OUTLINES[drawing.CLASSES[target]]
             for _ in range(PLACEMENTS):
-                shape = Shape(target, texture, place_outline(OUTLINES[CLASSES[target]], AREA_SHARE, rng))
+                shape = Shape(target, texture, drawing.place_outline(outline, AREA_SHARE, rng))
                 if all(overlap(shape.box, other.box) <= MAX_OVERLAP for other in shapes):
                     shapes.append(shape)
                     break

@@ -2,12 +2,12 @@
 
     python -m timm_repaint.detection.train --model tf_efficientdet_d0 --data-dir COCO --repaint --mask fh
 
-The stages of a run are those of train.py (`timm_repaint/engine/run.py`), with the functions in `functions.py`.
+The stages of a run are those of train.py (`timm_repaint/engine/run.py`), with the functions in `installed.py`.
 """
 
 from timm import utils
 
-from timm_repaint.detection.installed import require_packages
+from timm_repaint.detection.installed import load_functions
 from timm_repaint.detection.options import build_parser, check_detection
 from timm_repaint.engine.run import run_training
 from timm_repaint.errors import exits_on_mistakes, run_command
@@ -22,10 +22,7 @@ def main() -> int:
     args, args_text = parse_args(parser, build_config_parser())
     check_options(parser, args)
     check_detection(parser, args)
-    require_packages()
-    from timm_repaint.detection.functions import FUNCTIONS
-
-    return run_training(args, args_text, FUNCTIONS)
+    return run_training(args, args_text, load_functions())
 
 
 if __name__ == '__main__':

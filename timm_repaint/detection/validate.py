@@ -10,7 +10,7 @@ import os
 
 from timm import utils
 
-from timm_repaint.detection.installed import require_packages
+from timm_repaint.detection.installed import load_functions
 from timm_repaint.detection.options import build_parser, check_detection
 from timm_repaint.engine.run import build_network
 from timm_repaint.errors import UsageError, run_command
@@ -42,12 +42,11 @@ def main() -> None:
     """Validate and print the figures."""
     utils.setup_default_logging()
     args = parse_args()
-    require_packages()
+    functions = load_functions()
     from timm_repaint.detection.coco_loaders import build_eval_loader
     from timm_repaint.detection.evaluate import validate
-    from timm_repaint.detection.functions import FUNCTIONS
 
-    network = build_network(args, FUNCTIONS)
+    network = build_network(args, functions)
     device, precision = network.device, network.precision
     loader = build_eval_loader(network)
     metrics = validate(network.model, loader, None, args, device, precision.autocast, precision.model_dtype)

@@ -1,12 +1,10 @@
-"""Learning rate, optimizer and schedule of the task network: timm's factories with the options' values."""
+"""Learning rate and optimizer of the task network: timm's factories with the options' values."""
 
 import argparse
-from typing import Any
 
 import torch
 from timm import utils
 from timm.optim import create_optimizer_v2, optimizer_kwargs
-from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task import TrainingTask
 
 from timm_repaint.log import logger
@@ -38,22 +36,3 @@ def build_optimizer(task: TrainingTask, args: argparse.Namespace, lr: float) -> 
     if utils.is_primary(args):
         logger.info('Optimizer %s, learning rate %g, weight decay %g.', args.opt, lr, args.weight_decay)
     return optimizer
-
-
-def build_scheduler(
-    optimizer: torch.optim.Optimizer, args: argparse.Namespace, updates_per_epoch: int, decreasing_metric: bool
-) -> tuple[Any, int]:
-    """The schedule over all of `--epochs`, and the number of epochs with cooldown and warm-up prefix."""
-    return create_scheduler_v2(
-        optimizer, **scheduler_kwargs(args, decreasing_metric=decreasing_metric), updates_per_epoch=updates_per_epoch
-    )
-
-
-def forward_schedule(scheduler: Any, args: argparse.Namespace, start_epoch: int, updates_per_epoch: int) -> None:
-    """Bring the schedule to the first epoch of a resumed run."""
-    if scheduler is None or start_epoch == 0:
-        return
-    if args.sched_on_updates:
-        scheduler.step_update(start_epoch * updates_per_epoch)
-    else:
-        scheduler.step(start_epoch)

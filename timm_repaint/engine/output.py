@@ -57,11 +57,6 @@ def resume_path(args: argparse.Namespace) -> str:
     return ''
 
 
-def begins_fine_tuning(checkpoint: str, folder: str) -> bool:
-    """Whether a run that writes to `folder` begins with the checkpoint of the repaint phase above it."""
-    return os.path.samefile(os.path.dirname(checkpoint) or '.', os.path.join(folder, os.pardir))
-
-
 @contextmanager
 def rewritten(path: str) -> Iterator[str]:
     """A copy of a file, if it is there, to be changed; then it takes the file's place. A kill costs no rows.
@@ -145,7 +140,8 @@ class RunOutput:
         if self.folder is None:
             return
         self._run_folder = RunFolder(self.folder)
-        if not checkpoint or begins_fine_tuning(checkpoint, self.folder):
+        # From the start, or from the checkpoint of the repaint phase above it.
+        if not checkpoint or os.path.samefile(os.path.dirname(checkpoint) or '.', os.path.join(self.folder, os.pardir)):
             self._run_folder.set_aside()
         self.saver = SafeSaver(
             model=parts.task.get_trainable_module(),

@@ -15,14 +15,12 @@ from timm import utils
 from timm_repaint.log import logger
 
 
-def epoch_seed(seed: int, rank: int, epoch: int) -> int:
-    """A seed of 32 bits that differs between runs' seeds, processes and epochs."""
-    return int(np.random.SeedSequence((seed, rank, epoch)).generate_state(1)[0])
-
-
 def seed_epoch(args: argparse.Namespace, epoch: int) -> None:
-    """Seed Python's, NumPy's and torch's generators, those of all devices included, for an epoch."""
-    utils.random_seed(epoch_seed(args.seed, args.rank, epoch))
+    """Seed Python's, NumPy's and torch's generators, those of all devices included, for an epoch.
+
+    By 32 bits that differ between runs' seeds, processes and epochs.
+    """
+    utils.random_seed(int(np.random.SeedSequence((args.seed, args.rank, epoch)).generate_state(1)[0]))
 
 
 def warn_of_inexact_resume(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from timm import utils
+from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task import TrainingTask
 from torch import nn
 
@@ -22,7 +23,7 @@ from timm_repaint.engine.cue_conflict import report_cue_conflict
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
 from timm_repaint.engine.loaders import Loaders, build_loaders
 from timm_repaint.engine.mistakes import check_start, explained, refused
-from timm_repaint.engine.optim import build_optimizer, build_scheduler, forward_schedule, resolve_lr
+from timm_repaint.engine.optim import build_optimizer, resolve_lr
 from timm_repaint.engine.output import DEFAULT_OUTPUT, RunOutput, experiment_dir, resume_path
 from timm_repaint.engine.parts import Plan, Run, best_by
 from timm_repaint.engine.preemption import REQUEUE_STATUS, Preempted, stoppable
@@ -90,7 +91,8 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
         if utils.is_primary(run.args):
             logger.info('Epochs %d to %d of %d.', plan.start_epoch, plan.stop_epoch - 1, plan.num_epochs)
         try:
-            open_output(run, checkpoint)
+            parts = CheckpointParts(run.task, run.repaint, run.task_guard.check)
+            run.output.open(parts, run.optimizer, run.precision.loss_scaler, run.decreasing_metric, checkpoint)
             if args.resume == 'auto' and checkpoint and plan.start_epoch >= plan.stop_epoch:
                 finish_run(run)
                 return 0
@@ -179,13 +181,6 @@ def finish_run(run: Run) -> None:
         report_cue_conflict(run)
 
 
-def open_output(run: Run, checkpoint: str) -> None:
-    """Make the run's folder, or go on in it."""
-    parts = CheckpointParts(run.task, run.repaint, run.task_guard.check)
-    scaler, decreasing = run.precision.loss_scaler, run.decreasing_metric
-    run.output.open(parts, run.optimizer, scaler, decreasing, checkpoint)
-
-
 def with_values(args: argparse.Namespace, **values: Any) -> argparse.Namespace:
     """A copy of the options with values that were left to be worked out."""
     return argparse.Namespace(**{**vars(args), **values})
@@ -206,12 +201,15 @@ def wrap_task(task: TrainingTask, repaint: Repaint | None, args: argparse.Namesp
 def schedule(args: argparse.Namespace, loaders: Loaders, optimizer: torch.optim.Optimizer, epochs_done: int) -> Plan:
     """The learning-rate schedule over all of `--epochs`, and the first and last epoch of this run."""
     updates = updates_per_epoch(loaders.batches_per_epoch, max(1, args.grad_accum_steps))
-    decreasing = best_by(args, loaders) == 'loss'
-    lr_scheduler, num_epochs = build_scheduler(optimizer, args, updates, decreasing)
+    kwargs = scheduler_kwargs(args, decreasing_metric=best_by(args, loaders) == 'loss')
+    lr_scheduler, num_epochs = create_scheduler_v2(optimizer, **kwargs, updates_per_epoch=updates)
     last = resolve_repaint_epochs(args) if args.repaint else num_epochs
     stop_epoch = min(resolve_stop_epoch(args.stop_epoch, num_epochs), last)
     start_epoch = epochs_done if args.start_epoch is None else args.start_epoch
-    forward_schedule(lr_scheduler, args, start_epoch, updates)
+    if lr_scheduler is not None and start_epoch and args.sched_on_updates:
+        lr_scheduler.step_update(start_epoch * updates)
+    elif lr_scheduler is not None and start_epoch:
+        lr_scheduler.step(start_epoch)
     return Plan(start_epoch, stop_epoch, num_epochs, lr_scheduler)
 
 

@@ -4,6 +4,7 @@ Fully convolutional from 1/32 of the size, so every size works. Source: Repaint 
 2019).
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,20 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from timm_repaint.networks import spade
 from timm_repaint.networks.constants import Constants
 from timm_repaint.networks.label_maps import check_choice
-from timm_repaint.networks.spade import (
-    LEAKY_SLOPE,
-    PADDING_MODE,
-    BorderConv2d,
-    HalfSize,
-    SpadeResBlock,
-    block_weights,
-    channels_last,
-    narrow_condition,
-    repeat_border,
-    with_product,
-)
 from timm_repaint.precision import at_least_float32
 
 STRIDE = 32
@@ -89,7 +79,7 @@ class FullSizeHead(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """[B, C, H, W] and an unused condition -> [B, out_channels, H, W]."""
-        return self.to_rgb(F.leaky_relu(x, LEAKY_SLOPE))
+        return self.to_rgb(F.leaky_relu(x, spade.LEAKY_SLOPE))
 
 
 class UpsamplingHead(nn.Module):
@@ -114,7 +104,7 @@ class UpsamplingHead(nn.Module):
         """[B, C, h, w] and [B, K, H, W] -> [B, out_channels, H, W]."""
         weight, cond_weight = self.to_rgb.weight.split([x.shape[1], condition.shape[1]], dim=1)
         coarse: Any = self.taps.coarse
-        x = conv_upsampled(F.leaky_relu(x, LEAKY_SLOPE), weight, coarse)
+        x = conv_upsampled(F.leaky_relu(x, spade.LEAKY_SLOPE), weight, coarse)
         return x + F.conv2d(condition, cond_weight, self.to_rgb.bias, padding=1)
 
 
@@ -172,7 +162,7 @@ class Compose(torch.autograd.Function):
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None]:
         """To what is painted."""
         value, detail = ctx.saved_tensors
-        return with_product(torch.ops.aten.tanh_backward(gradient[0], value), detail, product_first=False), None
+        return spade.with_product(torch.ops.aten.tanh_backward(gradient[0], value), detail, product_first=False), None
 
 
 class SpadeGenerator(nn.Module):
@@ -187,19 +177,18 @@ class SpadeGenerator(nn.Module):
 
     def __init__(self, cond_channels: int, latent_dim: int, spec: GeneratorSpec, with_detail: bool = False):
         super().__init__()
-        self.narrow, cond_channels = narrow_condition(cond_channels, spec.max_cond_channels)
+        self.narrow, cond_channels = spade.narrow_condition(cond_channels, spec.max_cond_channels)
         channels = spec.stages[0][0]
         self.seed_latent = nn.Linear(latent_dim, channels)
-        self.seed_condition = BorderConv2d(cond_channels, channels, 3, padding=1, padding_mode=PADDING_MODE)
+        self.seed_condition = spade.BorderConv2d(cond_channels, channels, 3, padding=1, padding_mode=spade.PADDING_MODE)
         self.stages = nn.ModuleList()
+        kind = (cond_channels, spec.hidden, spec.kernel_size)
         for widths in spec.stages:
-            stage = nn.ModuleList()
-            for width in widths:
-                stage.append(
-                    SpadeResBlock(channels, width, cond_channels, spec.hidden, spec.kernel_size, spectral=spec.spectral)
-                )
-                channels = width
-            self.stages.append(stage)
+            pairs = itertools.pairwise([channels, *widths])
+            self.stages.append(
+                nn.ModuleList(spade.SpadeResBlock(*pair, *kind, spectral=spec.spectral) for pair in pairs)
+            )
+            channels = widths[-1]
         upscale = STRIDE // 2 ** (len(spec.stages) - 1)
         out_channels = 6 if with_detail else 3
         self.head = (
@@ -207,7 +196,7 @@ class SpadeGenerator(nn.Module):
             if upscale > 1
             else FullSizeHead(channels, out_channels)
         )
-        self.half_size = HalfSize(2)
+        self.half_size = spade.HalfSize(2)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, condition: Tensor, z: Tensor, detail: Tensor | None = None) -> Tensor:
@@ -221,15 +210,15 @@ class SpadeGenerator(nn.Module):
             [B, 3, H, W] in [-1, 1].
         """
         height, width = condition.shape[-2:]
-        condition = repeat_border(channels_last(condition), 0, -width % STRIDE, 0, -height % STRIDE)
+        condition = spade.repeat_border(spade.channels_last(condition), 0, -width % STRIDE, 0, -height % STRIDE)
         condition = self.narrow(condition)  # [B, K', H', W']
         sizes = [condition]  # at H', H'/2, ... H'/32
         while condition.shape[2] * STRIDE > sizes[0].shape[2]:
             condition = self.half_size(condition)  # the code under its centre would let one small segment colour 32 px
             sizes.append(condition)
         x = self.seed_condition(condition) + self.seed_latent(z)[:, :, None, None]  # [B, C, H'/32, W'/32]
-        blocks = [block for block in self.stages.modules() if isinstance(block, SpadeResBlock)]
-        weights = iter(block_weights([block.spades for block in blocks]))
+        blocks = [block for block in self.stages.modules() if isinstance(block, spade.SpadeResBlock)]
+        weights = iter(spade.block_weights([block.spades for block in blocks]))
         for index, stage in enumerate(self.stages):
             if index > 0:
                 x = F.interpolate(x, scale_factor=2, mode='nearest')

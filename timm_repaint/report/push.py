@@ -5,7 +5,6 @@ options, its best figure and its last gallery. You log in beforehand, with `hf a
 """
 
 import argparse
-import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from timm_repaint.errors import UsageError, run_command
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import Role
 from timm_repaint.options.run_file import FINE_TUNE, is_detection, read_args
-from timm_repaint.report.summary import SUMMARY
+from timm_repaint.report.summary import read_rows
 from timm_repaint.version import __version__
 from timm_repaint.weights import fill, read_state_dict
 
@@ -66,12 +65,8 @@ def load_classifier(folder: Path) -> tuple[nn.Module, argparse.Namespace]:
 
 def best_top1(folder: Path) -> str:
     """The best validation accuracy of a phase's summary, and its epoch; nothing if it has none."""
-    try:
-        with open(folder / SUMMARY, newline='') as file:
-            rows = [(float(row['eval_top1']), row['epoch']) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError):
-        return ''
-    return f'{max(rows)[0]:.2f} % (epoch {max(rows)[1]})' if rows else ''
+    rows = [(row['eval_top1'], row['epoch']) for row in read_rows(folder)[0] if 'eval_top1' in row]
+    return '{:.2f} % (epoch {:.0f})'.format(*max(rows)) if rows else ''
 
 
 def last_gallery(run: Path) -> Path | None:

@@ -16,17 +16,12 @@ def read_last_row(folder: Path, epochs: int) -> dict[str, float]:
     Raises:
         UnfinishedError: if it is not that of the last epoch.
     """
-    try:
-        with open(folder / SUMMARY, newline='') as file:
-            row = {name: float(value) for name, value in list(csv.DictReader(file))[-1].items()}
-        done = row['epoch'] + 1
-    except (OSError, IndexError, csv.Error, UnicodeDecodeError):
-        raise UnfinishedError(f'{folder / SUMMARY} has no row') from None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise UnfinishedError(f'the last row of {folder / SUMMARY} is not whole') from None
-    if done != epochs:
-        raise UnfinishedError(f'{folder} ends after {done:.0f} of {epochs} epochs')
-    return row
+    rows, remark = read_rows(folder)
+    if not rows:
+        raise UnfinishedError(remark or f'{folder / SUMMARY} has no row')
+    if (done := rows[-1]['epoch'] + 1) != epochs:
+        raise UnfinishedError(remark or f'{folder} ends after {done:.0f} of {epochs} epochs')
+    return rows[-1]
 
 
 def read_rows(folder: Path) -> tuple[list[dict[str, float]], str]:

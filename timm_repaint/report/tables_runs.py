@@ -1,7 +1,6 @@
 """The runs of the tables' recipes: which a folder holds, whether it is finished, and its figures."""
 
 import argparse
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from timm_repaint.options.option_files import check_config, load_config
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
 from timm_repaint.options.run_file import ARGS, EARLIER, FINE_TUNE, read_args
-from timm_repaint.report.summary import SUMMARY, UnfinishedError, read_last_row
+from timm_repaint.report.summary import SUMMARY, UnfinishedError, read_last_row, read_rows
 from timm_repaint.report.tables_paper import METRICS, paper_figures
 
 RECIPES = Path(__file__).parents[1] / 'recipes' / 'tables'
@@ -144,11 +143,8 @@ def find_differences(options: dict[str, Any], recipe: dict[str, Any], name: str)
 
 def _goes_on(folder: Path) -> bool:
     """Whether a run has rows, the first of them of a later epoch than 0."""
-    try:
-        with open(folder / SUMMARY, newline='') as file:
-            return next(csv.DictReader(file))['epoch'] != '0'
-    except (OSError, StopIteration, KeyError):
-        return False
+    rows, _ = read_rows(folder)
+    return bool(rows) and rows[0]['epoch'] > 0
 
 
 def _read_metrics(folder: Path, epochs: int, recipe: str) -> dict[str, float]:

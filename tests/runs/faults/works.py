@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 import fine_tune  # noqa: F401 (the server of the processes imports all of this)
-import timm_repaint.detection.functions
+import timm_repaint.detection.detection_watch
+import timm_repaint.detection.task
 import timm_repaint.detection.train
 import timm_repaint.masks.__main__
 import timm_repaint.paint  # noqa: F401

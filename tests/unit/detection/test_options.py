@@ -57,7 +57,7 @@ def test_every_refused_option_is_one_and_the_help_leaves_it_out():
 
 
 def test_without_the_extra_the_error_names_the_install_line(monkeypatch):
-    installed.require_packages()
+    installed.load_functions()
     monkeypatch.setattr(installed, 'PACKAGES', ('torch', 'no_such_detector'))
     with pytest.raises(UsageError, match=r"object detection needs no_such_detector: pip install '\.\[detection\]'"):
-        installed.require_packages()
+        installed.load_functions()
