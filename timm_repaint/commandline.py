@@ -6,8 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-
-from typing_extensions import ParamSpec
+from typing import ParamSpec
 
 from timm_repaint.errors import INTERRUPTED
 

@@ -1,12 +1,10 @@
 """RepaintConfig: what `Repaint` is made of, each value once: default, meaning, limits, and what the paper has."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-from typing_extensions import TypedDict
 
 from timm_repaint.errors import UsageError
 from timm_repaint.losses import GAN_LOSSES
@@ -27,35 +25,6 @@ WHEN, NETWORKS, LOSSES = 'Repaint', 'Repaint: networks', 'Repaint: losses and le
 when, network, loss = (partial(option, group=title) for title in (WHEN, NETWORKS, LOSSES))
 
 
-class RepaintOptions(TypedDict, total=False):
-    """The keyword arguments of `Repaint`: the fields of `RepaintConfig` with a default."""
-
-    masks: 'str | MaskSource | None'
-    num_labels: int | None
-    generator: str
-    width: int
-    latent: str
-    latent_dim: int | None
-    detail: str
-    temperature: float
-    img_size: int | None
-    checkpoint: str | None
-    freeze: bool
-    prob: float
-    mix: str
-    schedule: tuple[int, int]
-    separate_batches: bool
-    gan_loss: str
-    task_weight: float
-    feat_weight: float
-    kl_weight: float
-    segment_kl_weight: float
-    consistency: float
-    g_lr: float
-    d_lr: float
-    max_nonfinite: int
-
-
 @describe
 @dataclass(frozen=True)
 class RepaintConfig:
@@ -65,8 +34,8 @@ class RepaintConfig:
         UsageError: a ValueError; if a value is out of its limits.
     """
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Sequence[float]
+    std: Sequence[float]
     masks: 'str | MaskSource | None' = option(
         'superpixels',
         "where label maps come from if they do not come with the images: 'superpixels' (cut on the device), 'fh' "

@@ -7,9 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
-
-from typing_extensions import ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 Params = ParamSpec('Params')
 INTERRUPTED = 130  # the shell's code for Ctrl-C

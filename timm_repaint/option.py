@@ -7,7 +7,9 @@ import argparse
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, get_args
+from typing import Any, Concatenate, ParamSpec, get_args
+
+Params = ParamSpec('Params')
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,13 @@ def describe(config_class: Any) -> Any:
     lines = [f'        {name}: {_sentence(one.help)}' for name, one in options_of(config_class).items()]
     config_class.__doc__ = '\n'.join([config_class.__doc__.rstrip(), '', '    Attributes:', *lines, '    '])
     return config_class
+
+
+def takes(
+    config_class: Callable[Params, Any],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, Params], None]]:
+    """Decorator of a constructor that takes a dataclass's fields and hands them on: type checkers know them."""
+    return lambda constructor: constructor
 
 
 def _sentence(text: str) -> str:

@@ -25,9 +25,10 @@ from timm_repaint.masks.workers import in_workers
 from timm_repaint.options.run_file import read_args
 from timm_repaint.painters import PAINTERS, RANDCONV, AnyRepainter, create_painter
 from timm_repaint.painting.before_after import check_places, show
-from timm_repaint.painting.brush import FORMATS, Brush, Canvas, Manner, is_inside
+from timm_repaint.painting.brush import FORMATS, Brush, Canvas, Manner
 from timm_repaint.painting.companions import copy_companions, find_companions
 from timm_repaint.painting.photographs import Photographs, expand, find_photographs
+from timm_repaint.pictures import is_inside
 from timm_repaint.progress import progress
 from timm_repaint.repainter import MIN_SIZE_PX
 from timm_repaint.saved import PRETRAINED, PRETRAINED_FILE, load_repainter

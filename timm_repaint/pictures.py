@@ -22,6 +22,7 @@ UNREADABLE = (
     *(Image.DecompressionBombError, tarfile.TarError),  # the last: where an image is in an archive
 )
 DEEP_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N', 'F')
+COCO_STUFF = os.path.join('stuffthingmaps', '')
 HALF = '._'  # macOS keeps what it knows of a.jpg in ._a.jpg on other systems' disks: no image
 BYTE_MAX, WORD_MAX = 255, 65535
 
@@ -74,12 +75,22 @@ def has_ending(name: str, endings: Iterable[str]) -> bool:
 def find_pictures(root: str | os.PathLike[str]) -> list[str]:
     """Names of the images below a folder, relative to it, in timm's order: those whose endings timm reads.
 
+    Beside COCO's annotations the label maps of COCO-Stuff are no images.
+
     Raises:
         UsageError: see `walk`.
     """
     endings = get_img_extensions(as_set=True)
     found = [os.path.join(folder, name) for folder, names in walk(root) for name in names if has_ending(name, endings)]
+    if os.path.isdir(os.path.join(root, 'annotations')):
+        found = [name for name in found if not name.startswith(COCO_STUFF)]
     return sorted(found, key=_order)
+
+
+def is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder or lies in it, links followed."""
+    top = os.path.realpath(folder)
+    return os.path.commonpath([top, os.path.realpath(path)]) == top
 
 
 def list_pictures(root: str | os.PathLike[str], what: str, outside: str | os.PathLike[str] = '') -> list[str]:
@@ -96,8 +107,7 @@ def list_pictures(root: str | os.PathLike[str], what: str, outside: str | os.Pat
     if not os.path.isdir(root):
         wrong = 'is no folder' if os.path.exists(root) else 'does not exist'
         raise UsageError(f'{what} folder {root} {wrong}')
-    top = os.path.realpath(root)
-    if outside and os.path.commonpath([top, os.path.realpath(outside)]) == top:
+    if outside and is_inside(outside, root):
         raise UsageError(f'{outside} lies inside the {what} folder {root}; choose one outside')
     found = find_pictures(root)
     if not found:

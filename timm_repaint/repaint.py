@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
 
 from timm_repaint import batches
-from timm_repaint.config import RepaintConfig, RepaintOptions, plain_numbers
+from timm_repaint.config import RepaintConfig, plain_numbers
 from timm_repaint.errors import UsageError
 from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
 from timm_repaint.gan_module import GanModule
@@ -33,6 +32,7 @@ from timm_repaint.losses import js_divergence
 from timm_repaint.masks.source import Labeller
 from timm_repaint.networks.discriminator import create_discriminator
 from timm_repaint.networks.label_maps import num_condition_channels
+from timm_repaint.option import takes
 from timm_repaint.painters import create_repainter
 from timm_repaint.precision import autocast_state, call_cast_once, is_finite, working_dtype
 from timm_repaint.repainter import Repainted, Repainter
@@ -60,7 +60,8 @@ class Repaint(GanModule):
         UsageError: a ValueError; if the checkpoint cannot be used.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], **options: Unpack[RepaintOptions]) -> None:
+    @takes(RepaintConfig)
+    def __init__(self, mean: Sequence[float], std: Sequence[float], **options: Any) -> None:
         config = RepaintConfig(plain_numbers(mean), plain_numbers(std), **options)
         labeller = Labeller(config.masks, config.num_labels)
         networks = {**config.networks, 'num_labels': labeller.num_labels}

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -148,6 +149,5 @@ def check_inside(name: str, path: str) -> None:
 
 
 def _twice(values: Iterable[Any]) -> Any:
-    """The first value that comes again."""
-    seen = set()
-    return next(value for value in values if value in seen or seen.add(value))  # type: ignore[func-returns-value]
+    """A value that comes again."""
+    return Counter(values).most_common(1)[0][0]

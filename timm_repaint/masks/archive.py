@@ -4,12 +4,13 @@ A mask is named after its image's bytes, not after their place: it stays the ima
 order and in a part of the data set, and another image cannot have it.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
@@ -22,18 +23,6 @@ from timm_repaint.timm_data import create_timm_dataset
 PREFIXES = ('hfds', 'wds')  # of --dataset
 RANDOM_ACCESS = ('ReaderHfds',)  # by name: their packages may not be there
 SHARDS = ('ReaderWds',)
-
-
-class PackedImage(NamedTuple):
-    """An image as it is stored.
-
-    Attributes:
-        name: what to call it in a message.
-        content: its encoded bytes.
-    """
-
-    name: str
-    content: bytes
 
 
 def is_packed_name(images: str) -> bool:
@@ -96,10 +85,10 @@ def packed_parts(dataset: Any) -> Sequence[Any]:
     return range(len(dataset.reader))
 
 
-def read_packed(dataset: Any, part: Any) -> Iterator[PackedImage]:
-    """The images of a part of a packed data set."""
+def read_packed(dataset: Any, part: Any) -> Iterator[tuple[str, bytes]]:
+    """The images of a part of a packed data set: what to call each in a message, and its encoded bytes."""
     if not is_sharded(dataset):
-        yield PackedImage(f'image {part}', content_of(dataset, part))
+        yield f'image {part}', content_of(dataset, part)
         return
     import webdataset
     from webdataset.filters import getfirst
@@ -107,7 +96,7 @@ def read_packed(dataset: Any, part: Any) -> Iterator[PackedImage]:
     for sample in webdataset.DataPipeline(webdataset.SimpleShardList([part]), webdataset.tarfile_to_samples()):
         image = getfirst(sample, dataset.reader.input_key, default=None, missing_is_error=False)
         if image is not None:
-            yield PackedImage(f'{part}: {sample["__key__"]}', image)
+            yield f'{part}: {sample["__key__"]}', image
 
 
 def content_of(dataset: Any, index: int) -> bytes:
@@ -177,9 +166,9 @@ class ArchiveMasks(StoredMasks):
         Raises:
             UsageError: with the advice, if it has none.
         """
-        first = next(read_packed(dataset, packed_parts(dataset)[0]), None)
-        if first is not None and not os.path.isfile(self._files.mask_path(self._as_file(packed_name(first.content)))):
-            raise UsageError(f'no mask for {first.name} in {self.mask_dir}; {advice}')
+        for name, content in itertools.islice(read_packed(dataset, packed_parts(dataset)[0]), 1):
+            if not os.path.isfile(self._files.mask_path(self._as_file(packed_name(content)))):
+                raise UsageError(f'no mask for {name} in {self.mask_dir}; {advice}')
 
     def of(self, dataset: Any, index: int, image_hw: tuple[int, int]) -> np.ndarray:
         """See `StoredMasks`; [h, w] of mask_size. Raises as `read` does."""

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,13 +22,12 @@ from timm_repaint.errors import UsageError
 from timm_repaint.masks.archive import ArchiveMasks, PackedImages, is_sharded, packed_name, read_packed
 from timm_repaint.masks.folder import CachedMasks, mask_name, mask_size
 from timm_repaint.masks.label_png import save_labels
-from timm_repaint.masks.origin import digest, is_of, read_file
+from timm_repaint.masks.origin import digest, is_of
 from timm_repaint.masks.workers import CHUNK, in_workers
 from timm_repaint.pictures import list_pictures, read_picture, to_pm1
 from timm_repaint.progress import progress
 
 DEFAULT_SIZE_PX = 256
-COCO_STUFF = os.path.join('stuffthingmaps', '')
 MAX_WAITING_BATCHES = 8  # batches' worth of decoded images that wait for others of their size
 
 
@@ -110,8 +110,6 @@ def list_images(folders: Folders) -> list[str]:
         UsageError: if there are none, the masks would lie among them, or two images would share a mask.
     """
     names = list_pictures(folders.images, 'image', outside=folders.masks)
-    if os.path.isdir(os.path.join(folders.images, 'annotations')):  # COCO's layout: COCO-Stuff's maps are no images
-        names = [name for name in names if not name.startswith(COCO_STUFF)]
     by_mask: dict[str, str] = {}
     for name in names:
         twin = by_mask.setdefault(mask_name(name), name)
@@ -126,7 +124,7 @@ def read_image(folders: Folders, name: str) -> np.ndarray:
     Raises:
         Exception: whatever Pillow finds wrong with the file.
     """
-    return _at_mask_size(read_file(os.path.join(folders.images, name)), folders.size_px)
+    return _at_mask_size(Path(folders.images, name).read_bytes(), folders.size_px)
 
 
 def _at_mask_size(content: bytes, size_px: int) -> np.ndarray:
@@ -248,7 +246,7 @@ def _decode(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> 
             if image.problem or _has_mask(image):
                 yield _Decoded(image, problem=image.problem)
                 continue
-            content = image.content or read_file(image.path)
+            content = image.content or Path(image.path).read_bytes()
             small_u8 = _at_mask_size(content, folders.size_px)
             yield _Decoded(image._replace(content=b''), small_u8, note=digest(content))
         except Exception as error:  # Pillow's errors have no class in common

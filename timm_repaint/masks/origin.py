@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.label_png import read_note
@@ -10,11 +11,6 @@ from timm_repaint.masks.label_png import read_note
 def digest(image: bytes) -> str:
     """What a mask notes of its image's file."""
     return hashlib.blake2b(image, digest_size=8).hexdigest()
-
-
-def read_file(path: str) -> bytes:
-    with open(path, 'rb') as file:
-        return file.read()
 
 
 def is_of(mask_path: str, image_path: str) -> bool:
@@ -27,6 +23,6 @@ def is_of(mask_path: str, image_path: str) -> bool:
         if os.stat(mask_path).st_mtime_ns >= os.stat(image_path).st_mtime_ns:
             return True
         # Version 0.1 made no note: such a mask is of an older image for all we know.
-        return read_note(mask_path) == digest(read_file(image_path))
+        return read_note(mask_path) == digest(Path(image_path).read_bytes())
     except OSError as error:
         raise UsageError(f'{error.filename}: {error.strerror}') from error

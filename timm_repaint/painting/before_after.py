@@ -14,7 +14,6 @@ from PIL import Image
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text, write_whole
 from timm_repaint.masks.label_png import image_comment, png_info, read_note
-from timm_repaint.masks.origin import read_file
 from timm_repaint.painting.brush import Brush, load_image, working_image
 
 SHEET_ROWS, SHEET_COPIES, PAGE_ROWS = 8, 4, 100
@@ -32,17 +31,14 @@ def check_places(sheet: str | None, page: str | None) -> None:
     """
     if sheet and Path(sheet).suffix not in SHEET_ENDINGS:
         raise UsageError(f'--sheet {sheet} is a picture; end its name in {" or ".join(SHEET_ENDINGS)}')
+    first_line = TEMPLATE.read_bytes().splitlines()[0]
     try:
         if sheet and os.path.exists(sheet) and read_note(sheet) != SHEET_NOTE:
             raise UsageError(f'--sheet {sheet} was there before and is no sheet: it is not overwritten')
-        if page and os.path.exists(page) and not read_file(page).startswith(_first_line()):
+        if page and os.path.exists(page) and not Path(page).read_bytes().startswith(first_line):
             raise UsageError(f'--html {page} was there before and is no page of ours: it is not overwritten')
     except OSError as error:
         raise UsageError(f'cannot read {error.filename}: {error.strerror}') from error
-
-
-def _first_line() -> bytes:
-    return TEMPLATE.read_bytes().splitlines()[0]
 
 
 def spread(stems: dict[str, str], count: int) -> list[tuple[str, str]]:
@@ -54,8 +50,8 @@ def spread(stems: dict[str, str], count: int) -> list[tuple[str, str]]:
 
 def row_of(brush: Brush, name: str, stem: str, copies: int | None = None) -> list[Image.Image]:
     """An image and its first repaints, small."""
-    whole = load_image(read_file(str(brush.root / name)), brush.manner.as_stored)
-    pictures = [whole, *(load_image(read_file(str(target))) for target in brush.targets(stem)[:copies])]
+    whole = load_image((brush.root / name).read_bytes(), brush.manner.as_stored)
+    pictures = [whole, *(load_image(target.read_bytes()) for target in brush.targets(stem)[:copies])]
     return [working_image(picture, CELL_PX) for picture in pictures]
 
 

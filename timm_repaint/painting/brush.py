@@ -1,7 +1,6 @@
 """One image after the other: read, segmented, repainted and written, in any process."""
 
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from timm_repaint.errors import UsageError
 from timm_repaint.files import write_whole
 from timm_repaint.masks.folder import FolderMasks, resize_nearest
 from timm_repaint.masks.label_png import image_comment, png_info, read_note
-from timm_repaint.masks.origin import digest, is_of, read_file
+from timm_repaint.masks.origin import digest, is_of
 from timm_repaint.painters import AnyRepainter
 from timm_repaint.pictures import UNREADABLE, convert_picture, to_pm1, to_u8
 from timm_repaint.repainter import MIN_SIZE_PX
@@ -111,7 +110,7 @@ class Brush:
             if are_painted(self.targets(canvas.stem), path):
                 canvas.kept = True
                 return canvas
-            content = read_file(str(path))
+            content = path.read_bytes()
             whole = load_image(content, self.manner.as_stored)
         except UsageError as error:
             canvas.mistake = str(error)
@@ -219,9 +218,3 @@ def repaint_image(
     label_tensor = torch.from_numpy(labels.astype(np.int64)).to(device)[None]
     for _ in range(copies):
         yield to_u8(repainter(image_pm1, label_tensor, generator).image_pm1[0])
-
-
-def is_inside(path: str, folder: str) -> bool:
-    """Whether a path is a folder or lies in it, links followed."""
-    real, top = os.path.realpath(path), os.path.realpath(folder)
-    return os.path.commonpath([top, real]) == top

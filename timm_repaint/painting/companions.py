@@ -14,10 +14,10 @@ from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text, write_whole
 from timm_repaint.masks.folder import FolderMasks, mask_name
 from timm_repaint.masks.label_png import read_note, save_labels
-from timm_repaint.masks.origin import digest, read_file
-from timm_repaint.painting.brush import Brush, is_inside
+from timm_repaint.masks.origin import digest
+from timm_repaint.painting.brush import Brush
 from timm_repaint.painting.photographs import Photographs
-from timm_repaint.pictures import read_picture_size, walk
+from timm_repaint.pictures import is_inside, read_picture_size, walk
 
 LABEL_ENDINGS = ('.txt', '.xml', '.json')
 # Where YOLO and Pascal VOC keep the labels of the images of a folder.
@@ -119,7 +119,7 @@ def copy_companions(companions: Companions, brush: Brush, stems: dict[str, str])
         write_text(path, json.dumps(painted_coco(one, brush, stems)))
     for name, files in companions.labels.items():
         for file in files if name in stems else ():
-            content = read_file(str(brush.root / file))
+            content = (brush.root / file).read_bytes()
             for target in brush.targets(os.path.join(os.path.dirname(file), os.path.basename(stems[name]))):
                 _write_once(target.with_suffix(os.path.splitext(file)[1]), content)
     if isinstance(brush.masks, FolderMasks):
@@ -162,12 +162,12 @@ def _copy_masks(brush: Brush, masks: FolderMasks, stems: dict[str, str]) -> None
     folder = mask_folder(brush, masks)
     manifest = os.path.join(masks.mask_dir, MANIFEST_NAME)
     if os.path.isfile(manifest):
-        _write_once(folder / MANIFEST_NAME, read_file(manifest))
+        _write_once(folder / MANIFEST_NAME, Path(manifest).read_bytes())
     for name, stem in stems.items():
         labels = None
         for target in brush.targets(stem):
             path = folder / mask_name(str(target.relative_to(brush.out)))
-            note = digest(read_file(str(target)))
+            note = digest(target.read_bytes())
             if path.exists():
                 if read_note(path) == note:
                     continue

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from timm.data.readers.img_extensions import get_img_extensions
 
-from timm_repaint.masks.cache import COCO_STUFF
 from timm_repaint.pictures import find_pictures, has_ending
 
 
@@ -44,8 +43,6 @@ def find_photographs(items: Sequence[str], mask_dir: str | None = None) -> Photo
     folders = [path for path in items if os.path.isdir(path)]
     if len(items) == len(folders) == 1:
         names = find_pictures(items[0])
-        if os.path.isdir(os.path.join(items[0], 'annotations')):  # COCO's layout: COCO-Stuff's maps are no images
-            names = [name for name in names if not name.startswith(COCO_STUFF)]
         if mask_dir:
             masks = os.path.join(os.path.relpath(os.path.realpath(mask_dir), os.path.realpath(items[0])), '')
             names = [name for name in names if not name.startswith(masks)]

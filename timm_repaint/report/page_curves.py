@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from timm_repaint.optional import load_optional
 from timm_repaint.report.page_runs import Group
 
-EXTRA = 'page'
 COLOURS = ('#3b82c4', '#e06c3b', '#2f9e6e', '#b565a7', '#c99a1e', '#4fb3bf', '#8a8a8a', '#a0674b')
 DASHES = ('solid', 'dashed', 'dotted')
 HEIGHT_PX = 260
@@ -39,20 +38,18 @@ PANELS = (
 )
 
 
-def load_bokeh() -> Any:
-    """The plotting library.
+def load_bokeh(part: str = '') -> Any:
+    """The plotting library, or a part of it.
 
     Raises:
         UsageError: if it is not installed.
     """
-    return load_optional('bokeh', 'the page', EXTRA)
+    return load_optional(f'bokeh{part}', 'the page', 'page')
 
 
 def script() -> str:
     """The library's JavaScript, to be part of the page."""
-    return '\n'.join(load_optional('bokeh.resources', 'the page', EXTRA).Resources(
-        mode='inline', components=['bokeh']
-    ).js_raw)  # fmt: skip
+    return '\n'.join(load_bokeh('.resources').Resources(mode='inline', components=['bokeh']).js_raw)
 
 
 def draw_panels(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -67,7 +64,7 @@ def draw_panels(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _draw(panel: Panel, columns: Sequence[str], groups: Sequence[Group]) -> Any:
-    models, plotting = (load_optional(f'bokeh.{name}', 'the page', EXTRA) for name in ('models', 'plotting'))
+    models, plotting = load_bokeh('.models'), load_bokeh('.plotting')
     chart = plotting.figure(height=HEIGHT_PX, sizing_mode='stretch_width', toolbar_location=None, tools='')
     lines: dict[str, dict[int, Spread]] = {}
     seen = []
@@ -85,7 +82,7 @@ def _draw(panel: Panel, columns: Sequence[str], groups: Sequence[Group]) -> Any:
     chart.xaxis.axis_label = 'epoch'
     chart.xaxis.ticker.update(min_interval=1)
     chart.y_range.renderers = seen
-    return load_optional('bokeh.embed', 'the page', EXTRA).json_item(chart)
+    return load_bokeh('.embed').json_item(chart)
 
 
 def _draw_line(chart: Any, points: dict[int, Spread], colour: str, dash: str) -> list[Any]:

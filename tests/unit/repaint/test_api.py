@@ -9,16 +9,11 @@ from torch import Tensor
 
 from tests.tiny import MEAN, STD, paints_next, tiny_batch, tiny_classifier, tiny_repaint
 from timm_repaint import Repaint, RepaintConfig
-from timm_repaint.config import DEFAULTS, RepaintOptions
 
 pytestmark = pytest.mark.usefixtures('seeded')
 
 
 # Construction ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_typed_options_are_the_fields_of_the_config():
-    assert RepaintOptions.__annotations__.keys() == DEFAULTS.keys() - {'mean', 'std'}
 
 
 def test_a_config_makes_the_same_as_its_options():
