@@ -56,6 +56,7 @@ def finished(tmp_path_factory):
     return output, run_script('-m bench.evidence', *command_line(output, '--', *SMALL))
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_the_table_and_leaves_it_in_files(finished):
     output, done = finished
     assert '2 runs, 0 of them done before' in done.stdout
@@ -70,6 +71,7 @@ def test_the_command_ends_with_the_table_and_leaves_it_in_files(finished):
     assert (output / 'plot.png').is_file() or "pip install '.[report]'" in done.stderr
 
 
+@pytest.mark.slow
 def test_both_phases_are_in_the_runs_folder(finished):
     for arm in ('plain', 'repaint'):
         folder = finished[0] / 'runs' / 'shapes-40' / arm / 'seed-0'
@@ -79,6 +81,7 @@ def test_both_phases_are_in_the_runs_folder(finished):
         assert len(commands) == 2
 
 
+@pytest.mark.slow
 def test_a_second_call_repeats_no_run(finished, capsys):
     output, _ = finished
     before = mtimes(output / 'runs')
@@ -87,6 +90,7 @@ def test_a_second_call_repeats_no_run(finished, capsys):
     assert mtimes(output / 'runs') == before
 
 
+@pytest.mark.slow
 def test_a_call_with_other_options_is_refused(finished):
     with pytest.raises(
         UsageError, match=r'run with other options \(val_num_samples 20, now 30\); give another --output'
@@ -94,6 +98,7 @@ def test_a_call_with_other_options_is_refused(finished):
         run_bench(*parse_args(command_line(finished[0], '--', *SMALL, '--val-num-samples', 30)))
 
 
+@pytest.mark.slow
 def test_a_failure_is_listed_with_its_log_and_the_others_stay(finished, capsys):
     output, _ = finished
     assert bench_here(output, '--arm', 'odd=--model no_such_model') == 1
@@ -105,6 +110,7 @@ def test_a_failure_is_listed_with_its_log_and_the_others_stay(finished, capsys):
     assert '| repaint ' in out
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_commands_that_are_left_and_writes_nothing(finished, capsys):
     output, _ = finished
     before = mtimes(output)

@@ -130,7 +130,12 @@ def load(path: Path, mean_std: tuple, num_labels: int | None = None) -> Repaint:
     return repaint
 
 
-@pytest.fixture(scope='module', params=EXAMPLES)
+OTHERS = ('accelerate_loop', 'hf_trainer')  # packages that take ten seconds to start
+
+
+@pytest.fixture(
+    scope='module', params=[pytest.param(name, marks=pytest.mark.slow) if name in OTHERS else name for name in EXAMPLES]
+)
 def finished(request, data, tmp_path_factory) -> tuple[str, Path]:
     """An example's name, and where it has run for four epochs: three of repaints, one without."""
     example, cwd = EXAMPLES[request.param], tmp_path_factory.mktemp(request.param)

@@ -171,11 +171,13 @@ VARIANTS = {
     'other model': ('--model', 'test_vit', '--img-size', '160', '-b', '4', '--train-num-samples', '12'),
     'odd batch': ('-b', '5'),
     'odd image size': ('--img-size', '45'),
-    'full spade': ('--repaint-generator', 'spade'),
 }
 
 
-@pytest.mark.parametrize('options', VARIANTS.values(), ids=VARIANTS.keys())
+SPADE = pytest.param(('--repaint-generator', 'spade'), marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize('options', [*VARIANTS.values(), SPADE], ids=[*VARIANTS, 'full spade'])
 def test_variants_train_to_finite_losses(options, tmp_path):
     run = train_here(tmp_path, *REPAINT, '--epochs', 2, '--repaint-epochs', 1, *options)
     assert_trained(run)

@@ -72,6 +72,7 @@ def test_the_three_jobs_follow_each_other(cluster):
     ]
 
 
+@pytest.mark.slow
 def test_a_row_takes_a_recipe_by_its_name(cluster):
     settings = {'PYTHON': 'stand-in-python', 'CODES': 0, 'OUTPUT': '/my runs', 'DEEPLAB': '/deep lab.pth'}
     (row,) = cluster.submit('row.sbatch', 'tables/resnet50-repaint', '--amp', **settings)

@@ -30,7 +30,7 @@ def cluster(tmp_path) -> Cluster:
     return Cluster(tmp_path / 'the cluster')
 
 
-@pytest.mark.parametrize('recipe', ['tables/none', 'none.yaml'])
+@pytest.mark.parametrize('recipe', ['tables/none', pytest.param('none.yaml', marks=pytest.mark.slow)])
 def test_a_recipe_that_is_not_there_ends_the_job_at_once(cluster, recipe):
     row = cluster.sbatch(ROW, recipe, PYTHON='stand-in-python', SEED=3)[-1]
     (line,) = row['output'].strip().splitlines()
@@ -84,6 +84,7 @@ def test_the_second_phase_of_shape_resnet_goes_on_from_the_first_and_later_from_
     assert value_of(calls_of(cluster, 'resnet50-shape-resnet', OUTPUT=tmp_path)[-1], '--resume') == 'auto'
 
 
+@pytest.mark.slow
 def test_masks_that_are_there_are_used_and_those_of_coco_are_its_own(cluster, tmp_path):
     for folder in ('photos/fh', 'coco/deeplabv2'):
         (tmp_path / folder).mkdir(parents=True)

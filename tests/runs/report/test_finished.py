@@ -3,9 +3,10 @@
 import pytest
 from PIL import Image
 
-from tests.helpers import REPAINT, SHAPES, column, mtimes, run_script, train_here
+from tests.helpers import REPAINT, SHAPES, column, mtimes, train_here
 from timm_repaint.errors import UsageError
 from timm_repaint.monitor.gallery import CAPTION_PX, GAP_PX, MIN_CELL_PX
+from timm_repaint.report.__main__ import main
 from timm_repaint.report.finished import load_run, report_gallery, report_leak
 
 
@@ -36,10 +37,12 @@ def test_the_leak_is_what_the_run_measured_at_its_end(run):
     assert [leak.original, leak.repaint, leak.swapped] == last
 
 
-def test_both_are_commands(run, tmp_path):
-    done = run_script('-m timm_repaint.report', 'leak', run, '--device', 'cpu')
-    assert 'top-1 on 8 validation images' in done.stdout
-    run_script('-m timm_repaint.report', 'gallery', run, '--device', 'cpu', '--output', tmp_path / 'a.png')
+def test_both_are_commands(run, tmp_path, monkeypatch, capsys):
+    own = ('--device', 'cpu', '--output', str(tmp_path / 'a.png'))
+    for words in (('leak', str(run), *own[:2]), ('gallery', str(run), *own)):
+        monkeypatch.setattr('sys.argv', ['report', *words])
+        assert main() == 0
+    assert 'top-1 on 8 validation images' in capsys.readouterr().out
     assert (tmp_path / 'a.png').is_file()
 
 
