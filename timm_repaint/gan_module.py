@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from timm_repaint.config import RepaintConfig
 from timm_repaint.errors import UsageError
-from timm_repaint.gan_optimizer import GanOptimizer, is_distributed
+from timm_repaint.gan_optimizer import GanOptimizer
+from timm_repaint.gather import is_distributed
 from timm_repaint.guard import Guard
 from timm_repaint.log import logger
 from timm_repaint.networks.discriminator import Discriminator

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from timm_repaint.gather import is_distributed
 from timm_repaint.guard import Guard
 from timm_repaint.precision import is_finite
 
@@ -156,9 +157,3 @@ def average(gradients: list[Tensor], flags: list[Tensor], batches: int) -> list[
     torch._foreach_div_(parts, batches * torch.distributed.get_world_size())
     torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)])
     return list((anywhere > 0).unbind())
-
-
-def is_distributed() -> bool:
-    """Whether several processes train together."""
-    group = torch.distributed
-    return group.is_available() and group.is_initialized() and group.get_world_size() > 1

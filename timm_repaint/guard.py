@@ -19,33 +19,32 @@ class LateValue:
     def __init__(self) -> None:
         self._host: Tensor | None = None
         self._arrival: Any = None
-        self._sent = False
+        self.on_its_way = False
 
     def send(self, value: Tensor) -> None:
         """Start the copy of a tensor; the one before is forgotten."""
-        off_cpu = value.device.type != 'cpu'
         if self._host is None:
             self._host = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
         self._host.copy_(value, non_blocking=True)
-        if off_cpu:
+        if value.device.type != 'cpu':
             self._arrival = torch.Event(value.device)
             self._arrival.record()
-        self._sent = True
+        self.on_its_way = True
 
     def __getstate__(self) -> dict[str, Any]:
-        return {'_host': None, '_arrival': None, '_sent': False}  # a copy has nothing on its way: events have no copies
+        return {
+            '_host': None,
+            '_arrival': None,
+            'on_its_way': False,
+        }  # events have no copies
 
     def read(self) -> list[int] | None:
         """The latest tensor as a list; None if there is none, or it is still on its way."""
-        if not self._sent or self._host is None or (self._arrival is not None and not self._arrival.query()):
+        if not self.on_its_way or self._host is None or (self._arrival is not None and not self._arrival.query()):
             return None
-        self._sent = False
+        self.on_its_way = False
         values: list[int] = self._host.numpy().tolist()
         return values
-
-    @property
-    def on_its_way(self) -> bool:
-        return self._sent
 
 
 class Guard:

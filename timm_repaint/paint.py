@@ -117,21 +117,11 @@ def checkpoint_path(run: str) -> Path:
     return path
 
 
-def run_options(checkpoint: Path) -> argparse.Namespace:
-    """The options of the run beside whose checkpoint `args.yaml` lies: its mask source is used again.
-
-    Raises:
-        UsageError: if there is no `args.yaml`.
-    """
-    advice = f'it says how the masks of {checkpoint.name} were made; copy it there, or give --mask'
-    return argparse.Namespace(**read_args(checkpoint.parent, advice))
-
-
 def choose_masks(args: argparse.Namespace, root: Path, num_labels: int | None) -> Any:
     """Where the label maps of images come from: stored, of the named source, or of the run's.
 
     Raises:
-        UsageError: if they are of other classes than the painter's.
+        UsageError: if they are of other classes than the painter's, or the run's options are not there.
     """
     if args.painter == RANDCONV:
         return None
@@ -140,7 +130,9 @@ def choose_masks(args: argparse.Namespace, root: Path, num_labels: int | None) -
         cached = os.path.isfile(os.path.join(args.mask_dir, MANIFEST_NAME))
         masks = CachedMasks(args.mask_dir, root) if cached else FolderMasks(args.mask_dir, root, num_labels)
     elif args.run and not args.mask:
-        masks = create_mask_source(MaskOptions.of(run_options(checkpoint_path(args.run))))
+        path = checkpoint_path(args.run)
+        advice = f'it says how the masks of {path.name} were made; copy it there, or give --mask'
+        masks = create_mask_source(MaskOptions.of(argparse.Namespace(**read_args(path.parent, advice))))
     else:
         masks = create_mask_source(MaskOptions(mask=args.mask or 'fh', mask_checkpoint=args.mask_checkpoint))
     if args.painter not in PAINTERS and masks.num_labels != num_labels:

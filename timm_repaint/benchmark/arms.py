@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 
 from timm_repaint.benchmark.cases import Case, needs_checkpoint, train_options
+from timm_repaint.detection.installed import find_functions
 from timm_repaint.engine.epoch import synchronize
 from timm_repaint.engine.parts import Run
 from timm_repaint.engine.run import build_run, train_epoch
 from timm_repaint.options.conflicts import parse_schedule
-from timm_repaint.tasks import find_functions
 
 
 class Batches:

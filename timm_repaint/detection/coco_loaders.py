@@ -26,7 +26,7 @@ from timm_repaint.data.replay import label_picture
 from timm_repaint.data.shapes import CLASSES
 from timm_repaint.data.stored import known_classes, segment_ids
 from timm_repaint.detection.annotations import Annotations, read_coco
-from timm_repaint.detection.images import CocoImages, DetectionImages
+from timm_repaint.detection.images import CocoImages
 from timm_repaint.detection.shapes_boxes import SHAPES, DetectionShapes
 from timm_repaint.detection.transforms import Augmentation, Moved, Transform, eval_transform, move, train_transform
 from timm_repaint.engine.loaders import Loaders, finish, loader_kwargs
@@ -41,6 +41,7 @@ NO_CLASS = -1
 COCO_SPLITS = {'train': 'train2017', 'validation': 'val2017'}  # for timm's names; others are taken as they are
 
 Masks = MaskSource | StoredMasks
+DetectionImages = CocoImages | DetectionShapes
 
 
 class DetectionDataset(Dataset):

@@ -2,36 +2,17 @@
 
 import multiprocessing
 import os
-from typing import Protocol
 
 from PIL import Image
 
 from timm_repaint.data.fraction import fixed_share
-from timm_repaint.detection.annotations import Annotations, annotation_path, read_coco
+from timm_repaint.detection.annotations import annotation_path, read_coco
 from timm_repaint.errors import UsageError
 from timm_repaint.log import logger
 from timm_repaint.pictures import UNREADABLE, convert_picture
 
 LOOKED_AT = 64  # images whose sizes are looked at before training
 ORIENTATION = 0x112  # in EXIF
-
-
-class DetectionImages(Protocol):
-    """Images with boxes.
-
-    Attributes:
-        annotations: Boxes and classes.
-        image_root: Folder of the images; None where they are no files.
-    """
-
-    annotations: Annotations
-    image_root: str | None
-
-    def read(self, index: int) -> Image.Image:
-        """The image as RGB, of the size that its annotations say."""
-
-    def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        """The image's path, or its number."""
 
 
 class CocoImages:

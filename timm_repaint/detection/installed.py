@@ -1,12 +1,16 @@
 """The stages of a run that are a detector's own, once its packages are known to be there."""
 
+import argparse
 import warnings
 from importlib.util import find_spec
 
+import timm
+
+from timm_repaint.engine import loop
 from timm_repaint.engine.fine_tune_phase import DETECTION_COMMAND
-from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.engine.run import Functions
 from timm_repaint.errors import UsageError
+from timm_repaint.options.run_file import is_detection
 
 PACKAGES = ('effdet', 'faster_coco_eval')
 
@@ -29,4 +33,11 @@ def load_functions() -> Functions:
     from timm_repaint.detection.evaluate import validate
 
     stages = (task.build_model, task.resolve_data, build_loaders, task.build_task, DetectionWatch)
-    return Functions(create_model, train_one_epoch, validate, *stages, fine_tune_command=DETECTION_COMMAND)
+    return Functions(create_model, loop.train_one_epoch, validate, *stages, fine_tune_command=DETECTION_COMMAND)
+
+
+def find_functions(args: argparse.Namespace) -> Functions:
+    """The stages of the script that the options are for: a classifier's, or `load_functions`."""
+    if is_detection(vars(args)):
+        return load_functions()
+    return Functions(timm.create_model, loop.train_one_epoch, loop.validate)

@@ -14,7 +14,7 @@ from timm_repaint.detection.installed import load_functions
 from timm_repaint.detection.options import build_parser, check_detection
 from timm_repaint.engine.run import build_network
 from timm_repaint.errors import UsageError, run_command
-from timm_repaint.options.run_file import is_detection, read_args
+from timm_repaint.options.run_file import NO_WEIGHTS, is_detection, read_args
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,8 +29,7 @@ def parse_args() -> argparse.Namespace:
     checkpoint = os.path.join(run_dir, 'last.pth.tar')
     if not is_detection(options):
         raise UsageError(f'{run_dir} is no run of timm_repaint.detection.train')
-    no_others = {'pretrained': False, 'pretrained_backbone': False, 'pretrained_backbone_path': ''}
-    parser.set_defaults(**{**options, **no_others, 'initial_checkpoint': checkpoint})
+    parser.set_defaults(**{**options, **NO_WEIGHTS, 'initial_checkpoint': checkpoint})
     args = parser.parse_args()
     check_detection(build_parser(), args)
     if not os.path.isfile(args.initial_checkpoint):

@@ -46,10 +46,6 @@ class Loaders:
     mixup_fn: Mixup | None
     masks: MaskSource | StoredMasks | None
 
-    @property
-    def batches_per_epoch(self) -> int:
-        return len(self.train)
-
     def set_epoch(self, epoch: int, distributed: bool) -> None:
         """Tell data set and samplers the epoch: shuffles differ between epochs and agree between processes."""
         if hasattr(self.dataset_train, 'set_epoch'):

@@ -187,7 +187,7 @@ def predict(run: Run, model: nn.Module, image_pm1: Tensor) -> Any:
 def measured_images(run: Run) -> int:
     """How many training images are repainted after each epoch."""
     least, most = MEASURED_IMAGES
-    images_per_epoch = run.loaders.batches_per_epoch * run.args.batch_size
+    images_per_epoch = len(run.loaders.train) * run.args.batch_size
     _, height, width = run.data_config['input_size']
     wanted = min(int(MEASURED_SHARE * images_per_epoch), MEASURED_PIXELS // (height * width))
     return min(most, max(least, wanted))

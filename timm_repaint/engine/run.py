@@ -200,7 +200,7 @@ def wrap_task(task: TrainingTask, repaint: Repaint | None, args: argparse.Namesp
 
 def schedule(args: argparse.Namespace, loaders: Loaders, optimizer: torch.optim.Optimizer, epochs_done: int) -> Plan:
     """The learning-rate schedule over all of `--epochs`, and the first and last epoch of this run."""
-    updates = updates_per_epoch(loaders.batches_per_epoch, max(1, args.grad_accum_steps))
+    updates = updates_per_epoch(len(loaders.train), max(1, args.grad_accum_steps))
     kwargs = scheduler_kwargs(args, decreasing_metric=best_by(args, loaders) == 'loss')
     lr_scheduler, num_epochs = create_scheduler_v2(optimizer, **kwargs, updates_per_epoch=updates)
     last = resolve_repaint_epochs(args) if args.repaint else num_epochs
@@ -276,7 +276,7 @@ def train_epoch(run: Run, epoch: int, functions: Functions) -> OrderedDict[str, 
         model_dtype=run.precision.model_dtype,
         mixup_fn=run.loaders.mixup_fn,
         num_updates_total=run.plan.stop_epoch
-        * updates_per_epoch(run.loaders.batches_per_epoch, max(1, run.args.grad_accum_steps)),
+        * updates_per_epoch(len(run.loaders.train), max(1, run.args.grad_accum_steps)),
         naflex_mode=run.args.naflex_loader,
         **behind,
     )

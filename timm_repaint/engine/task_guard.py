@@ -8,7 +8,7 @@ from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
-from timm_repaint.gan_optimizer import is_distributed
+from timm_repaint.gather import is_distributed
 from timm_repaint.guard import Guard, NonFiniteLossError
 
 ADVICE = 'go on from the last checkpoint, which is from before, with --no-resume-opt and a lower --lr'

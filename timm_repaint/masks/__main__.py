@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from timm_repaint.commandline import at_least, goes_on, num_cpus, shard
-from timm_repaint.errors import UsageError, one_line, run_command
+from timm_repaint.errors import one_line, run_command
 from timm_repaint.masks import cache
 from timm_repaint.masks.archive import PackedImages, is_packed_name, packed_parts
-from timm_repaint.masks.choice import MASKS, MaskOptions, MaskSource, create_mask_source
+from timm_repaint.masks.choice import MASKS, MaskOptions, create_mask_source
 from timm_repaint.masks.manifest import claim_folder, describe
 from timm_repaint.option import add_options
 
@@ -53,15 +53,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def build_source(args: argparse.Namespace) -> MaskSource:
-    """The mask source of the options, on the device if it is a network."""
-    try:
-        source: Any = create_mask_source(MaskOptions.of(args))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return source.to(args.device) if source.on_device else source
-
-
 def report(outcome: cache.Outcome, checked: bool, skip_unreadable: bool = False) -> int:
     """Says what was done and lists the failures; returns the exit code."""
     for name, problem in outcome.failed:
@@ -84,7 +75,8 @@ def main() -> int:
     names = images[index - 1 :: count]
     if args.check:
         return report(cache.check_cache(folders, names, args.workers, packed), checked=True)
-    source = build_source(args)
+    source: Any = create_mask_source(MaskOptions.of(args))
+    source = source.to(args.device) if source.on_device else source
     claim_folder(args.out, describe(args.mask, source, args.size, args.mask_checkpoint))
     made = cache.make_masks(folders, names, source, args.workers, args.batch_size, packed)
     return report(made, checked=False, skip_unreadable=args.skip_unreadable)

@@ -42,13 +42,12 @@ def resolve_backend(backend: str) -> str:
     """The backend to use: 'auto' is OpenCV where it is installed, else scikit-image.
 
     Raises:
-        ValueError: if the name is unknown.
-        UsageError: if OpenCV is asked for and not installed.
+        UsageError: if the name is unknown, or OpenCV is asked for and not installed.
     """
     if backend == 'auto':
         return 'opencv' if has_opencv() else 'skimage'
     if backend not in BACKENDS:
-        raise ValueError(f'fh backend {backend!r} is unknown; choose one of: auto, {", ".join(BACKENDS)}')
+        raise UsageError(f'fh backend {backend!r} is unknown; choose one of: auto, {", ".join(BACKENDS)}')
     if backend == 'opencv' and not has_opencv():
         raise UsageError("fh backend opencv needs OpenCV with ximgproc; install it: pip install '.[fast]'")
     return backend
@@ -68,8 +67,8 @@ class FelzenszwalbMasks:
         backend: 'skimage', 'opencv' (2 to 3 times faster; the cuts differ a little) or 'auto'.
 
     Raises:
-        ValueError: if scale is not above 0, sigma is below 0 or above 100, min_size is below 1 or the backend unknown.
-        UsageError: if the backend is not installed.
+        UsageError: a ValueError; if scale is not above 0, sigma is below 0 or above 100, min_size is below 1, or the
+            backend is unknown or not installed.
     """
 
     kind: str = 'segment'
@@ -84,11 +83,11 @@ class FelzenszwalbMasks:
         backend: str = 'auto',
     ) -> None:
         if scale is not None and not scale > 0:
-            raise ValueError(f'fh scale is {scale}; it must be above 0 (or None: chosen by image size)')
+            raise UsageError(f'fh scale is {scale}; it must be above 0 (or None: chosen by image size)')
         if not 0 <= sigma <= MAX_SIGMA:
-            raise ValueError(f'fh sigma is {sigma}; it must be 0 or above, at most {MAX_SIGMA}')
+            raise UsageError(f'fh sigma is {sigma}; it must be 0 or above, at most {MAX_SIGMA}')
         if min_size is not None and min_size < 1:
-            raise ValueError(f'fh min size is {min_size}; it must be 1 or above (or None: chosen by image size)')
+            raise UsageError(f'fh min size is {min_size}; it must be 1 or above (or None: chosen by image size)')
         self.scale = scale
         self.sigma = sigma
         self.min_size = min_size
@@ -126,7 +125,7 @@ class FelzenszwalbMasks:
             segments = felzenszwalb(image_u8, scale=scale, sigma=self.sigma, min_size=min_size, channel_axis=-1)
         num_segments = int(segments.max()) + 1
         if num_segments > MAX_SEGMENTS:
-            raise ValueError(
+            raise UsageError(
                 f'{num_segments} segments, a label map holds {MAX_SEGMENTS}; raise fh scale or fh min size'
             )
         return segments.astype(np.uint16)

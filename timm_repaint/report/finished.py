@@ -2,19 +2,18 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from timm_repaint.detection.installed import find_functions
 from timm_repaint.engine.parts import Run
 from timm_repaint.engine.repaint_watch import own_draws
 from timm_repaint.engine.run import build_run, with_values
 from timm_repaint.errors import UsageError
 from timm_repaint.monitor.probe import Leak, evaluating, repaint_copies
 from timm_repaint.options.parser import build_parser
-from timm_repaint.options.run_file import is_detection, read_repaint_args
+from timm_repaint.options.run_file import NO_WEIGHTS, is_detection, read_repaint_args
 from timm_repaint.painters import PAINTERS
-from timm_repaint.tasks import find_functions
 
 
 def load_run(folder: Path, device: str) -> Run:
@@ -26,13 +25,7 @@ def load_run(folder: Path, device: str) -> Run:
     checkpoint = folder / 'last.pth.tar'
     saved = argparse.Namespace(**{**vars(build_parser().parse_args([])), **read_repaint_args(folder)})
     functions = find_functions(saved)
-    no_others: dict[str, Any] = {
-        'initial_checkpoint': '',
-        'pretrained': False,
-        'pretrained_backbone': False,
-        'pretrained_backbone_path': '',
-        'no_resume_opt': True,
-    }
+    no_others = {**NO_WEIGHTS, 'no_resume_opt': True}
     if saved.repaint_generator not in PAINTERS:
         no_others |= {'repaint_checkpoint': str(checkpoint), 'repaint_freeze': True}
     args = with_values(saved, device=device, workers=0, torchcompile=None, **no_others)

@@ -20,7 +20,7 @@ from timm_repaint.engine.setup import build_model
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import Role
-from timm_repaint.options.run_file import FINE_TUNE, is_detection, read_args
+from timm_repaint.options.run_file import FINE_TUNE, NO_WEIGHTS, is_detection, read_args
 from timm_repaint.report.summary import read_rows
 from timm_repaint.version import __version__
 from timm_repaint.weights import fill, read_state_dict
@@ -53,12 +53,11 @@ def load_classifier(folder: Path) -> tuple[nn.Module, argparse.Namespace]:
     saved = read_args(folder, 'RUN is the output folder of a train.py run')
     if is_detection(saved):
         raise UsageError(f'{folder} is a detector; the Hub takes classifiers of timm')
-    no_others = {'pretrained': False, 'pretrained_path': '', 'initial_checkpoint': ''}
     args = argparse.Namespace(**{**vars(build_parser().parse_args([])), **saved, 'rank': 0})
     path = folder / CHECKPOINT
     if not path.is_file():
         raise UsageError(f'{path} does not exist: the run has no checkpoint yet')
-    model = build_model(argparse.Namespace(**{**vars(args), **no_others}), timm.create_model)
+    model = build_model(argparse.Namespace(**{**vars(args), **NO_WEIGHTS}), timm.create_model)
     fill(model, read_state_dict(str(path)), str(path), f'a {args.model}')
     return model.eval(), args
 
