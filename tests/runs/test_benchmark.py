@@ -10,7 +10,7 @@ from bench.cost.tables import growth_table
 from tests.helpers import run_script, without_padding
 from tests.tiny import adam_steps
 from timm_repaint.benchmark.__main__ import build_parser
-from timm_repaint.benchmark.arms import Batches, Seconds, build_arm
+from timm_repaint.benchmark.arms import Arm, Batches, Seconds
 from timm_repaint.benchmark.cases import Case, plan_cases
 from timm_repaint.benchmark.cost_tables import cost_table
 from timm_repaint.benchmark.measure import measure, num_stages, times
@@ -87,8 +87,8 @@ def test_ratios_are_those_of_neighbours_and_a_quarter_of_the_run_costs_what_plai
     assert figures['processor_s_a_step'] == {'plain': 0.5, 'repaint': 0.65}
 
 
-def test_both_kinds_train_on_whole_patterns_and_the_phase_trains_all_its_networks(tmp_path):
-    plain, repaint = (build_arm(replace(CASE, steps=2), kind, tmp_path) for kind in (False, True))
+def test_both_kinds_train_on_whole_patterns_and_the_phase_trains_all_its_networks():
+    plain, repaint = (Arm(replace(CASE, steps=2), kind) for kind in (False, True))
     assert len(plain.run.loaders.train) == len(repaint.run.loaders.train) == 3  # --repaint-schedule 2:1
     for arm in (plain, repaint):
         assert min(arm.train()) > 0
@@ -97,8 +97,8 @@ def test_both_kinds_train_on_whole_patterns_and_the_phase_trains_all_its_network
     assert repaint.skipped_updates == plain.skipped_updates == 0
 
 
-def test_the_frozen_variant_starts_from_a_checkpoint_of_its_own_and_has_no_discriminator(tmp_path):
-    arm = build_arm(Case('test_resnet', 32, 4, 'freeze', TINY), True, tmp_path)
+def test_the_frozen_variant_is_the_generator_that_comes_along_and_has_no_discriminator():
+    arm = Arm(Case('test_resnet', 32, 4, 'freeze', ('--device', 'cpu', '--num-classes', '10')), True)
     assert arm.run.repaint.discriminator is None and arm.run.repaint.optimizers == {}
     assert set(count_networks(arm)) == {'E', 'G', 'T'}
 
@@ -140,8 +140,8 @@ def test_other_devices_have_no_time_of_the_processor():
 
 
 @pytest.mark.slow
-def test_measuring_yields_as_many_stages_as_it_says_and_last_the_figures(tmp_path):
-    stages = list(measure(CASE, 1, tmp_path))
+def test_measuring_yields_as_many_stages_as_it_says_and_last_the_figures():
+    stages = list(measure(CASE, 1))
     assert len(stages) == num_stages(1) and stages[:-1] == [None] * (len(stages) - 1)
     assert stages[-1]['peak_memory_mib']['repaint'] > 100 and stages[-1]['ratio'] > 0
 

@@ -10,7 +10,7 @@ from bench.cost.stopwatch import PARTS, time_parts
 from bench.cost.tables import growth_table, make_tables
 from tests.helpers import without_padding
 from tests.runs.test_benchmark import CASE, TINY, figures
-from timm_repaint.benchmark.arms import Batches, build_arm
+from timm_repaint.benchmark.arms import Arm, Batches
 from timm_repaint.benchmark.cases import Case
 
 
@@ -19,8 +19,8 @@ def test_multiply_adds_of_a_convolution_and_a_linear_layer():
     assert _multiply_adds(nn.Linear(5, 7), (torch.zeros(1, 5),)) == 35
 
 
-def test_networks_are_counted_by_their_own_parameters(tmp_path):
-    arm = build_arm(CASE, True, tmp_path)
+def test_networks_are_counted_by_their_own_parameters():
+    arm = Arm(CASE, True)
     counts = count_networks(arm)
     repaint = arm.run.repaint
     networks = {
@@ -36,13 +36,13 @@ def test_networks_are_counted_by_their_own_parameters(tmp_path):
     assert repaint.repainter.training and repaint.discriminator.training
 
 
-def test_a_painter_without_a_network_counts_the_task_alone(tmp_path):
-    arm = build_arm(Case('test_resnet', 32, 4, options=(*TINY, '--repaint-generator', 'jitter')), True, tmp_path)
+def test_a_painter_without_a_network_counts_the_task_alone():
+    arm = Arm(Case('test_resnet', 32, 4, options=(*TINY, '--repaint-generator', 'jitter')), True)
     assert list(count_networks(arm)) == ['T']
 
 
-def test_time_is_shared_out_between_the_parts_and_the_hooks_go_away(tmp_path):
-    arm = build_arm(CASE, True, tmp_path)
+def test_time_is_shared_out_between_the_parts_and_the_hooks_go_away():
+    arm = Arm(CASE, True)
     arm.train()
     repaint = arm.run.repaint
     parts = (arm.run.task, repaint.repainter, repaint.discriminator)
@@ -69,8 +69,8 @@ class SlowBackward(torch.autograd.Function):
 
 
 @pytest.mark.parametrize(('part', 'others'), [('D', ('E+G', 'T', 'rest')), ('E+G', ('D', 'T', 'rest'))])
-def test_a_slow_backward_pass_is_its_networks_time(part, others, tmp_path):
-    arm = build_arm(CASE, True, tmp_path)
+def test_a_slow_backward_pass_is_its_networks_time(part, others):
+    arm = Arm(CASE, True)
     arm.train()
     before = time_parts(arm)
     repaint = arm.run.repaint

@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,8 +102,7 @@ def run_cases(
 
     def stages() -> Iterator[dict[str, Any] | None]:
         for case in cases:
-            with tempfile.TemporaryDirectory() as folder:
-                yield from measure(case, options.rounds, Path(folder), look_into)
+            yield from measure(case, options.rounds, look_into)
 
     for result in progress(stages(), 'benchmark', len(cases) * num_stages(options.rounds)):
         if result is not None:

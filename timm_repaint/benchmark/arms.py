@@ -3,12 +3,11 @@
 import itertools
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from timm_repaint.benchmark.cases import Case, needs_checkpoint, train_options
+from timm_repaint.benchmark.cases import Case, train_options
 from timm_repaint.detection.installed import find_functions
 from timm_repaint.engine.epoch import synchronize
 from timm_repaint.engine.parts import Run
@@ -39,10 +38,10 @@ class Seconds(NamedTuple):
 
 
 class Arm:
-    """A case's plain training or repaint phase, ready for its next batches; `checkpoint` is of a frozen generator."""
+    """A case's plain training or repaint phase, ready for its next batches."""
 
-    def __init__(self, case: Case, repaint: bool, checkpoint: str = '') -> None:
-        args = train_options(case, repaint, checkpoint)
+    def __init__(self, case: Case, repaint: bool) -> None:
+        args = train_options(case, repaint)
         self.functions = find_functions(args)
         self.run: Run = build_run(args, self.functions, checkpoint='')
         pattern = sum(parse_schedule(args.repaint_schedule)) * max(1, args.grad_accum_steps)
@@ -67,13 +66,3 @@ class Arm:
     def skipped_updates(self) -> int:
         """Updates of E+G and D that were not made, which would spoil the times."""
         return sum(self.run.repaint.skipped.values()) if self.run.repaint is not None else 0
-
-
-def build_arm(case: Case, repaint: bool, folder: Path) -> Arm:
-    """The repaint phase of a case, or plain training; `folder` keeps the generator of the frozen variant."""
-    checkpoint = folder / 'generator.pth.tar'
-    if needs_checkpoint(case) and repaint and not checkpoint.exists():
-        trained = Arm(case, repaint=True).run.repaint
-        assert trained is not None
-        torch.save({'repaint': trained.state_dict()}, checkpoint)
-    return Arm(case, repaint, str(checkpoint) if checkpoint.exists() else '')

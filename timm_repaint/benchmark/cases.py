@@ -12,9 +12,9 @@ from timm_repaint.detection.options import build_parser as build_detection_parse
 from timm_repaint.detection.options import check_detection
 from timm_repaint.errors import UsageError
 from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
+from timm_repaint.saved import PRETRAINED
 
 DEFAULT = 'default'
-FREEZE = '--repaint-freeze'
 # Ways to pay less (or more): options that both kinds of training get; plain training ignores those of the repaint.
 VARIANTS: dict[str, tuple[str, ...]] = {
     DEFAULT: (),
@@ -22,7 +22,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     'width-32': ('--repaint-width', '32'),
     'prob-0.25': ('--repaint-prob', '0.25'),
     'prob-1': ('--repaint-prob', '1'),
-    'freeze': (FREEZE,),
+    'freeze': ('--repaint-freeze', '--repaint-checkpoint', PRETRAINED),
     'bfloat16': ('--amp', '--amp-dtype', 'bfloat16'),
     'channels-last': ('--channels-last',),
     'compile': ('--torchcompile',),
@@ -76,7 +76,7 @@ def plan_cases(options: argparse.Namespace, extra: Sequence[str]) -> list[Case]:
     return list(dict.fromkeys(cases))
 
 
-def train_options(case: Case, repaint: bool, checkpoint: str = '') -> argparse.Namespace:
+def train_options(case: Case, repaint: bool) -> argparse.Namespace:
     """The options of train.py for a case; what stands in `case.options` comes before the benchmark's own defaults.
 
     Raises:
@@ -91,24 +91,14 @@ def train_options(case: Case, repaint: bool, checkpoint: str = '') -> argparse.N
         images, classes = case.batch_size * min(case.steps, KEPT_BATCHES), DETECTION_CLASSES if detector else CLASSES
         defaults += ['--dataset', 'shapes', '--num-classes', str(classes), '--train-num-samples', str(images)]
     own = ['--model', case.model, '--img-size', str(case.img_size_px), '--batch-size', str(case.batch_size)]
-    variant = list(VARIANTS[case.variant])
-    if FREEZE in variant and checkpoint:
-        variant += ['--repaint-checkpoint', checkpoint]
-    elif FREEZE in variant:
-        variant.remove(FREEZE)  # to make the checkpoint
     parser = build_detection_parser() if detector else build_parser()
-    argv = [*defaults, *case.options, *variant, *own, '--repaint']
+    argv = [*defaults, *case.options, *VARIANTS[case.variant], *own, '--repaint']
     args, _ = parse_args(parser, build_config_parser(), argv)
     check_options(parser, args)
     if detector:
         check_detection(parser, args)
     args.repaint = repaint
     return args
-
-
-def needs_checkpoint(case: Case) -> bool:
-    """Whether the case's repaint phase starts from a trained generator."""
-    return FREEZE in VARIANTS[case.variant]
 
 
 def is_detector(model: str) -> bool:

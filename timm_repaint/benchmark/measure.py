@@ -1,12 +1,11 @@
 """One case from options to figures: the two kinds of training take turns, so that a slow minute hits both."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from timm_repaint.benchmark.arms import Arm, Seconds, build_arm
+from timm_repaint.benchmark.arms import Arm, Seconds
 from timm_repaint.benchmark.cases import Case
 from timm_repaint.benchmark.memory import free_memory, peak_memory_mib
 
@@ -19,9 +18,9 @@ def num_stages(rounds: int) -> int:
 
 
 def measure(
-    case: Case, rounds: int, folder: Path, look_into: Callable[[Arm], dict[str, Any]] | None = None
+    case: Case, rounds: int, look_into: Callable[[Arm], dict[str, Any]] | None = None
 ) -> Iterator[dict[str, Any] | None]:
-    """Measure a case by that many pairs of timings; the folder is for files that go away.
+    """Measure a case by that many pairs of timings.
 
     Args:
         look_into: What else is to be known of the repaint phase, by name.
@@ -29,7 +28,7 @@ def measure(
     Yields:
         None after each stage, then the figures: plain values, ready for JSON.
     """
-    arms = {repaint: build_arm(case, repaint, folder) for repaint in (True, False)}
+    arms = {repaint: Arm(case, repaint) for repaint in (True, False)}
     arms[True].train()  # warm-up
     arms[False].train()
     yield None
@@ -47,7 +46,7 @@ def measure(
     free_memory(device)  # a process of its own needs as much again
     memory = {}
     for name, repaint in (('plain', False), ('repaint', True)):
-        memory[name] = peak_memory_mib(case, repaint, folder)
+        memory[name] = peak_memory_mib(case, repaint)
         yield None
     yield {
         'model': case.model,

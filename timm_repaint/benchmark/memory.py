@@ -9,19 +9,19 @@ from pathlib import Path
 
 import torch
 
-from timm_repaint.benchmark.arms import build_arm
+from timm_repaint.benchmark.arms import Arm
 from timm_repaint.benchmark.cases import Case
 
 STATUS = Path('/proc/self/status')
 MIB = 2**20
 
 
-def peak_memory_mib(case: Case, repaint: bool, folder: Path) -> float:
-    """Most memory that training takes, see `build_arm`: of the process on a CPU, of the allocator on another device."""
+def peak_memory_mib(case: Case, repaint: bool) -> float:
+    """Most memory that training takes: of the process on a CPU, of the allocator on another device."""
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(1, mp_context=context) as process:
         threads = torch.get_num_threads()
-        return process.submit(_train_and_look, case, repaint, folder, threads).result()
+        return process.submit(_train_and_look, case, repaint, threads).result()
 
 
 def free_memory(device: str) -> None:
@@ -31,9 +31,9 @@ def free_memory(device: str) -> None:
         getattr(torch, device).empty_cache()
 
 
-def _train_and_look(case: Case, repaint: bool, folder: Path, threads: int) -> float:
+def _train_and_look(case: Case, repaint: bool, threads: int) -> float:
     torch.set_num_threads(threads)
-    arm = build_arm(case, repaint, folder)
+    arm = Arm(case, repaint)
     arm.train()
     if arm.device.type == 'cpu':
         return _process_peak_bytes() / MIB

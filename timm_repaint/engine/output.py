@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +173,7 @@ class RunOutput:
         logging.getLogger(utils.CheckpointSaver.__module__).setLevel(logging.WARNING)  # all its files at each epoch
         write_text(os.path.join(self.folder, ARGS), args_text)
         if self.args.log_wandb:
-            import wandb
-
-            wandb.init(
+            import_module('wandb').init(
                 project=self.args.wandb_project,
                 name=os.path.basename(self.folder),
                 config=vars(self.args),
@@ -214,9 +213,7 @@ class RunOutput:
         of_t = {name: value for name, value in train_metrics.items() if name == 'loss' or not self.args.repaint}
         of_repaint = {f'repaint/{name}': train_metrics[name] for name in train_metrics if name not in of_t}
         if self.args.log_wandb and of_repaint:
-            import wandb
-
-            wandb.log(of_repaint, commit=False)  # with what update_summary sends
+            import_module('wandb').log(of_repaint, commit=False)  # with what update_summary sends
         with rewritten(path) as beside:
             utils.update_summary(
                 epoch, train_metrics, eval_metrics, filename=beside, lr=lr, log_wandb=self.args.log_wandb
@@ -235,8 +232,7 @@ class RunOutput:
             with Image.open(path) as picture:
                 self.tensorboard.add_image(GALLERY, np.asarray(picture), epoch, dataformats='HWC')
         if self.args.log_wandb:
-            import wandb
-
+            wandb = import_module('wandb')
             wandb.log({GALLERY: wandb.Image(path)}, commit=False)  # with the epoch's figures
 
     def close(self, results: list[dict[str, Any]], metric: str, decreasing_metric: bool, in_file: bool) -> None:

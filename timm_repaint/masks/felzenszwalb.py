@@ -125,7 +125,7 @@ class FelzenszwalbMasks:
             segments = felzenszwalb(image_u8, scale=scale, sigma=self.sigma, min_size=min_size, channel_axis=-1)
         num_segments = int(segments.max()) + 1
         if num_segments > MAX_SEGMENTS:
-            raise UsageError(
+            raise ValueError(
                 f'{num_segments} segments, a label map holds {MAX_SEGMENTS}; raise fh scale or fh min size'
             )
         return segments.astype(np.uint16)

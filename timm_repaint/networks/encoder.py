@@ -80,15 +80,12 @@ class Encoder(nn.Module):
         global_mu, global_logvar = _split(_linear_float32(self.global_head, picture))  # [B, global_dim] each
         if self.segment_head is None:
             return Posterior(global_mu, global_logvar, None, None, None)
-        means, _ = pool_segments(features, _resize_like(slots, features))  # [B, 256, 2*width]
-        colours, present = pool_segments(torch.cat([small, small.square()], dim=1), _resize_like(slots, small))
+        means, _ = pool_segments(features, resize_labels(slots, features.shape[2:]))  # [B, 256, 2*width]
+        pixels = torch.cat([small, small.square()], dim=1)  # [B, 6, h, w]
+        colours, present = pool_segments(pixels, resize_labels(slots, small.shape[2:]))
         # Times a mask, as mu 0 and logvar 0 are the prior that absent slots are to have.
         stats = _linear_float32(self.segment_head, torch.cat([means, colours], dim=2)) * present.unsqueeze(2)
         return Posterior(global_mu, global_logvar, *_split(stats), present)
-
-
-def _resize_like(slots: Tensor, features: Tensor) -> Tensor:
-    return resize_labels(slots, (features.shape[2], features.shape[3]))
 
 
 def _linear_float32(layer: nn.Linear, x: Tensor) -> Tensor:

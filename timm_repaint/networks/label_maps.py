@@ -4,7 +4,7 @@ Labels are int64 or uint8 [B, H, W]: ids of segments (0..65535, without meaning 
 unknown). The inputs' shapes fix all shapes, so nothing here makes the host wait for the device.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -87,7 +87,7 @@ def one_hot(labels: Tensor, num_labels: int) -> Tensor:
     return zeros.scatter_(1, index, 1.0)
 
 
-def resize_labels(labels: Tensor, size_hw: tuple[int, int]) -> Tensor:
+def resize_labels(labels: Tensor, size_hw: Sequence[int]) -> Tensor:
     """Nearest resize: each output pixel takes the label under its centre.
 
     Args:
