@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     args, images = parse_args(argv)
     check_places(args.sheet, args.html)
     companions = find_companions(images)
-    brush, manifest = create_brush(args, images.root, bool(companions))
+    brush, manifest = create_brush(args, images.root, any(companions))
     if not images.names:
         print(f'no images in {images.root}', file=sys.stderr)
         return 1

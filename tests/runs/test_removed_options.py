@@ -12,7 +12,7 @@ from timm_repaint import paint
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.errors import UsageError
 from timm_repaint.options import build_config_parser, build_parser, parse_args
-from timm_repaint.options.removed import REMOVED, drop_removed
+from timm_repaint.options.bases import REMOVED, drop_removed
 from timm_repaint.report.finished import report_gallery, report_leak
 
 DEFAULTS = {'repaint_split_bn': False, 'repaint_rec_weight': 0.0, 'mask_multi_scale': False}

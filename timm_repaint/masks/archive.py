@@ -17,7 +17,7 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.folder import CachedMasks, FolderMasks, StoredMasks
-from timm_repaint.masks.origin import digest
+from timm_repaint.masks.label_png import digest
 from timm_repaint.timm_data import create_timm_dataset
 
 PREFIXES = ('hfds', 'wds')  # of --dataset

@@ -21,8 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.archive import ArchiveMasks, PackedImages, is_sharded, packed_name, read_packed
 from timm_repaint.masks.folder import CachedMasks, mask_name, mask_size
-from timm_repaint.masks.label_png import save_labels
-from timm_repaint.masks.origin import digest, is_of
+from timm_repaint.masks.label_png import digest, is_of, save_labels
 from timm_repaint.masks.workers import CHUNK, in_workers
 from timm_repaint.pictures import list_pictures, read_picture, to_pm1
 from timm_repaint.progress import progress
@@ -78,6 +77,8 @@ class _Image(NamedTuple):
         path: its file; '': it is none.
         content: its encoded bytes, if it is no file.
         problem: why it cannot be read; '': not known yet.
+        image_u8: [h, w, 3] at its mask's size; None: not read, failed or kept.
+        note: what its mask notes of it.
     """
 
     name: str
@@ -85,22 +86,17 @@ class _Image(NamedTuple):
     path: str = ''
     content: bytes = b''
     problem: str = ''
-
-
-class _Decoded(NamedTuple):
-    image: _Image
-    image_u8: np.ndarray | None = None  # [h, w, 3]; None: failed or kept
-    problem: str = ''
+    image_u8: np.ndarray | None = None
     note: str = ''
 
     def left_out(self) -> Done:
         """What became of an image of which no mask is made."""
-        return Done(self.image.name, problem=self.problem, unreadable=bool(self.problem))
+        return Done(self.name, problem=self.problem, unreadable=bool(self.problem))
 
     def save(self, labels: np.ndarray) -> Done:
         """Write the image's mask [h, w]."""
-        save_labels(self.image.mask, labels, self.note)
-        return Done(self.image.name, made=True)
+        save_labels(self.mask, labels, self.note)
+        return Done(self.name, made=True)
 
 
 def list_images(folders: Folders) -> list[str]:
@@ -234,32 +230,32 @@ def segment_images(folders: Folders, source: Any, parts: list[Any], packed: Pack
         try:
             labels = source(decoded.image_u8)  # [h, w]
         except ValueError as error:  # more segments than a label map holds
-            done.append(Done(decoded.image.name, problem=_reason(error)))
+            done.append(Done(decoded.name, problem=_reason(error)))
             continue
         done.append(decoded.save(labels))
     return done
 
 
-def _decode(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> Iterator[_Decoded]:
+def _decode(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> Iterator[_Image]:
     for image in _images(folders, packed, parts):
         try:
             if image.problem or _has_mask(image):
-                yield _Decoded(image, problem=image.problem)
+                yield image._replace(content=b'')
                 continue
             content = image.content or Path(image.path).read_bytes()
             small_u8 = _at_mask_size(content, folders.size_px)
-            yield _Decoded(image._replace(content=b''), small_u8, note=digest(content))
+            yield image._replace(content=b'', image_u8=small_u8, note=digest(content))
         except Exception as error:  # Pillow's errors have no class in common
-            yield _Decoded(image, problem=_reason(error))
+            yield image._replace(content=b'', problem=_reason(error))
 
 
-def _decode_list(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> list[_Decoded]:
+def _decode_list(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> list[_Image]:
     return list(_decode(folders, packed, parts))
 
 
-def _segment_on_device(images: Iterable[_Decoded], source: Any, batch_size: int) -> Iterator[Done]:
+def _segment_on_device(images: Iterable[_Image], source: Any, batch_size: int) -> Iterator[Done]:
     """Gathers images of one size to batches; a size that does not fill one waits for the end, if memory allows."""
-    waiting: dict[tuple[int, ...], list[_Decoded]] = defaultdict(list)
+    waiting: dict[tuple[int, ...], list[_Image]] = defaultdict(list)
     for decoded in images:
         if decoded.image_u8 is None:
             yield decoded.left_out()
@@ -274,7 +270,7 @@ def _segment_on_device(images: Iterable[_Decoded], source: Any, batch_size: int)
         yield from _segment_batch(source, group)
 
 
-def _segment_batch(source: Any, group: list[_Decoded]) -> Iterator[Done]:
+def _segment_batch(source: Any, group: list[_Image]) -> Iterator[Done]:
     device = next((weight.device for weight in source.parameters()), torch.device('cpu'))  # superpixels have none
     image_pm1 = to_pm1([decoded.image_u8 for decoded in group if decoded.image_u8 is not None], device)
     labels = source.labels(image_pm1).cpu().numpy()  # [B, h, w]

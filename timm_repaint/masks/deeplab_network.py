@@ -81,17 +81,10 @@ class DeepLabV2(nn.Module):
         num_classes: classes of the logits; 182 in COCO-Stuff, 21 in VOC.
         blocks: bottlenecks in `base.layer2` to `base.layer5`.
         width: channels of the stem; layer2 puts out 4 times, layer5 32 times as many.
-
-    Raises:
-        ValueError: if there are not four block counts, or a count is below 1.
     """
 
     def __init__(self, num_classes: int, blocks: Sequence[int] = RESNET101_BLOCKS, width: int = 64) -> None:
         super().__init__()
-        if len(blocks) != len(STAGE_STRIDES) or min(*blocks, width, num_classes) < 1:
-            raise ValueError(
-                f'blocks {tuple(blocks)}, width {width}, {num_classes} classes: four block counts and all at least 1'
-            )
         self.num_classes = num_classes
         # Rounding up in the pool makes 513 px give 65 and 224 px give 29 feature pixels.
         pool = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.label_png import load_labels
+from timm_repaint.masks.label_png import is_of, load_labels
 from timm_repaint.masks.manifest import read_manifest
-from timm_repaint.masks.origin import is_of
 
 UNKNOWN = 255  # semantic maps: no class
 

@@ -1,6 +1,8 @@
-"""Label maps as PNG files: 8 or 16 bits a pixel, written whole or not at all."""
+"""Label maps as PNG files: 8 or 16 bits a pixel, written whole or not at all; each notes which image it is of."""
 
+import hashlib
 import io
+import os
 import re
 from pathlib import Path
 
@@ -72,6 +74,26 @@ def read_note(path: str | Path) -> str | None:
     length = int.from_bytes(found[1] or found[2], 'big') - len(NOTE) - (1 if found[1] else 3)
     text = start[found.end() : found.end() + length]
     return text.decode() if re.fullmatch(rb'[0-9a-f]+', text) else None
+
+
+def digest(image: bytes) -> str:
+    """What a mask notes of its image's file."""
+    return hashlib.blake2b(image, digest_size=8).hexdigest()
+
+
+def is_of(mask_path: str, image_path: str) -> bool:
+    """Whether a mask is its image's: by time, and by its note where the image is newer, as a copy of it is.
+
+    Raises:
+        UsageError: if one of them cannot be read.
+    """
+    try:
+        if os.stat(mask_path).st_mtime_ns >= os.stat(image_path).st_mtime_ns:
+            return True
+        # Version 0.1 made no note: such a mask is of an older image for all we know.
+        return read_note(mask_path) == digest(Path(image_path).read_bytes())
+    except OSError as error:
+        raise UsageError(f'{error.filename}: {error.strerror}') from error
 
 
 def load_labels(path: str | Path) -> np.ndarray:

@@ -11,9 +11,13 @@ from typing import Any
 import yaml
 
 from timm_repaint.errors import UsageError
+from timm_repaint.log import logger
 
 BASE = 'base'
 MAX_BYTES = 2**18
+# Options that went away, and their defaults: files of earlier versions may still have them; no result needed them,
+# and the paper does not have them.
+REMOVED = {'repaint_split_bn': False, 'repaint_rec_weight': 0.0, 'mask_multi_scale': False}
 
 Options = dict[Any, Any]
 _short = reprlib.Repr()  # YAML's aliases make a few lines a list without end
@@ -36,19 +40,15 @@ def read_files(path: str, above: tuple[str, ...] = ()) -> list[tuple[str, Option
     if os.path.realpath(path) in map(os.path.realpath, above):
         circle = ' > '.join([*above, path])
         raise UsageError(f'{path} is a base of itself ({circle}); take the line "{BASE}" out of one of them')
-    own = _read_mapping(path, f' (base of {above[-1]})' if above else '')
+    role = f' (base of {above[-1]})' if above else ''
+    advice = f'; the path of a {BASE} counts from the folder of the file that names it' if above else ''
+    own = load_yaml(path, role, advice)
+    if not isinstance(own, dict):
+        raise UsageError(f'{path}{role} must hold lines of "option: value", but is {describe(own)}')
     files: list[tuple[str, Options]] = []
     for base in _names(own.pop(BASE, []), path):
         files += read_files(os.path.normpath(os.path.join(os.path.dirname(path), base)), (*above, path))
     return [*files, (path, own)]
-
-
-def _read_mapping(path: str, role: str) -> Options:
-    advice = f'; the path of a {BASE} counts from the folder of the file that names it' if role else ''
-    options = load_yaml(path, role, advice)
-    if not isinstance(options, dict):
-        raise UsageError(f'{path}{role} must hold lines of "option: value", but is {describe(options)}')
-    return options
 
 
 def load_yaml(path: str, role: str = '', advice: str = '') -> Any:
@@ -90,3 +90,20 @@ def describe(value: Any) -> str:
     if isinstance(value, dict):
         return f'a mapping ({", ".join(map(str, value)) or "empty"})'
     return _short.repr(value)
+
+
+def drop_removed(options: Options, path: object) -> Options:
+    """The options of a file, by names with dashes or underscores, without those that went away.
+
+    Raises:
+        UsageError: if one of them has another value than its default, so that the run would be another one.
+    """
+    names = {str(name).lstrip('-').replace('-', '_'): name for name in options}
+    old = [name for name in REMOVED if name in names]
+    for name in old:
+        value = options[names[name]]
+        if value not in (None, REMOVED[name]):
+            raise UsageError(f'{path} has {name}: {value}, an option that went away; use version 0.1, or leave it out')
+    if old:
+        logger.info('%s has options that went away, at their defaults: %s.', path, ', '.join(old))
+    return {name: value for key, name in names.items() if key not in old for value in [options[name]]}

@@ -14,8 +14,7 @@ from timm.utils import ParseKwargs
 
 from timm_repaint.errors import UsageError
 from timm_repaint.log import logger
-from timm_repaint.options.bases import describe, read_files
-from timm_repaint.options.removed import drop_removed
+from timm_repaint.options.bases import describe, drop_removed, read_files
 from timm_repaint.options.run_file import STARTED_FROM
 from timm_repaint.recipes import find_recipe
 

@@ -4,8 +4,9 @@ import argparse
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from timm_repaint.option import add_options
 from timm_repaint.options.option_table import add_table
-from timm_repaint.options.repaint_options import add_repaint_options
+from timm_repaint.options.repaint_options import CONFIGS
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -56,7 +57,8 @@ def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
     # Only for --help: the config parser has taken it away, and it must not appear in args.yaml.
     _add_config_option(parser, default=argparse.SUPPRESS)
     add_table(parser)
-    add_repaint_options(parser)
+    for config_class, prefix in CONFIGS:
+        add_options(parser, config_class, prefix)
     return parser
 
 

@@ -4,12 +4,11 @@ Defaults are those of the trial in the project's notes on small photographs; whe
 used another value, the help says so. `recipes/paper.yaml` sets the paper's.
 """
 
-import argparse
 from dataclasses import dataclass
 
 from timm_repaint.config import WHEN, RepaintConfig
 from timm_repaint.masks.choice import MaskOptions
-from timm_repaint.option import ZERO_OR_MORE, add_options, option
+from timm_repaint.option import ZERO_OR_MORE, option
 
 PREFIX = 'repaint_'  # of the fields of RepaintConfig
 
@@ -39,9 +38,3 @@ class PhaseOptions:
 
 # Each with what is ahead of its fields' names on the command line.
 CONFIGS = ((PhaseOptions, ''), (MaskOptions, ''), (RepaintConfig, PREFIX))
-
-
-def add_repaint_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of all three."""
-    for config_class, prefix in CONFIGS:
-        add_options(parser, config_class, prefix)

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from timm_repaint.errors import UsageError
-from timm_repaint.options.bases import load_yaml
-from timm_repaint.options.removed import drop_removed
+from timm_repaint.options.bases import drop_removed, load_yaml
 
 ARGS = 'args.yaml'
 CUE_CONFLICT = 'cue_conflict.json'

@@ -14,8 +14,7 @@ from PIL import Image, ImageOps
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_whole
 from timm_repaint.masks.folder import FolderMasks, resize_nearest
-from timm_repaint.masks.label_png import image_comment, png_info, read_note
-from timm_repaint.masks.origin import digest, is_of
+from timm_repaint.masks.label_png import digest, image_comment, is_of, png_info, read_note
 from timm_repaint.painters import AnyRepainter
 from timm_repaint.pictures import UNREADABLE, convert_picture, to_pm1, to_u8
 from timm_repaint.repainter import MIN_SIZE_PX

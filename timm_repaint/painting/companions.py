@@ -13,8 +13,7 @@ from timm_repaint.detection.coco_file import CocoFile, read_json
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text, write_whole
 from timm_repaint.masks.folder import FolderMasks, mask_name
-from timm_repaint.masks.label_png import read_note, save_labels
-from timm_repaint.masks.origin import digest
+from timm_repaint.masks.label_png import digest, read_note, save_labels
 from timm_repaint.painting.brush import Brush
 from timm_repaint.painting.photographs import Photographs
 from timm_repaint.pictures import is_inside, read_picture_size, walk
@@ -41,20 +40,7 @@ class CocoSet:
     content: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Companions:
-    """What comes along with a folder's images.
-
-    Attributes:
-        coco: Its COCO files.
-        labels: Label files by image, all names relative to the folder.
-    """
-
-    coco: list[CocoSet]
-    labels: dict[str, list[str]]
-
-    def __bool__(self) -> bool:
-        return bool(self.coco or self.labels)
+Companions = tuple[list[CocoSet], dict[str, list[str]]]  # COCO files; label files by image, relative to the folder
 
 
 def find_companions(images: Photographs) -> Companions:
@@ -71,7 +57,7 @@ def find_companions(images: Photographs) -> Companions:
             coco += [one for name in names if (one := _read_coco(images.root, name, known)) is not None]
     ours = {one.name for one in coco}
     labels = {name: [file for file in _label_files(images.root, name) if file not in ours] for name in images.names}
-    return Companions(coco, {name: files for name, files in labels.items() if files})
+    return coco, {name: files for name, files in labels.items() if files}
 
 
 def _read_coco(root: Path, name: str, known: set[str]) -> CocoSet | None:
@@ -112,12 +98,13 @@ def copy_companions(companions: Companions, brush: Brush, stems: dict[str, str])
     Raises:
         UsageError: if a file of another's is in the way.
     """
-    for one in companions.coco:
+    coco, labels = companions
+    for one in coco:
         path = brush.out / one.name
         if path.exists() and PAINTER_KEY not in (read_json(str(path)).get('info') or {}):
             raise UsageError(f'{path} was there before: it is not overwritten; give another OUT')
         write_text(path, json.dumps(painted_coco(one, brush, stems)))
-    for name, files in companions.labels.items():
+    for name, files in labels.items():
         for file in files if name in stems else ():
             content = (brush.root / file).read_bytes()
             for target in brush.targets(os.path.join(os.path.dirname(file), os.path.basename(stems[name]))):

@@ -75,8 +75,10 @@ def build_parser() -> argparse.ArgumentParser:
     bias.add_argument('stimuli', type=Path, metavar='STIMULI', help='folder of <shape><n>-<texture><m>.png')
     gallery = commands.add_parser('gallery', help='images of a run, their masks and repaints, as one PNG')
     gallery.add_argument('--output', type=Path, metavar='FILE', help='(default: RUN/gallery.png)')
-    gallery.add_argument('--images', type=int, default=8, metavar='N', help='columns (default: 8)')
-    gallery.add_argument('--copies', type=int, default=3, metavar='N', help='repaints of each image (default: 3)')
+    gallery.add_argument('--images', type=at_least(1), default=8, metavar='N', help='columns (default: 8)')
+    gallery.add_argument(
+        '--copies', type=at_least(1), default=3, metavar='N', help='repaints of each image (default: 3)'
+    )
     leak = commands.add_parser('leak', help='do repaints tell the classifier the class?')
     for command in (gallery, leak):
         command.add_argument('run', type=Path, metavar='RUN', help='folder of a train.py --repaint run')

@@ -44,6 +44,9 @@ def test_both_are_commands(run, tmp_path, monkeypatch, capsys):
         assert main() == 0
     assert 'top-1 on 8 validation images' in capsys.readouterr().out
     assert (tmp_path / 'a.png').is_file()
+    monkeypatch.setattr('sys.argv', ['report', 'gallery', str(run), '--images', '0'])
+    with pytest.raises(SystemExit):
+        main()
 
 
 def test_what_is_no_repaint_run_is_told(run, tmp_path):

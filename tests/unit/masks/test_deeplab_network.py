@@ -78,8 +78,3 @@ def test_aspp_adds_four_classifiers_that_reach_6_12_18_and_24_pixels():
                 expected[30 + dy, 30 + dx] += 1
     torch.testing.assert_close(response, expected)
     assert response[30, 30] == 5 and response[30, 36] == 2 and response[30, 35] == 1
-
-
-def test_wrong_block_counts_are_refused_with_the_values():
-    with pytest.raises(ValueError, match=r'blocks \(3, 4, 23\), width 64, 21 classes: four block counts'):
-        DeepLabV2(21, blocks=(3, 4, 23))

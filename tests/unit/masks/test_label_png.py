@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.label_png import image_comment, load_labels, read_note, save_labels
-from timm_repaint.masks.origin import digest
+from timm_repaint.masks.label_png import digest, image_comment, load_labels, read_note, save_labels
 
 
 def bits(path) -> int:
