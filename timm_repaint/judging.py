@@ -81,7 +81,7 @@ def generator_losses(judged: Judged, posterior: Posterior | None, gan_loss: str)
         'g_feat': losses.feature_matching_loss(split_logits(judged.real)[1], fake_features),
         'g_kl': losses.kl_divergence(posterior.global_mu, posterior.global_logvar),
     }
-    mu, logvar, present = posterior[2:]
+    _, _, mu, logvar, present = posterior
     if mu is not None and logvar is not None and present is not None:
         found['g_segment_kl'] = losses.segment_kl_divergence(mu, logvar, present)
     return found

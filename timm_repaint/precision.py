@@ -12,10 +12,16 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+# Asked once: torch 2.6 cannot compile the question.
+AUTOCAST_DEVICES = frozenset(
+    kind for kind in ('cpu', 'cuda', 'xpu', 'mps', 'hpu', 'mtia') if torch.amp.is_autocast_available(kind)
+)
+
+
 def working_dtype(x: Tensor) -> torch.dtype:
     """Number format in which convolutions of x compute: autocast's, or its own."""
     kind = x.device.type
-    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    if x.dtype == torch.float64 or kind not in AUTOCAST_DEVICES or not torch.is_autocast_enabled(kind):
         return x.dtype
     return torch.get_autocast_dtype(kind)
 

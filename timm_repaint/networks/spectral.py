@@ -92,7 +92,7 @@ class SpectralWeights(nn.Module):
                 flat, *biases = flat.split([sum(sizes) + 1, *(len(bias) for bias in biases)])
         weights = [
             part.view(weight.original.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
-            for part, weight in zip(flat.split([*sizes, 1]), own, strict=False)
+            for part, weight in zip(flat.split([*sizes, 1])[:-1], own, strict=True)
         ]
         return list(zip(weights, biases, strict=True))
 
