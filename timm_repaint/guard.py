@@ -32,11 +32,7 @@ class LateValue:
         self.on_its_way = True
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            '_host': None,
-            '_arrival': None,
-            'on_its_way': False,
-        }  # events have no copies
+        return {'_host': None, '_arrival': None, 'on_its_way': False}  # events have no copies
 
     def read(self) -> list[int] | None:
         """The latest tensor as a list; None if there is none, or it is still on its way."""

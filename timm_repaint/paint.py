@@ -45,24 +45,16 @@ def build_parser() -> argparse.ArgumentParser:
     add('paths', nargs='+', metavar='IMAGES OUT', help='folders, files or patterns of images; where the repaints go')
     who = parser.add_mutually_exclusive_group()
     who.add_argument('--run', metavar='RUN', help='folder of a train.py --repaint run, or a checkpoint in it')
-    who.add_argument(
-        '--painter',
-        choices=(PRETRAINED, *PAINTERS),
-        help='pretrained: the small generator that comes along; the others: without a network, as --repaint-generator',
-    )
+    text = 'pretrained: the small generator that comes along; the others: without a network, as --repaint-generator'
+    who.add_argument('--painter', choices=(PRETRAINED, *PAINTERS), help=text)
     add('--copies', type=int, default=3, metavar='N', help='repaints of each image (default: 3)')
     add('--strength', type=float, default=1.0, metavar='X', help='0: the original, 1: as drawn (default: 1)')
     add('--format', choices=tuple(FORMATS), default='png', help='of the repaints (default: png)')
     add('--mask', choices=tuple(BUILDERS), help="source of the masks (default: the run's, or fh)")
     add('--mask-checkpoint', default='', metavar='FILE', help='deeplabv2, deeplabv3: file of the weights')
     add('--mask-dir', metavar='DIR', help='label maps in a tree like that of IMAGES, or masks of timm-repaint masks')
-    add(
-        '--max-size',
-        type=int,
-        default=512,
-        metavar='PX',
-        help='larger images are painted at this length of their longer side and enlarged again (default: 512)',
-    )
+    text = 'larger images are painted at this length of their longer side and enlarged again (default: 512)'
+    add('--max-size', type=int, default=512, metavar='PX', help=text)
     add('--seed', type=int, default=0, help='of the random latents (default: 0)')
     add('--sheet', metavar='FILE', help='a picture of some images beside their repaints, .jpg or .png')
     add('--html', metavar='FILE', help='a page of up to 100 images beside their repaints')

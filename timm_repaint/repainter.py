@@ -117,11 +117,7 @@ class Repainter(nn.Module):
         return Repainted(self.paint(image_pm1, posterior, shapes, generator), posterior, shapes)
 
     def paint(
-        self,
-        image_pm1: Tensor,
-        posterior: Posterior,
-        labels: Tensor | Shapes,
-        generator: torch.Generator | None = None,
+        self, image_pm1: Tensor, posterior: Posterior, labels: Tensor | Shapes, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw the latents and paint; the posterior may be of another image, the label maps as `find_shapes` has them.
 

@@ -38,13 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('out', type=Path, metavar='OUT', help='where the stylized images go, in a tree like that of IMAGES')
     add('--vgg', default='vgg_normalised.pth', metavar='FILE', help='weights of VGG-19 (default: %(default)s)')
     add('--decoder', default='decoder.pth', metavar='FILE', help='weights of the decoder (default: %(default)s)')
-    add(
-        '--size',
-        type=at_least(SMALLEST_PX),
-        default=224,
-        metavar='PX',
-        help='shorter side of both (default: %(default)s)',
-    )
+    add('--size', type=at_least(SMALLEST_PX), default=224, metavar='PX', help='shorter side of both (default: 224)')
     add('--with-originals', action='store_true', help='link each image beside its stylized one, to train on both')
     add('--shard', type=shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='(default: %(default)s)')

@@ -45,12 +45,9 @@ def build_parser(program: str = 'timm-repaint benchmark') -> argparse.ArgumentPa
     add('--variants', nargs='*', metavar='NAME', help='ways to pay less, from below; without a name: all')
     add('--rounds', type=at_least(1), default=7, metavar='N', help="pairs of timings; their ratios' median counts")
     add('--steps', type=at_least(1), default=3, metavar='N', help='batches of a timing, rounded up to whole patterns')
-    add(
-        '--data',
-        metavar='DIR',
-        help='read images while measuring, in this process (or -- -j N), masks cut on the fly (or -- --mask-dir DIR); '
-        'unset: built-in images held in memory with their masks, as a loader ahead of time has them',
-    )
+    text = 'read images while measuring, in this process (or -- -j N), masks cut on the fly (or -- --mask-dir DIR); '
+    text += 'unset: built-in images held in memory with their masks, as a loader ahead of time has them'
+    add('--data', metavar='DIR', help=text)
     add('--output', type=Path, required=True, metavar='DIR', help='where the figures go')
     return parser
 

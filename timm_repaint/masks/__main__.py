@@ -28,11 +28,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         prog='timm-repaint masks', description='Make the masks of a folder of images, or check them.'
     )
     add = parser.add_argument
-    add(
-        'images',
-        metavar='IMAGES',
-        help='folder of images, with folders inside as deep as you like; a tar; hfds/NAME or wds/ as for --dataset',
-    )
+    text = 'folder of images, with folders inside as deep as you like; a tar; hfds/NAME or wds/ as for --dataset'
+    add('images', metavar='IMAGES', help=text)
     add('out', metavar='OUT', help='where the masks go, in a tree like that of IMAGES')
     add_options(parser, MaskOptions, groups=(MASKS,))
     packed = parser.add_argument_group('images of hfds/NAME and wds/, as for the training')
@@ -42,11 +39,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('--size', type=at_least(1), default=cache.DEFAULT_SIZE_PX, metavar='PX', help='longest shorter side of a mask')
     add('--workers', type=int, default=num_cpus(), metavar='N', help='processes (default: all CPUs: %(default)s)')
     add('--shard', type=shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
-    add(
-        '--skip-unreadable',
-        action='store_true',
-        help='images that cannot be read are named and left out, as training leaves them out; the status is 0',
-    )
+    text = 'images that cannot be read are named and left out, as training leaves them out; the status is 0'
+    add('--skip-unreadable', action='store_true', help=text)
     add('--check', action='store_true', help='make nothing; list masks that are missing, unreadable or of wrong size')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where DeepLab runs')
     add('--batch-size', type=at_least(1), default=8, metavar='N', help='images a batch of DeepLab')

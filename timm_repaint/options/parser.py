@@ -63,12 +63,6 @@ def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
 
 
 def _add_config_option(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument(
-        '-c',
-        '--config',
-        type=str,
-        default=default,
-        metavar='FILE',
-        help='YAML file of option: value lines, or a recipe of the package by name, such as demo or paper; its line '
-        '"base: FILE" puts it over another file; what the command line says comes first',
-    )
+    text = 'YAML file of option: value lines, or a recipe of the package by name, such as demo or paper; its line '
+    text += '"base: FILE" puts it over another file; what the command line says comes first'
+    parser.add_argument('-c', '--config', type=str, default=default, metavar='FILE', help=text)

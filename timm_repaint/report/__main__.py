@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,57 +29,39 @@ def build_parser() -> argparse.ArgumentParser:
         description='Read runs of the recipes in timm_repaint/recipes/tables and write tables.md, tables.csv and '
         'tables.png; print the commands of the runs that are missing.',
     )
-    tables.add_argument(
-        'runs',
-        nargs='*',
-        type=Path,
-        metavar='RUNS',
-        help='folders of runs, or folders that hold them; none: all runs are missing',
-    )
-    tables.add_argument(
-        '--tables', type=int, nargs='+', choices=TITLES, default=list(TITLES), metavar='N', help='(default: 1 to 7)'
-    )
-    tables.add_argument('--output', type=Path, default=Path('.'), metavar='DIR', help='(default: the current folder)')
-    tables.add_argument(
-        '--seeds', type=int, nargs='+', default=PAPER_SEEDS, metavar='N', help='seeds of each recipe (default: 1 to 5)'
-    )
-    tables.add_argument(
-        '--runs-folder',
-        type=Path,
-        default=RUNS_FOLDER,
-        metavar='DIR',
-        help='where the printed commands put missing runs (default: %(default)s)',
-    )
+    add, runs = tables.add_argument, 'folders of runs, or folders that hold them'
+    add('runs', nargs='*', type=Path, metavar='RUNS', help=f'{runs}; none: all runs are missing')
+    numbers: dict[str, Any] = {'type': int, 'nargs': '+', 'metavar': 'N'}
+    add('--tables', choices=TITLES, default=list(TITLES), help='(default: 1 to 7)', **numbers)
+    add('--output', type=Path, default=Path('.'), metavar='DIR', help='(default: the current folder)')
+    add('--seeds', default=PAPER_SEEDS, help='seeds of each recipe (default: 1 to 5)', **numbers)
+    where = 'where the printed commands put missing runs (default: %(default)s)'
+    add('--runs-folder', type=Path, default=RUNS_FOLDER, metavar='DIR', help=where)
 
     html = commands.add_parser(
         'html',
         help='one page of runs: curves, galleries, alarms, cost, options',
         description='Write a page that needs no other file; runs that differ in the seed alone stand together.',
     )
-    html.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='folders of runs, or folders that hold them')
-    html.add_argument(
-        '--output', type=Path, metavar='FILE', help='(default: RUN/report.html; with several: report.html)'
-    )
-    html.add_argument(
-        '--watch', action='store_true', help='serve the page to this machine while runs go on; it loads itself anew'
-    )
-    html.add_argument('--port', type=at_least(0), default=8016, metavar='N', help='of --watch (default: %(default)s)')
+    add = html.add_argument
+    add('runs', nargs='+', type=Path, metavar='RUN', help=runs)
+    add('--output', type=Path, metavar='FILE', help='(default: RUN/report.html; with several: report.html)')
+    add('--watch', action='store_true', help='serve the page to this machine while runs go on; it loads itself anew')
+    add('--port', type=at_least(0), default=8016, metavar='N', help='of --watch (default: %(default)s)')
 
     bias = commands.add_parser(
         'shape-bias',
         help='does a classifier of ImageNet decide by shape or by texture?',
         description='Shape bias of a checkpoint of train.py or fine_tune.py on cue-conflict pictures.',
     )
-    bias.add_argument(
-        'checkpoint', type=Path, metavar='CHECKPOINT', help='of a classifier of the 1000 ImageNet classes'
-    )
-    bias.add_argument('stimuli', type=Path, metavar='STIMULI', help='folder of <shape><n>-<texture><m>.png')
+    add = bias.add_argument
+    add('checkpoint', type=Path, metavar='CHECKPOINT', help='of a classifier of the 1000 ImageNet classes')
+    add('stimuli', type=Path, metavar='STIMULI', help='folder of <shape><n>-<texture><m>.png')
     gallery = commands.add_parser('gallery', help='images of a run, their masks and repaints, as one PNG')
-    gallery.add_argument('--output', type=Path, metavar='FILE', help='(default: RUN/gallery.png)')
-    gallery.add_argument('--images', type=at_least(1), default=8, metavar='N', help='columns (default: 8)')
-    gallery.add_argument(
-        '--copies', type=at_least(1), default=3, metavar='N', help='repaints of each image (default: 3)'
-    )
+    add = gallery.add_argument
+    add('--output', type=Path, metavar='FILE', help='(default: RUN/gallery.png)')
+    add('--images', type=at_least(1), default=8, metavar='N', help='columns (default: 8)')
+    add('--copies', type=at_least(1), default=3, metavar='N', help='repaints of each image (default: 3)')
     leak = commands.add_parser('leak', help='do repaints tell the classifier the class?')
     for command in (gallery, leak):
         command.add_argument('run', type=Path, metavar='RUN', help='folder of a train.py --repaint run')
