@@ -156,10 +156,7 @@ def create_brush(args: argparse.Namespace, root: Path, labelled: bool) -> tuple[
         'kind': 'repaints',
         **who,
         'masks': dict(settings),
-        'seed': args.seed,
-        'strength': args.strength,
-        'format': args.format,
-        'max_size': args.max_size,
+        **{name: getattr(args, name) for name in ('seed', 'strength', 'format', 'max_size')},
         'as_stored': as_stored,
         'timm_repaint': __version__,
     }

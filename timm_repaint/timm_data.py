@@ -7,12 +7,8 @@ from timm.data import create_dataset
 
 from timm_repaint.errors import UsageError
 
-PACKAGES = {
-    'hfds': 'datasets',
-    'hfids': 'datasets',
-    'wds': 'webdataset',
-    'tfds': 'tensorflow tensorflow-datasets',
-}  # of timm's readers
+# Of timm's readers.
+PACKAGES = {'hfds': 'datasets', 'hfids': 'datasets', 'wds': 'webdataset', 'tfds': 'tensorflow tensorflow-datasets'}
 
 
 def create_timm_dataset(name: str, split: str, **kwargs: Any) -> Any:

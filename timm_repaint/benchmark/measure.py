@@ -1,6 +1,7 @@
 """One case from options to figures: the two kinds of training take turns, so that a slow minute hits both."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,8 @@ def measure(
         memory[name] = peak_memory_mib(case, repaint)
         yield None
     yield {
-        'model': case.model,
-        'img_size_px': case.img_size_px,
-        'batch_size': case.batch_size,
-        'variant': case.variant,
+        **asdict(case),
         'options': list(case.options),
-        'data': case.data,
         'device': device,
         **figures,
         'peak_memory_mib': {**memory, 'ratio': memory['repaint'] / memory['plain']},

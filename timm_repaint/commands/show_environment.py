@@ -9,15 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from timm_repaint.commandline import num_cpus
 from timm_repaint.version import __version__
 
+OPENCV = tuple(f'opencv{contrib}-python{ui}' for contrib in ('-contrib', '') for ui in ('-headless', ''))
 PACKAGES = {
-    'torch': ('torch',),
-    'torchvision': ('torchvision',),
-    'timm': ('timm',),
-    'numpy': ('numpy',),
-    'Pillow': ('pillow',),
-    'scikit-image': ('scikit-image',),
-    'OpenCV': tuple(f'opencv{contrib}-python{ui}' for contrib in ('-contrib', '') for ui in ('-headless', '')),
-    'effdet': ('effdet',),
+    **{name: (name.lower(),) for name in ('torch', 'torchvision', 'timm', 'numpy', 'Pillow', 'scikit-image')},
+    **{'OpenCV': OPENCV, 'effdet': ('effdet',)},
 }
 
 

@@ -30,12 +30,8 @@ Box = tuple[float, float, float, float]  # left, upper, right, lower
 NEAREST = Image.Resampling.NEAREST
 
 COLOUR_TRANSFORMS = (
-    transforms.ColorJitter,
-    transforms.RandomGrayscale,
-    transforms.GaussianBlur,
-    transforms.Normalize,
-    timm_transforms.MaybeToTensor,
-    timm_transforms.MaybePILToTensor,
+    *(transforms.ColorJitter, transforms.RandomGrayscale, transforms.GaussianBlur, transforms.Normalize),
+    *(timm_transforms.MaybeToTensor, timm_transforms.MaybePILToTensor),
 )
 FLIPS_AND_CROPS = (transforms.RandomHorizontalFlip, transforms.RandomVerticalFlip, transforms.CenterCrop)
 MOVING_OPS = frozenset(['Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY', 'TranslateXRel', 'TranslateYRel'])

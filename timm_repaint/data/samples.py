@@ -41,13 +41,8 @@ class Samples:
 
 def fixed_samples(dataset: Any, masks: Any, data_config: dict[str, Any], count: int) -> Samples:
     """`count` images spread evenly over the data set (the first of a stream), resized and cropped to the input size."""
-    transform = create_transform(
-        data_config['input_size'],
-        is_training=False,
-        use_prefetcher=True,
-        interpolation=data_config['interpolation'],
-        crop_pct=1.0,
-    )
+    size: dict[str, Any] = {name: data_config[name] for name in ('input_size', 'interpolation')}
+    transform = create_transform(**size, is_training=False, use_prefetcher=True, crop_pct=1.0)
     images, targets = zip(*_pick(dataset, transform, count), strict=True)
     if isinstance(dataset, WithStoredMasks):
         images_u8 = [both[:3].permute(1, 2, 0).numpy() for both in images]

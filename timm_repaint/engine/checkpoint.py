@@ -197,13 +197,8 @@ def resume(
     if checkpoint:
         hook = optimizer.register_load_state_dict_pre_hook(partial(check_same_optimizer, checkpoint))
         with fitting(checkpoint, fits):
-            epoch = resume_task_checkpoint(
-                task,
-                checkpoint,
-                optimizer=None if args.no_resume_opt else optimizer,
-                loss_scaler=None if args.no_resume_opt else precision.loss_scaler,
-                log_info=utils.is_primary(args),
-            )
+            kept = (None, None) if args.no_resume_opt else (optimizer, precision.loss_scaler)
+            epoch = resume_task_checkpoint(task, checkpoint, kept[0], kept[1], log_info=utils.is_primary(args))
             if epoch is not None and not (isinstance(epoch, int) and 0 <= epoch < MAX_EPOCHS):
                 raise ValueError(f'it is of epoch {epoch!r}')
         hook.remove()

@@ -26,12 +26,8 @@ def loss_kwargs(args: argparse.Namespace) -> dict[str, Any]:
         return {'loss_type': 'jsd', 'smoothing': args.smoothing, 'jsd_splits': args.aug_splits}
     kwargs: dict[str, Any] = {'smoothing': args.smoothing, 'soft_targets': mixup_active(args)}
     if args.bce_loss:
-        kwargs.update(
-            loss_type='bce',
-            bce_target_thresh=args.bce_target_thresh,
-            bce_sum=args.bce_sum,
-            pos_weight=args.bce_pos_weight,
-        )
+        kwargs |= {'loss_type': 'bce', 'bce_target_thresh': args.bce_target_thresh, 'bce_sum': args.bce_sum}
+        kwargs['pos_weight'] = args.bce_pos_weight
     return kwargs
 
 
@@ -39,22 +35,14 @@ def build_task(
     model: nn.Module, args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None
 ) -> TrainingTask:
     """timm's task for the options: `--isda` makes it ISDA, `--kd-model-name` a distillation."""
-    common: dict[str, Any] = {
-        'criterion_kwargs': loss_kwargs(args),
-        'device': device,
-        'dtype': dtype,
-        'verbose': utils.is_primary(args),
-    }
+    common: dict[str, Any] = {'device': device, 'dtype': dtype, 'verbose': utils.is_primary(args)}
+    common['criterion_kwargs'] = loss_kwargs(args)
     if args.isda:
         return IsdaTask(model, args.isda, **common)
     if args.kd_model_name is None:
         return ClassificationTask(model, **common)
-    common |= {
-        'student_model': model,
-        'teacher_model': args.kd_model_name,
-        'distill_loss_weight': args.distill_loss_weight,
-        'task_loss_weight': args.task_loss_weight,
-    }
+    common |= {'student_model': model, 'teacher_model': args.kd_model_name}
+    common |= {'distill_loss_weight': args.distill_loss_weight, 'task_loss_weight': args.task_loss_weight}
     if args.kd_distill_type == 'logit':
         return tasks.LogitDistillationTask(loss_type=args.kd_loss_type, temperature=args.kd_temperature, **common)
     if args.kd_distill_type == 'feature':

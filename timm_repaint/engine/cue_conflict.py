@@ -29,19 +29,16 @@ def shape_and_texture_accuracy(predictions: Tensor, shapes: Tensor, textures: Te
 @torch.inference_mode()
 def report_cue_conflict(run: Run) -> None:
     """Log both accuracies on the built-in set's split 'cue-conflict' and write them to `cue_conflict.json`."""
-    input_size = run.data_config['input_size']
-    dataset = ShapesDataset('cue-conflict', run.args.val_num_samples, image_size=max(input_size[-2:]))
+    size = max(run.data_config['input_size'][-2:])
+    dataset = ShapesDataset('cue-conflict', run.args.val_num_samples, image_size=size)
+    own = {name: run.data_config[name] for name in ('input_size', 'interpolation', 'mean', 'std', 'crop_pct')}
     loader = create_loader(
         dataset,  # type: ignore[arg-type]
-        input_size=input_size,
         batch_size=run.args.validation_batch_size or run.args.batch_size,
-        interpolation=run.data_config['interpolation'],
-        mean=run.data_config['mean'],
-        std=run.data_config['std'],
-        crop_pct=run.data_config['crop_pct'],
         num_workers=run.args.workers,
         device=run.device,
         img_dtype=run.precision.model_dtype or torch.float32,
+        **own,
     )
     model = run.task.get_eval_model()
     assert model is not None

@@ -50,14 +50,9 @@ def accumulate(loader: Iterable, num_batches: int, accum_steps: int) -> Iterator
     first_of_remainder = num_batches - remainder
     for batch_idx, batch in enumerate(loader):
         last = batch_idx == num_batches - 1
-        yield Micro(
-            batch=batch,
-            batch_idx=batch_idx,
-            update_idx=batch_idx // accum_steps,
-            accum_steps=remainder if remainder and batch_idx >= first_of_remainder else accum_steps,
-            need_update=last or (batch_idx + 1) % accum_steps == 0,
-            last=last,
-        )
+        steps = remainder if remainder and batch_idx >= first_of_remainder else accum_steps
+        need_update = last or (batch_idx + 1) % accum_steps == 0
+        yield Micro(batch, batch_idx, batch_idx // accum_steps, steps, need_update, last)
 
 
 class MeanMeter:

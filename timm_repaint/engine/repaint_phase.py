@@ -65,11 +65,6 @@ def build_erasing(args: argparse.Namespace, device: torch.device) -> Erasing | N
     """Random erasing and CutOut, which with `--repaint` wait for the repaint instead of acting in the loader."""
     erasing: Any = None
     if args.reprob > 0 and not args.no_aug:
-        erasing = RandomErasing(
-            probability=args.reprob,
-            mode=args.remode,
-            max_count=args.recount,
-            num_splits=2 if args.resplit else 0,
-            device=device,
-        )
+        splits, most = 2 if args.resplit else 0, args.recount
+        erasing = RandomErasing(args.reprob, mode=args.remode, max_count=most, num_splits=splits, device=device)
     return CutOut(args.cutout, erasing) if args.cutout else erasing

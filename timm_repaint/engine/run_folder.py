@@ -11,15 +11,8 @@ from timm_repaint.options.run_file import ARGS, CUE_CONFLICT, EARLIER, FINE_TUNE
 
 RESULTS = ('last.pth.tar', 'model_best.pth.tar', 'checkpoint-*.pth.tar', 'milestone-*.pth.tar')
 OTHERS = (
-    'summary.csv',
-    'recovery-*.pth.tar',
-    ARGS,
-    'gallery-*.png',
-    'train-batch-*.jpg',
-    CUE_CONFLICT,
-    'best_epochs.json',
-    'report.html',
-    'tensorboard',
+    *('summary.csv', 'best_epochs.json', 'report.html', ARGS, CUE_CONFLICT),
+    *('recovery-*.pth.tar', 'gallery-*.png', 'train-batch-*.jpg', 'tensorboard'),
 )
 
 

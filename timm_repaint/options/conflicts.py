@@ -6,7 +6,7 @@
 import argparse
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from timm.optim import get_optimizer_info
 
@@ -210,20 +210,8 @@ def _check_pairs(args: argparse.Namespace) -> Iterator[str]:
             yield f'--mixup and --cutmix mix images in pairs, but {flag} has {odd[0]}; make it even'
 
 
-GENERAL_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (
-    check_numbers,
-    check_words,
-    _check_evaluation,
-    _check_baselines,
-    _check_pairs,
-)
-REPAINT_CHECKS: tuple[Callable[[argparse.Namespace], Iterator[str]], ...] = (
-    _check_limits,
-    _check_phases,
-    _check_generator,
-    _check_masks,
-    _check_loading,
-    _check_model,
-    _check_images,
-    _check_mixing,
+GENERAL_CHECKS = (check_numbers, check_words, _check_evaluation, _check_baselines, _check_pairs)
+REPAINT_CHECKS = (
+    *(_check_limits, _check_phases, _check_generator, _check_masks),
+    *(_check_loading, _check_model, _check_images, _check_mixing),
 )

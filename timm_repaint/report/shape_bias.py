@@ -122,14 +122,8 @@ def report_shape_bias(checkpoint: Path, folder: Path, device: torch.device) -> S
     """
     stimuli = find_stimuli(folder)
     model, data_config = load_classifier(checkpoint)
-    transform: Any = create_transform(
-        data_config['input_size'],
-        is_training=False,
-        interpolation=data_config['interpolation'],
-        mean=data_config['mean'],
-        std=data_config['std'],
-        crop_pct=1.0,  # the outline is all there is to the shape
-    )
+    own = {name: data_config[name] for name in ('input_size', 'interpolation', 'mean', 'std')}
+    transform: Any = create_transform(**own, is_training=False, crop_pct=1.0)  # the shape needs its outline
     model.to(device)
     decisions: list[str] = []
     for start in progress(range(0, len(stimuli), BATCH_SIZE), 'pictures'):
