@@ -69,6 +69,12 @@ _ARMS = (
         f'{REPAINT} --repaint-generator randconv {ONE_ANSWER}',
     ),
     Arm('jitter-consistency', 'robust on top of strong jitter', f'{REPAINT} {ONE_ANSWER}', JITTER),
+    Arm(
+        'jitter-shift-consistency',
+        'the same with a random colour shift, no network',
+        f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
+        JITTER,
+    ),
     Arm('randaugment-consistency', 'robust on top of RandAugment', f'{REPAINT} {ONE_ANSWER}', RANDAUGMENT),
     Arm('pretrained', 'the defaults from the generator that comes along', f'{REPAINT} --repaint-checkpoint pretrained'),
     Arm('jitter-repaint', 'the defaults on top of strong jitter', REPAINT, JITTER),
