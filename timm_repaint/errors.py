@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, NoReturn, ParamSpec
 
 Params = ParamSpec('Params')
@@ -57,12 +56,8 @@ def run_command(main: Callable[[], object]) -> NoReturn:
         print('interrupted', file=sys.stderr)
         status = INTERRUPTED
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _end_at_once)
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _end_at_once(number: int, frame: FrameType | None) -> None:
-    os._exit(INTERRUPTED)
 
 
 class PatientStream:

@@ -25,18 +25,10 @@ class GanLoss(NamedTuple):
     generator: Callable[[Tensor], Tensor]  # generator, on repaints
 
 
-GAN_LOSSES: dict[str, GanLoss] = {
-    'hinge': GanLoss(
-        real=lambda logits: F.relu(1 - logits),
-        fake=lambda logits: F.relu(1 + logits),
-        generator=lambda logits: -logits,
-    ),
+GAN_LOSSES = {
+    'hinge': GanLoss(real=lambda x: F.relu(1 - x), fake=lambda x: F.relu(1 + x), generator=torch.neg),
     # Binary cross-entropy on logits; the generator's side is the non-saturating one.
-    'original': GanLoss(
-        real=lambda logits: F.softplus(-logits),
-        fake=F.softplus,
-        generator=lambda logits: F.softplus(-logits),
-    ),
+    'original': GanLoss(real=lambda x: F.softplus(-x), fake=F.softplus, generator=lambda x: F.softplus(-x)),
 }
 
 

@@ -67,7 +67,7 @@ def options_of(config_class: Any) -> dict[str, Option]:
 
 def describe(config_class: Any) -> Any:
     """Class decorator: the fields' help becomes the `Attributes` of the docstring."""
-    lines = [f'        {name}: {_sentence(one.help)}' for name, one in options_of(config_class).items()]
+    lines = [f'        {name}: {one.help[0].upper()}{one.help[1:]}.' for name, one in options_of(config_class).items()]
     config_class.__doc__ = '\n'.join([config_class.__doc__.rstrip(), '', '    Attributes:', *lines, '    '])
     return config_class
 
@@ -77,10 +77,6 @@ def takes(
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, Params], None]]:
     """Decorator of a constructor that takes a dataclass's fields and hands them on: type checkers know them."""
     return lambda constructor: constructor
-
-
-def _sentence(text: str) -> str:
-    return f'{text[0].upper()}{text[1:]}.'
 
 
 def add_options(

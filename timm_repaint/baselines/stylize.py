@@ -57,12 +57,6 @@ def read_image(path: Path, size_px: int) -> Tensor:
     return v2.functional.to_dtype(v2.functional.pil_to_tensor(scaled), torch.float32, scale=True)[None]
 
 
-def write_jpeg(picture: Tensor, path: Path) -> None:
-    """Write [1, 3, H, W] in [0, 1]; a file that is there is whole."""
-    image = v2.functional.to_pil_image((picture[0] * 255).round().byte().cpu())
-    write_whole(path, partial(image.save, format='JPEG', quality=JPEG_QUALITY))
-
-
 @torch.inference_mode()
 def stylize(args: argparse.Namespace, networks: AdaIN, names: list[str], styles: list[str]) -> tuple[int, list[str]]:
     """Stylize the images that are not there yet; returns how many were made, and what went wrong with which image."""
@@ -81,7 +75,9 @@ def stylize(args: argparse.Namespace, networks: AdaIN, names: list[str], styles:
         except Exception as error:  # Pillow's errors have no class in common
             failed.append(f'{name} in the style of {style}: {type(error).__name__}: {error}')
             continue
-        write_jpeg(networks(content.to(args.device), texture.to(args.device)), target)
+        painted = networks(content.to(args.device), texture.to(args.device))[0]  # [3, H, W]
+        image = v2.functional.to_pil_image((painted * 255).round().byte().cpu())
+        write_whole(target, partial(image.save, format='JPEG', quality=JPEG_QUALITY))
         made += 1
     return made, failed
 

@@ -1,7 +1,7 @@
 """Cost of the repaint phase: `timm-repaint benchmark --models resnet50 --output DIR`. START HERE.
 
 A case is a model at a size. For each, plain training and the repaint phase are built by the engine's own stages
-(`arms.py`) and take turns in one process (`measure.py`), and `memory.py` trains each once more in a process of its own.
+(`arms.py`) and take turns in one process (`measure.py`), and train once more in processes of their own for memory.
 `benchmark.json` and `benchmark.md` in the output folder are written anew after each case.
 """
 

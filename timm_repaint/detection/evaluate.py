@@ -100,12 +100,8 @@ def bench_target(
         objects.append(torch.from_numpy(rows.astype(np.float32)))
     padded = pad_objects(objects)
     sizes_wh = np.ascontiguousarray(annotations.sizes_hw[list(indices)][:, ::-1]).astype(np.float32)
-    target = {
-        'bbox': padded[..., :4],
-        'cls': padded[..., 4],
-        'img_scale': torch.tensor(scales),
-        'img_size': torch.from_numpy(sizes_wh),
-    }
+    target = {'bbox': padded[..., :4], 'cls': padded[..., 4], 'img_scale': torch.tensor(scales)}
+    target['img_size'] = torch.from_numpy(sizes_wh)
     return {name: values.to(device) for name, values in target.items()}
 
 

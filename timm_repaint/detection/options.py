@@ -2,19 +2,15 @@
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
 from timm_repaint.detection.shapes_boxes import SHAPES
 from timm_repaint.options import build_parser as build_classification_parser
 from timm_repaint.options.option_table import add_table
 from timm_repaint.options.roles import Role, unlike_defaults
 
-DEFAULTS = {
-    'model': 'tf_efficientdet_d0',
-    'eval_metric': 'map',
-    'batch_size': 16,
-    'color_jitter': 0.0,
-    'smoothing': 0.0,
-}
+DEFAULTS: dict[str, Any] = {'model': 'tf_efficientdet_d0', 'eval_metric': 'map', 'batch_size': 16}
+DEFAULTS |= {'color_jitter': 0.0, 'smoothing': 0.0}
 EVAL_METRICS = ('map', 'ap50', 'loss')
 
 # Options of train.py that a detector does not take, and why.

@@ -203,11 +203,8 @@ def resume(
                 raise ValueError(f'it is of epoch {epoch!r}')
         hook.remove()
     if args.model_ema:
-        task.setup_ema(
-            decay=args.model_ema_decay,
-            use_warmup=args.model_ema_warmup,
-            device=torch.device('cpu') if args.model_ema_force_cpu else None,
-        )
+        device = torch.device('cpu') if args.model_ema_force_cpu else None
+        task.setup_ema(decay=args.model_ema_decay, use_warmup=args.model_ema_warmup, device=device)
         if checkpoint:
             with fitting(checkpoint, fits):
                 load_task_ema_checkpoint(task, checkpoint)

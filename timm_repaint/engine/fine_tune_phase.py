@@ -37,12 +37,12 @@ def parse_args(
         argv: The command line; None: that of the process.
     """
     run_dir = parser.parse_args(argv).run_dir
-    run_options = read_options(run_dir, parser)
     own = REPAINT_OPTIONS | Role.START.names  # T goes on with its optimizer's state and its place in the schedule
-    kept = {name: value for name, value in run_options.items() if name not in own}
     try:
+        run_options = read_options(run_dir, parser)
+        kept = {name: value for name, value in run_options.items() if name not in own}
         kept = convert_values(parser, kept, os.path.join(run_dir, ARGS))
-    except UsageError as error:  # edited by hand
+    except UsageError as error:  # also of a file that was edited by hand
         parser.error(str(error))
     parser.set_defaults(**{**kept, 'output': run_dir, 'experiment': FINE_TUNE})
     args, _ = parse_options(parser, build_config_parser(), argv)
@@ -98,11 +98,12 @@ def optimizer_differs(args: argparse.Namespace, run_options: dict[str, Any]) -> 
 
 
 def read_options(run_dir: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """The options of a repaint run from its `args.yaml`."""
-    try:
-        options = read_repaint_args(run_dir, 'RUN_DIR is the output folder of a run with --repaint')
-    except UsageError as error:
-        parser.error(str(error))
+    """The options of a repaint run from its `args.yaml`.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    options = read_repaint_args(run_dir, 'RUN_DIR is the output folder of a run with --repaint')
     detection = is_detection(options)
     if detection != is_detection(vars(parser.parse_args([run_dir]))):
         other = DETECTION_COMMAND if detection else CLASSIFICATION_COMMAND

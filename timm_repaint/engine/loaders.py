@@ -20,7 +20,7 @@ from timm_repaint.data.shapes import CLASSES, ShapesDataset
 from timm_repaint.data.stored import follow_schedule
 from timm_repaint.engine.masks import build_masks, with_stored_masks
 from timm_repaint.engine.preemption import keep_workers
-from timm_repaint.engine.setup import Network
+from timm_repaint.engine.setup import Network, options_as
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import StoredMasks
@@ -92,14 +92,10 @@ def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, A
         root=root,
         split=split,
         is_training=is_training,
-        class_map=args.class_map,
-        download=args.dataset_download,
-        batch_size=args.batch_size,
         input_img_mode=args.input_img_mode or ('RGB' if data_config['input_size'][0] == 3 else 'L'),
-        input_key=args.input_key,
-        target_key=args.target_key,
         num_samples=num_samples,
-        trust_remote_code=args.dataset_trust_remote_code,
+        **options_as(args, 'class_map batch_size input_key target_key download=dataset_download'),
+        **options_as(args, 'trust_remote_code=dataset_trust_remote_code'),
         **training_kwargs,
     )
     folders.check_classes(dataset, split, args.num_classes, None if args.class_map else found)
@@ -186,19 +182,14 @@ def _augmentation_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) 
         interpolation = data_config['interpolation']
     names = 'no_aug train_crop_mode scale ratio hflip vflip color_jitter color_jitter_prob worker_seeding batch_size'
     return {
-        **{name: getattr(args, name) for name in names.split()},
+        **options_as(args, names),
+        **options_as(args, 're_mode=remode re_count=recount re_split=resplit auto_augment=aa num_workers=workers'),
+        **options_as(args, 'num_aug_repeats=aug_repeats num_aug_splits=aug_splits'),
         'is_training': True,
         're_prob': 0.0 if args.repaint else args.reprob,
-        're_mode': args.remode,
-        're_count': args.recount,
-        're_split': args.resplit,
         'grayscale_prob': args.grayscale_prob or 0.0,
         'gaussian_blur_prob': args.gaussian_blur_prob or 0.0,
-        'auto_augment': args.aa,
-        'num_aug_repeats': args.aug_repeats,
-        'num_aug_splits': args.aug_splits,
         'interpolation': interpolation,
-        'num_workers': args.workers,
     }
 
 
@@ -209,23 +200,15 @@ def _eval_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) -> dict[
     return {
         'batch_size': args.validation_batch_size or args.batch_size,
         'is_training': False,
-        'interpolation': data_config['interpolation'],
         'num_workers': workers,
-        'crop_pct': data_config['crop_pct'],
+        **{name: data_config[name] for name in ('interpolation', 'crop_pct')},
     }
 
 
-def mixup_kwargs(args: argparse.Namespace, num_classes: int) -> dict[str, Any]:
-    return {
-        'mixup_alpha': args.mixup,
-        'cutmix_alpha': args.cutmix,
-        'cutmix_minmax': args.cutmix_minmax,
-        'prob': args.mixup_prob,
-        'switch_prob': args.mixup_switch_prob,
-        'mode': args.mixup_mode,
-        'label_smoothing': args.smoothing,
-        'num_classes': num_classes,
-    }
+def mixup_kwargs(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of timm's `Mixup`."""
+    names = 'mixup_alpha=mixup cutmix_alpha=cutmix cutmix_minmax prob=mixup_prob switch_prob=mixup_switch_prob '
+    return options_as(args, f'{names} mode=mixup_mode label_smoothing=smoothing num_classes')
 
 
 def _train_loader(
@@ -240,11 +223,11 @@ def _train_loader(
     mixup_fn = None
     if mixup_active(args):
         if args.no_prefetcher or args.repaint:
-            mixup_fn = Mixup(**mixup_kwargs(args, args.num_classes))
+            mixup_fn = Mixup(**mixup_kwargs(args))
         elif args.aug_splits:
             raise UsageError('MixUp and CutMix do not work with --aug-splits; with both, give --no-prefetcher')
         else:
-            collate_fn = FastCollateMixup(**mixup_kwargs(args, args.num_classes))
+            collate_fn = FastCollateMixup(**mixup_kwargs(args))
     if args.aug_splits > 1:
         dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
     loader = create_loader(
@@ -272,14 +255,10 @@ def _scheduled_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) -> 
         return {}
     return {
         'input_size_choices': args.train_img_sizes or [data_config['input_size']],
-        'batch_size_choices': args.train_batch_sizes,
-        'batch_choice_weights': args.train_size_probs,
-        'batch_choice_seed': args.seed,
-        'batch_choice_schedule': args.train_size_schedule,
-        'batch_schedule_epochs': args.epochs,
-        'batch_schedule_spread': args.train_size_schedule_spread,
-        'batch_schedule_random_mix': args.train_size_random_mix,
-        'num_batches': args.train_batches_per_epoch,
+        **options_as(args, 'batch_size_choices=train_batch_sizes batch_choice_weights=train_size_probs'),
+        **options_as(args, 'batch_choice_seed=seed batch_choice_schedule=train_size_schedule'),
+        **options_as(args, 'batch_schedule_epochs=epochs batch_schedule_spread=train_size_schedule_spread'),
+        **options_as(args, 'batch_schedule_random_mix=train_size_random_mix num_batches=train_batches_per_epoch'),
     }
 
 
@@ -294,7 +273,7 @@ def _naflex_train_loader(dataset: Any, args: argparse.Namespace, model: torch.nn
         raise UsageError('--naflex-loader does not work with --aug-splits')
     mixup_fn = None
     if mixup_active(args):
-        options = mixup_kwargs(args, args.num_classes)
+        options = mixup_kwargs(args)
         del options['mode'], options['cutmix_minmax']  # NaFlexMixup has neither
         mixup_fn = NaFlexMixup(mixup_off_epoch=args.mixup_off_epoch, **options)
     patches: dict[str, Any] = {'patch_size': _model_patch_size(model)}
@@ -306,10 +285,8 @@ def _naflex_train_loader(dataset: Any, args: argparse.Namespace, model: torch.nn
     del kwargs['num_aug_splits']
     return create_naflex_loader(
         dataset,
-        train_seq_lens=args.naflex_train_seq_lens,
         mixup_fn=mixup_fn,
-        rank=args.rank,
-        world_size=args.world_size,
+        **options_as(args, 'rank world_size train_seq_lens=naflex_train_seq_lens'),
         patchify_channels_last=not args.naflex_patchify_channels_first,
         **patches,
         **kwargs,

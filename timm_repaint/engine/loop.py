@@ -20,11 +20,7 @@ from timm_repaint.log import logger
 from timm_repaint.repaint import Repaint
 
 DEFAULT_DEVICE = torch.device('cuda')
-LOSS_SCALES: dict[str, Callable[[float], float]] = {
-    'none': lambda ratio: 1.0,
-    'sqrt': lambda ratio: ratio**0.5,
-    'linear': lambda ratio: ratio,
-}
+LOSS_SCALES = {'none': 0.0, 'sqrt': 0.5, 'linear': 1.0}  # exponents of a ratio of batch sizes
 
 
 def train_one_epoch(
@@ -150,11 +146,11 @@ def switch_mixup_off(loader: Any, mixup_fn: Mixup | None, epoch: int, args: argp
 def batch_loss_scale(loader: Any, batch_size: int, naflex_mode: bool, args: argparse.Namespace) -> float:
     """Weight of a batch whose size varies: relative to the mean batch (scheduled) or to `--batch-size` (NaFlex)."""
     if naflex_mode:
-        return LOSS_SCALES[args.naflex_loss_scale](batch_size / args.batch_size)
+        return float((batch_size / args.batch_size) ** LOSS_SCALES[args.naflex_loss_scale])
     mean_size = getattr(getattr(loader, 'batch_sampler', None), 'average_batch_size', None)
     if mean_size is None:
         return 1.0
-    return LOSS_SCALES[args.variable_batch_loss_scale](batch_size / mean_size)
+    return float((batch_size / mean_size) ** LOSS_SCALES[args.variable_batch_loss_scale])
 
 
 def rank_scale(batch_size: int, args: argparse.Namespace, device: torch.device) -> torch.Tensor | float:
@@ -178,15 +174,8 @@ def backward(
     create_graph = getattr(optimizer, 'is_second_order', False)
     clip_parameters = task.get_clip_parameters(exclude_head='agc' in args.clip_mode)
     if loss_scaler is not None:
-        loss_scaler(
-            loss,
-            optimizer,
-            clip_grad=args.clip_grad,
-            clip_mode=args.clip_mode,
-            parameters=clip_parameters,
-            create_graph=create_graph,
-            need_update=need_update,
-        )
+        kwargs = {'parameters': clip_parameters, 'create_graph': create_graph, 'need_update': need_update}
+        loss_scaler(loss, optimizer, clip_grad=args.clip_grad, clip_mode=args.clip_mode, **kwargs)
         return
     loss.backward(create_graph=create_graph)
     if need_update:

@@ -13,32 +13,19 @@ from timm_repaint.errors import UsageError, one_line
 RANKS = ('RANK', 'PMI_RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 RENDEZVOUS = ('MASTER_ADDR', 'MASTER_PORT')
 # Of torch's and timm's messages: part, advice.
-KNOWN = (
-    (
-        'Expected more than 1 value per channel when training',
-        'batch norm needs more than one value a channel: give a --batch-size of 2 or more, or larger images (with '
-        '--repaint, --repaint-mix both doubles a batch)',
-    ),
-    (
-        'DataLoader worker',
-        'a process that loads images was killed or died, as a machine out of memory does: give fewer --workers, or '
-        'more (shared) memory; --resume auto goes on from the last checkpoint',
-    ),
-    (
-        'out of memory',
-        'there is not enough: give a smaller --batch-size (with --grad-accum-steps), --amp or --grad-checkpointing',
-    ),
-    *(
-        (
-            part,
-            'another process of the run has ended or cannot be reached: its own lines say why; --resume auto goes on '
-            'from the last checkpoint',
-        )
-        for part in ('Connection closed by peer', 'Connection reset by peer', 'NCCL communicator was aborted')
-    ),
-    ('No space left on device', 'no room on the disk, or in shared memory: give fewer --workers'),
-    ('Too many open files', 'the system allows too few open files: give fewer --workers, or raise ulimit -n'),
-)
+NO_MEMORY = 'there is not enough: give a smaller --batch-size (with --grad-accum-steps), --amp or --grad-checkpointing'
+LOST = 'another process of the run has ended or cannot be reached: its own lines say why; --resume auto goes on from '
+LOST += 'the last checkpoint'
+KNOWN = {
+    'Expected more than 1 value per channel when training': 'batch norm needs more than one value a channel: give a '
+    '--batch-size of 2 or more, or larger images (with --repaint, --repaint-mix both doubles a batch)',
+    'DataLoader worker': 'a process that loads images was killed or died, as a machine out of memory does: give fewer '
+    '--workers, or more (shared) memory; --resume auto goes on from the last checkpoint',
+    'out of memory': NO_MEMORY,
+    **dict.fromkeys(('Connection closed by peer', 'Connection reset by peer', 'NCCL communicator was aborted'), LOST),
+    'No space left on device': 'no room on the disk, or in shared memory: give fewer --workers',
+    'Too many open files': 'the system allows too few open files: give fewer --workers, or raise ulimit -n',
+}
 
 
 def check_start(args: argparse.Namespace, folder: str) -> None:
@@ -121,9 +108,9 @@ def explained() -> Iterator[None]:
     except UsageError:
         raise
     except (RuntimeError, ValueError, OSError) as error:
-        advice = next((advice for part, advice in KNOWN if part in str(error)), None)
+        advice = next((advice for part, advice in KNOWN.items() if part in str(error)), None)
         if isinstance(error, torch.OutOfMemoryError):
-            advice = KNOWN[2][1]
+            advice = NO_MEMORY
         if advice is None:
             raise
         raise UsageError(f'{one_line(str(error))[:300]}: {advice}') from error

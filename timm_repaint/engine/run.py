@@ -18,12 +18,11 @@ from torch import nn
 from timm_repaint.baselines.isda import set_isda_epoch
 from timm_repaint.engine.announce import announce_end, announce_epoch
 from timm_repaint.engine.checkpoint import CheckpointParts, resume, resume_repaint
-from timm_repaint.engine.criterion import build_task
+from timm_repaint.engine.criterion import build_optimizer, build_task, resolve_lr
 from timm_repaint.engine.cue_conflict import report_cue_conflict
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
 from timm_repaint.engine.loaders import Loaders, build_loaders
 from timm_repaint.engine.mistakes import check_start, explained, refused
-from timm_repaint.engine.optim import build_optimizer, resolve_lr
 from timm_repaint.engine.output import DEFAULT_OUTPUT, RunOutput, experiment_dir, resume_path
 from timm_repaint.engine.parts import Plan, Run, best_by
 from timm_repaint.engine.preemption import REQUEUE_STATUS, Preempted, stoppable

@@ -52,6 +52,12 @@ class Network:
     data_config: dict[str, Any]
 
 
+def options_as(args: argparse.Namespace, names: str) -> dict[str, Any]:
+    """Options as arguments of timm's: 'hflip re_mode=remode' are `hflip`, and `remode` under timm's name for it."""
+    pairs = (one.partition('=') for one in names.split())
+    return {name: getattr(args, own or name) for name, _, own in pairs}
+
+
 def setup_device(args: argparse.Namespace) -> torch.device:
     """Join the process group if there is one, choose the device and seed the random generators.
 
@@ -119,17 +125,11 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
         create_model,
         args,
         args.model,
-        pretrained=args.pretrained,
         in_chans=in_chans,
         num_classes=num_classes,
-        drop_rate=args.drop,
         drop_path_rate=args.drop_connect if args.drop_connect is not None else args.drop_path,
-        drop_block_rate=args.drop_block,
-        global_pool=args.gp,
-        bn_momentum=args.bn_momentum,
-        bn_eps=args.bn_eps,
-        scriptable=args.torchscript,
-        checkpoint_path=args.initial_checkpoint,
+        **options_as(args, 'pretrained drop_rate=drop drop_block_rate=drop_block global_pool=gp bn_momentum bn_eps'),
+        **options_as(args, 'scriptable=torchscript checkpoint_path=initial_checkpoint'),
         **factory_kwargs,
         **args.model_kwargs,
     )

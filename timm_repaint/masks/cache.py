@@ -23,7 +23,7 @@ from timm_repaint.masks.archive import ArchiveMasks, PackedImages, is_sharded, p
 from timm_repaint.masks.folder import CachedMasks, mask_name, mask_size
 from timm_repaint.masks.label_png import digest, is_of, save_labels
 from timm_repaint.masks.workers import CHUNK, in_workers
-from timm_repaint.pictures import list_pictures, read_picture, to_pm1
+from timm_repaint.pictures import list_pictures, read_picture, read_picture_size, to_pm1
 from timm_repaint.progress import progress
 
 DEFAULT_SIZE_PX = 256
@@ -287,8 +287,7 @@ def _check(
         problem = image.problem
         try:
             if not problem:
-                with Image.open(image.path or io.BytesIO(image.content)) as picture:
-                    image_hw = (picture.height, picture.width)
+                image_hw = read_picture_size(image.path or io.BytesIO(image.content))
                 masks.read(image.path or packed_name(image.content), image_hw)
         except UsageError as error:
             problem = str(error)

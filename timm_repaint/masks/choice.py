@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from timm_repaint.option import ABOVE_ZERO, ONE_OR_MORE, Limit, option
 
 SIGMA = Limit(lambda value: 0 <= value <= MAX_SIGMA, f'0 or more, at most {MAX_SIGMA}')
 MASKS, STORED_MASKS = 'Repaint: masks', 'Repaint: stored masks'  # groups of the command line
+made, stored = partial(option, group=MASKS), partial(option, group=STORED_MASKS)
 STORED = ('folder', 'outlines')  # have masks and make none
 
 
@@ -55,40 +57,35 @@ MASK_SOURCES = (*BUILDERS, *STORED)
 class MaskOptions:
     """Where a run's masks come from."""
 
-    mask: str = option(
+    mask: str = made(
         'fh',
         'source of the masks; fh: Felzenszwalb-Huttenlocher segments; superpixels: segments cut on the device; '
         'deeplabv2, deeplabv3: classes by a network; folder: PNG label maps; outlines: those of --dataset shapes',
-        MASKS,
         paper='fh, or DeepLab-v2',
         choices=tuple(sorted(MASK_SOURCES)),
     )
-    fh_scale: float | None = option(
-        None, 'fh: higher gives larger segments; unset: from the image size', MASKS, limit=ABOVE_ZERO
+    fh_scale: float | None = made(
+        None, 'fh: higher gives larger segments; unset: from the image size', limit=ABOVE_ZERO
     )
-    fh_sigma: float = option(DEFAULT_SIGMA, 'fh: blur ahead of the segmentation', MASKS, metavar='PX', limit=SIGMA)
-    fh_min_size: int | None = option(
-        None, 'fh: pixels of the smallest segment; unset: from the image size', MASKS, metavar='PX', limit=ONE_OR_MORE
+    fh_sigma: float = made(DEFAULT_SIGMA, 'fh: blur ahead of the segmentation', metavar='PX', limit=SIGMA)
+    fh_min_size: int | None = made(
+        None, 'fh: pixels of the smallest segment; unset: from the image size', metavar='PX', limit=ONE_OR_MORE
     )
-    fh_backend: str = option(
+    fh_backend: str = made(
         'auto',
         "fh: OpenCV (pip install '.[fast]') is 2 to 3 times faster; auto: OpenCV where it is installed",
-        MASKS,
         choices=('auto', 'opencv', 'skimage'),
         roles='machine',
     )
-    mask_checkpoint: str = option('', 'deeplabv2, deeplabv3: file of the weights', MASKS, metavar='FILE', roles='data')
-    mask_dir: str = option(
+    mask_checkpoint: str = made('', 'deeplabv2, deeplabv3: file of the weights', metavar='FILE', roles='data')
+    mask_dir: str = stored(
         '',
         'masks made by timm-repaint masks, in a tree like that of the images; folder: your own',
-        STORED_MASKS,
         metavar='DIR',
         roles='data',
     )
-    mask_classes: int | None = option(
-        None,
-        'folder: labels are classes 0 to N - 1, and 255 for unknown; unset: segments, whose ids mean nothing',
-        STORED_MASKS,
+    mask_classes: int | None = stored(
+        None, 'folder: labels are classes 0 to N - 1, and 255 for unknown; unset: segments, whose ids mean nothing'
     )
 
     @classmethod

@@ -1,7 +1,6 @@
 """Semantic masks by DeepLab-v2 (public COCO-Stuff and VOC checkpoints) and torchvision's DeepLab-v3, on any device."""
 
 import re
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -21,15 +20,7 @@ BGR_MEAN = (104.008, 116.669, 122.675)  # of pixels in 0..255
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of pixels in 0..1
 
 # Older DeepLab-v2 files spell the same layers differently.
-V2_SPELLINGS = (
-    (re.compile(r'^scale\.'), 'base.'),
-    (re.compile(r'\.aspp\.stages\.'), '.aspp.'),
-    (re.compile(r'\.proj\.'), '.shortcut.'),
-)
-V3_DEPTHS: dict[str, Callable[..., nn.Module]] = {
-    'resnet50': segmentation.deeplabv3_resnet50,
-    'resnet101': segmentation.deeplabv3_resnet101,
-}
+V2_SPELLINGS = {r'^scale\.': 'base.', r'\.aspp\.stages\.': '.aspp.', r'\.proj\.': '.shortcut.'}
 V3_WEIGHTS = segmentation.DeepLabV3_ResNet101_Weights.DEFAULT
 
 
@@ -148,7 +139,8 @@ def load_deeplabv3(path: str = '') -> tuple[nn.Module, int]:
     depth = 'resnet50' if state.keys().isdisjoint({'backbone.layer3.22.conv1.weight'}) else 'resnet101'
     num_classes = _count_classes(state, 'classifier.4.bias', path)
     with torch.device('meta'):
-        net = V3_DEPTHS[depth](weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False)
+        build = getattr(segmentation, f'deeplabv3_{depth}')
+        net: nn.Module = build(weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False)
     fill(net, state, path or V3_WEIGHTS.url, f'DeepLab-v3 with {depth}')
     return net, num_classes
 
@@ -163,8 +155,8 @@ def _download_deeplabv3() -> StateDict:
 
 
 def _respell(key: str) -> str:
-    for old, new in V2_SPELLINGS:
-        key = old.sub(new, key)
+    for old, new in V2_SPELLINGS.items():
+        key = re.sub(old, new, key)
     return key
 
 

@@ -14,7 +14,7 @@ from timm_repaint.config import generator_problems
 from timm_repaint.errors import UsageError
 from timm_repaint.option import options_of, problems
 from timm_repaint.options.idle import mixup_active, warn_of_idle
-from timm_repaint.options.limits import check_numbers, check_words
+from timm_repaint.options.option_table import check_numbers, check_words
 from timm_repaint.options.repaint_options import CONFIGS, PREFIX
 from timm_repaint.saved import PRETRAINED
 
@@ -106,11 +106,7 @@ def _check_isda(args: argparse.Namespace) -> Iterator[str]:
         yield f'{reason}, but MixUp and CutMix make them soft; leave out --mixup and --cutmix'
     if args.smoothing:
         yield f'{reason}, but --smoothing is {args.smoothing}; give --smoothing 0'
-    others = {
-        '--bce-loss': args.bce_loss,
-        '--jsd-loss': args.jsd_loss,
-        '--kd-model-name': args.kd_model_name is not None,
-    }
+    others = {'--bce-loss': args.bce_loss, '--jsd-loss': args.jsd_loss, '--kd-model-name': args.kd_model_name}
     for flag in [flag for flag, used in others.items() if used]:
         yield f'--isda changes the cross-entropy, but {flag} is another loss; leave one of them out'
     for flag, used in {'--torchcompile': args.torchcompile, '--torchscript': args.torchscript}.items():

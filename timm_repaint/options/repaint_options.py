@@ -6,9 +6,9 @@ used another value, the help says so. `recipes/paper.yaml` sets the paper's.
 
 from dataclasses import dataclass
 
-from timm_repaint.config import WHEN, RepaintConfig
+from timm_repaint.config import RepaintConfig, when
 from timm_repaint.masks.choice import MaskOptions
-from timm_repaint.option import ZERO_OR_MORE, option
+from timm_repaint.option import ZERO_OR_MORE
 
 PREFIX = 'repaint_'  # of the fields of RepaintConfig
 
@@ -17,19 +17,17 @@ PREFIX = 'repaint_'  # of the fields of RepaintConfig
 class PhaseOptions:
     """When a run repaints, and how often it shows what."""
 
-    repaint: bool = option(False, 'co-train with a generator that repaints the training images', WHEN, roles='start')
-    repaint_epochs: int | None = option(
+    repaint: bool = when(False, 'co-train with a generator that repaints the training images', roles='start')
+    repaint_epochs: int | None = when(
         None,
         'epochs with repaints; the rest of --epochs is fine-tuning on originals in the same learning-rate schedule. '
         'Unset: three quarters',
-        WHEN,
         paper='150 of 200',
         roles='scale',
     )
-    repaint_gallery_interval: int = option(
+    repaint_gallery_interval: int = when(
         10,
         'epochs between two galleries of repaints; 0: only at the end',
-        WHEN,
         paper='not said',
         limit=ZERO_OR_MORE,
         roles='output',

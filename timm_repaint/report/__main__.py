@@ -9,7 +9,7 @@ import torch
 
 from timm_repaint.commandline import at_least
 from timm_repaint.errors import UsageError, run_command
-from timm_repaint.report.finished import default_device, report_gallery, report_leak
+from timm_repaint.report.finished import report_gallery, report_leak
 from timm_repaint.report.page import write_page
 from timm_repaint.report.page_watch import watch
 from timm_repaint.report.shape_bias import report_shape_bias
@@ -65,8 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     leak = commands.add_parser('leak', help='do repaints tell the classifier the class?')
     for command in (gallery, leak):
         command.add_argument('run', type=Path, metavar='RUN', help='folder of a train.py --repaint run')
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
     for command in (bias, gallery, leak):
-        command.add_argument('--device', default=default_device(), metavar='NAME', help='(default: %(default)s)')
+        command.add_argument('--device', default=device, metavar='NAME', help='(default: %(default)s)')
     return parser
 
 

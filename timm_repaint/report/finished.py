@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 from timm_repaint.detection.installed import find_functions
 from timm_repaint.engine.parts import Run
 from timm_repaint.engine.repaint_watch import own_draws
@@ -68,8 +66,3 @@ def report_leak(folder: Path, device: str) -> Leak:
     leaks = leak.repaint - leak.original > leak.chance
     print('the repaints leak the class' if leaks else 'no leak: repaints are not easier than the images')
     return leak
-
-
-def default_device() -> str:
-    """'cuda' where there is a GPU, else 'cpu'."""
-    return 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -187,11 +187,9 @@ def run_seconds(run: ShownRun) -> tuple[float | None, float | None]:
 def epoch_seconds(folder: Path) -> float | None:
     """The median time between the checkpoints of two epochs; None with less than two."""
     times = sorted(_checkpoint_times(folder))
-    return (
-        median((later - at) / (epoch - before) for (before, at), (epoch, later) in pairwise(times))
-        if times[1:]
-        else None
-    )
+    if len(times) < 2:
+        return None
+    return median((later - at) / (epoch - before) for (before, at), (epoch, later) in pairwise(times))
 
 
 def _checkpoint_times(folder: Path) -> Iterator[tuple[int, float]]:
