@@ -14,7 +14,7 @@ STARTED_FROM = 'started_from'  # in that one's `args.yaml`: the digest of the ch
 EARLIER = 'earlier-'  # and a number: where a run puts the files of another one that it finds in its folder
 # Options of a run that is loaded from a checkpoint of its own: no other weights.
 NO_WEIGHTS: dict[str, Any] = {
-    **{'pretrained': False, 'pretrained_path': '', 'initial_checkpoint': ''},
+    **{'pretrained': False, 'pretrained_path': None, 'initial_checkpoint': ''},
     **{'pretrained_backbone': False, 'pretrained_backbone_path': ''},
 }
 RUN = 'RUN is the output folder of a train.py --repaint run'

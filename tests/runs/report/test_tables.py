@@ -261,8 +261,8 @@ def test_a_second_phase_that_did_not_go_on_from_a_first_is_left_out(tmp_path):
     ('file', 'old', 'new', 'reason'),
     [
         ('summary.csv', '_top5', '_top6', 'summary.csv has no eval_top5'),
-        ('summary.csv', ',60.0,0.1', ',6', 'the last row of'),
-        ('summary.csv', '50.0', '', 'the last row of'),
+        ('summary.csv', ',60.0,0.1', ',6', '1 of 1 rows are not whole'),
+        ('summary.csv', '50.0', '', '1 of 1 rows are not whole'),
         ('args.yaml', 'seed:', 'seeed:', 'args.yaml is not that of a run of train.py'),
         ('args.yaml', 'seed:', ']', 'is not YAML'),
     ],
