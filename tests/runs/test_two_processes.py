@@ -16,7 +16,6 @@ import train
 from tests.helpers import REPAINT, SCHEDULE, TINY, call_main, column, load_checkpoint, read_summary, same_tensors
 from tests.processes import start_two
 from tests.tiny import NUM_CLASSES, loop_args, overflow_once, paints_next, tiny_batch, tiny_repaint, tiny_task
-from timm_repaint import repainter as repainter_module
 from timm_repaint.engine import run as run_module
 from timm_repaint.engine.loop import train_one_epoch
 from timm_repaint.networks import label_maps
@@ -84,7 +83,7 @@ def train_part(task, repaint, rank, world_size, **options):
 
 def train_whole_or_half(rank, world_size, accumulation):
     task, repaint = parts_without_batch_statistics()
-    with patch.object(label_maps, 'draw_normal', draw_alike), patch.object(repainter_module, 'draw_normal', draw_alike):
+    with patch.object(label_maps, 'draw_normal', draw_alike):
         return train_part(task, repaint, rank, world_size, grad_accum_steps=accumulation)
 
 
@@ -219,7 +218,7 @@ def watched_run(rank, port, folder, main, args):
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=str(port)
     )
-    drawn, draw, run_epoch = [], repainter_module.draw_normal, run_module.run_epoch
+    drawn, draw, run_epoch = [], label_maps.draw_normal, run_module.run_epoch
 
     def draw_and_note(shape, device, generator=None):
         numbers = draw(shape, device, generator)
@@ -244,7 +243,7 @@ def watched_run(rank, port, folder, main, args):
 
     with (
         patch.object(run_module, 'run_epoch', run_and_note),
-        patch.object(repainter_module, 'draw_normal', draw_and_note),
+        patch.object(label_maps, 'draw_normal', draw_and_note),
     ):
         call_main(main, *args)
 
