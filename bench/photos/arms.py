@@ -12,6 +12,7 @@ CROP_AND_FLIP = '--scale 0.5 1.0 --color-jitter 0'
 JITTER = '--scale 0.5 1.0 --color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
 RANDAUGMENT = '--scale 0.5 1.0 --aa rand-m9-mstd0.5'
 REPAINT = '--repaint --mask fh'
+TO_THE_END = f'--repaint-epochs {EPOCHS}'
 ONE_ANSWER = '--repaint-mix both --repaint-consistency 4'
 
 
@@ -34,6 +35,10 @@ class Arm:
     @property
     def repaints(self) -> bool:
         return '--repaint ' in f'{self.first} '
+
+    @property
+    def reads_masks(self) -> bool:
+        return '--mask fh' in f'{self.first} {self.both}'
 
 
 _ARMS = (
@@ -76,6 +81,17 @@ _ARMS = (
         JITTER,
     ),
     Arm('randaugment-consistency', 'robust on top of RandAugment', f'{REPAINT} {ONE_ANSWER}', RANDAUGMENT),
+    Arm('repaint-end', 'the defaults to the last epoch', both=f'{CROP_AND_FLIP} {REPAINT} {TO_THE_END}'),
+    Arm(
+        'consistency-end',
+        'repaints beside their originals to the last epoch, and one answer to both',
+        both=f'{CROP_AND_FLIP} {REPAINT} {ONE_ANSWER} {TO_THE_END}',
+    ),
+    Arm(
+        'shift-consistency-end',
+        'the same with a random colour shift, no network',
+        both=f'{CROP_AND_FLIP} {REPAINT} --repaint-generator shift {ONE_ANSWER} {TO_THE_END}',
+    ),
     Arm('pretrained', 'the defaults from the generator that comes along', f'{REPAINT} --repaint-checkpoint pretrained'),
     Arm('jitter-repaint', 'the defaults on top of strong jitter', REPAINT, JITTER),
     Arm('randaugment-repaint', 'the defaults on top of RandAugment', REPAINT, RANDAUGMENT),

@@ -13,7 +13,6 @@ from bench.runner import REPO, RESULT, make_masks
 from timm_repaint.files import write_text
 
 TESTS = 'tests.json'
-MASKED = '--mask fh'  # what masks_of makes; others are cut from each batch
 EVALUATE = Path(__file__).with_name('evaluate.py')
 
 
@@ -97,13 +96,13 @@ def plan_phases(place: Place, setting: str, name: str, seed: int, folder: Path) 
         str(REPO / 'train.py'), str(images), '--val-split', '', '--num-classes', str(classes), '--seed', str(seed),
         *COMMON.split(), '--pretrained', '--pretrained-path', str(place.weights), *shlex.split(arm.both),
     ]  # fmt: skip
+    if arm.reads_masks:
+        base += ['--mask-dir', str(place.output / 'masks' / setting)]
     place_of_run = ('--output', str(folder.parent), '--experiment', folder.name, '--resume', 'auto')
     first = [*base, *place_of_run, *shlex.split(arm.first)]
     if not arm.first:
         return [first]
     if arm.repaints:
-        if MASKED in arm.first:
-            first += ['--mask-dir', str(place.output / 'masks' / setting)]
         return [first, [str(REPO / 'fine_tune.py'), str(folder), '--resume', 'auto']]
     last = [*base, '--output', str(folder), '--experiment', 'fine_tune', '--resume', str(folder / 'last.pth.tar')]
     return [[*first, '--stop-epoch', str(EPOCHS - CLEAN_END_EPOCHS)], last]
