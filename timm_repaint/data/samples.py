@@ -11,8 +11,7 @@ from timm.data import create_transform
 from torch import Tensor
 
 from timm_repaint.data.stored import WithStoredMasks
-from timm_repaint.pictures import to_pm1 as to_pm1
-from timm_repaint.pictures import to_u8 as to_u8  # docs/api.md has it here
+from timm_repaint.pictures import to_pm1
 
 
 @dataclass(frozen=True)
