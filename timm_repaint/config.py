@@ -69,7 +69,7 @@ class RepaintConfig:
     )
     mix: str = when(
         'replace',
-        "repaints stand in for their originals, or come on top ('both')",
+        'replace: repaints stand in for their originals; both: they come on top',
         paper='replace',
         choices=('replace', 'both'),
     )
@@ -92,7 +92,7 @@ class RepaintConfig:
     width: int = network(16, 'channels of the light networks at half size', paper='not said; SPADE: 64', limit=COUNT)
     latent: str = network(
         'segment',
-        'a random code for each segment, or one (global) for the image',
+        'segment: a random code for each segment; global: one for the image',
         paper='follows SPADE, which has one for the image',
         choices=LATENTS,
     )
@@ -121,7 +121,7 @@ class RepaintConfig:
     )
     gan_loss: str = loss(
         'hinge',
-        "the GAN's loss",
+        "the GAN's loss; original: binary cross-entropy",
         paper="prints 'original', and builds on SPADE's code, which uses hinge",
         choices=tuple(GAN_LOSSES),
     )

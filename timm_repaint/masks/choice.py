@@ -73,7 +73,7 @@ class MaskOptions:
     )
     fh_backend: str = made(
         'auto',
-        "fh: OpenCV (pip install '.[fast]') is 2 to 3 times faster; auto: OpenCV where it is installed",
+        "fh: opencv (pip install '.[fast]') is 2 to 3 times faster than skimage; auto: opencv where it is installed",
         choices=('auto', 'opencv', 'skimage'),
         roles='machine',
     )
