@@ -3,7 +3,7 @@
 Of the run's checkpoint it keeps E and G, in half precision, and the header that says what they are.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -21,6 +21,12 @@ def write(checkpoint: Path, output: Path) -> None:
     save_file({**tensors, STATE_KEY: header}, output)
 
 
-if __name__ == '__main__':
-    write(Path(sys.argv[1]) / 'last.pth.tar', PRETRAINED_FILE)
+def main() -> None:
+    parser = argparse.ArgumentParser(prog='python -m bench.pretrained', description=__doc__)
+    parser.add_argument('run', type=Path, metavar='RUN', help='folder of a train.py --repaint run')
+    write(parser.parse_args().run / 'last.pth.tar', PRETRAINED_FILE)
     print(PRETRAINED_FILE, PRETRAINED_FILE.stat().st_size, 'bytes')
+
+
+if __name__ == '__main__':
+    main()
