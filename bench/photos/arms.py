@@ -60,12 +60,12 @@ _ARMS = (
     Arm('superpixels', 'the defaults with masks that need no cache', '--repaint --mask superpixels'),
     Arm(
         'consistency',
-        'repaints beside their originals, and one answer to both: -c robust',
+        'one answer to an image and its repaint by the generator',
         f'{REPAINT} {ONE_ANSWER}',
     ),
     Arm(
         'shift-consistency',
-        'one answer to an image and its random colour shift, no network',
+        'one answer to an image and its random colour shift, no network: -c robust',
         f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
     ),
     Arm(
@@ -73,14 +73,14 @@ _ARMS = (
         'one answer to an image and its random convolution, no network',
         f'{REPAINT} --repaint-generator randconv {ONE_ANSWER}',
     ),
-    Arm('jitter-consistency', 'robust on top of strong jitter', f'{REPAINT} {ONE_ANSWER}', JITTER),
+    Arm('jitter-consistency', 'one answer, on top of strong jitter', f'{REPAINT} {ONE_ANSWER}', JITTER),
     Arm(
         'jitter-shift-consistency',
         'the same with a random colour shift, no network',
         f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
         JITTER,
     ),
-    Arm('randaugment-consistency', 'robust on top of RandAugment', f'{REPAINT} {ONE_ANSWER}', RANDAUGMENT),
+    Arm('randaugment-consistency', 'one answer, on top of RandAugment', f'{REPAINT} {ONE_ANSWER}', RANDAUGMENT),
     Arm('repaint-end', 'the defaults to the last epoch', both=f'{CROP_AND_FLIP} {REPAINT} {TO_THE_END}'),
     Arm(
         'consistency-end',
