@@ -200,7 +200,8 @@ def test_a_data_folder_of_another_layout_ends_with_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_the_training_photographs_can_be_learned_by_heart(coco, tmp_path):
-    options = ('--val-split', 'train2017', '--img-size', 256, '-b', 6, '-vb', 13, '--no-aug', '--lr', '1e-3')
+    splits = ('--train-split', 'train2017', '--val-split', 'train2017')
+    options = (*splits, '--img-size', 256, '-b', 6, '-vb', 13, '--no-aug', '--lr', '1e-3')
     epochs = ('--epochs', 160, '--repaint-epochs', 100, '--warmup-epochs', 5, '--clip-grad', 10, '--val-interval', 100)
     run = train_here(tmp_path, coco, *options, *epochs, '--repaint', '--repaint-width', 16)
     call_main(fine_tune.main, run)
