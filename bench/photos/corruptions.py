@@ -25,13 +25,13 @@ def make_corrupted(photographs: Path, output: Path, per_class: int = PER_CLASS) 
     Raises:
         UsageError: If imagecorruptions is not installed.
     """
+    done = output / 'done'
+    if done.is_file():
+        return
     package = load_optional('imagecorruptions', 'ImageNet-C', 'corruptions')
     square = Compose([Resize(SIZE_PX), CenterCrop(SIZE_PX)])
     paths = [path for folder in sorted(photographs.iterdir()) for path in sorted(folder.iterdir())[:per_class]]
     kinds = [(kind, severity) for kind in package.get_corruption_names() for severity in SEVERITIES]
-    done = output / 'done'
-    if done.is_file():
-        return
     np.random.seed(0)  # imagecorruptions draws from numpy's global numbers
     for path in progress(paths, 'corruptions'):
         with Image.open(path) as image:

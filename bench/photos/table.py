@@ -35,7 +35,7 @@ def make_table(frame: Any) -> str:
     parts = []
     for setting, rows in frame.groupby('setting', sort=False):
         plain = rows[rows['arm'] == BASELINE]
-        tests = [test for test in (*TESTS[:-1], 'other domains', TESTS[-1]) if plain[test].notna().any()] or TESTS
+        tests = [test for test in (*TESTS, 'other domains') if plain[test].notna().any()] or TESTS
         table = []
         for arm, own in rows.groupby('arm', sort=False):
             others = None if arm == BASELINE else plain
