@@ -8,15 +8,17 @@ overrides. Source: Repaint section 4.2. Where the package is installed, `timm-re
 
 from timm.models import create_model
 
-from timm_repaint.classification import fine_tune_classifier
+from timm_repaint.classification import fine_tune_network
 from timm_repaint.engine.loop import train_one_epoch, validate
 from timm_repaint.engine.run import Functions
 from timm_repaint.errors import run_command
+from timm_repaint.options import build_parser
 
 
 def main() -> int:
     """Fine-tune; returns the process's exit status."""
-    return fine_tune_classifier(('python', 'train.py'), Functions(create_model, train_one_epoch, validate))
+    functions = Functions(create_model, train_one_epoch, validate)
+    return fine_tune_network(build_parser, ('python', 'train.py'), lambda: functions)
 
 
 if __name__ == '__main__':

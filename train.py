@@ -10,7 +10,7 @@ import argparse
 
 from timm.models import create_model
 
-from timm_repaint.classification import train_classifier
+from timm_repaint.classification import train_network
 from timm_repaint.engine.loop import train_one_epoch, validate
 from timm_repaint.engine.run import Functions
 from timm_repaint.errors import run_command
@@ -27,7 +27,7 @@ def _parse_args() -> tuple[argparse.Namespace, str]:
 
 def main() -> int:
     """Train; returns the process's exit status."""
-    return train_classifier(parser, _parse_args, Functions(create_model, train_one_epoch, validate))
+    return train_network(parser, _parse_args, lambda: Functions(create_model, train_one_epoch, validate))
 
 
 if __name__ == '__main__':

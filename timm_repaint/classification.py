@@ -1,4 +1,4 @@
-"""Train and fine-tune a classifier: what train.py and fine_tune.py call, and `timm-repaint train` and `fine-tune`."""
+"""The scripts of both phases, and a classifier's: what train.py, fine_tune.py and `timm-repaint train` call."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -12,12 +12,15 @@ from timm_repaint.engine.run import Functions, run_training
 from timm_repaint.errors import exits_on_mistakes
 from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
 
-INSTALLED = Functions(create_model, train_one_epoch, validate, fine_tune_command='timm-repaint fine-tune')
+Check = Callable[[argparse.ArgumentParser, argparse.Namespace], None]
 
 
 @exits_on_mistakes
-def train_classifier(
-    parser: argparse.ArgumentParser, parse: Callable[[], tuple[argparse.Namespace, str]], functions: Functions
+def train_network(
+    parser: argparse.ArgumentParser,
+    parse: Callable[[], tuple[argparse.Namespace, str]],
+    load_functions: Callable[[], Functions],
+    check: Check = check_options,
 ) -> int:
     """Train; returns the process's exit status. `parse` reads the options, and their text for `args.yaml`.
 
@@ -26,29 +29,39 @@ def train_classifier(
     """
     utils.setup_default_logging()
     args, args_text = parse()
-    check_options(parser, args)
-    return run_training(args, args_text, functions)
+    check(parser, args)
+    return run_training(args, args_text, load_functions())
 
 
 @exits_on_mistakes
-def fine_tune_classifier(train_command: Sequence[str], functions: Functions) -> int:
+def fine_tune_network(
+    build: Callable[..., argparse.ArgumentParser],
+    train_command: Sequence[str],
+    load_functions: Callable[[], Functions],
+    check: Check = check_options,
+) -> int:
     """Fine-tune; returns the process's exit status. `train_command` starts the repaint phase, for advice.
 
     Raises:
         SystemExit: on a mistake of the user's.
     """
     utils.setup_default_logging()
-    args, args_text = parse_fine_tune_args(build_parser(run_dir=True), train_command)
-    check_options(build_parser(), args)
-    return run_training(args, args_text, functions, exact_resume=True)
+    args, args_text = parse_fine_tune_args(build(run_dir=True), train_command)
+    check(build(), args)
+    return run_training(args, args_text, load_functions(), exact_resume=True)
+
+
+def installed() -> Functions:
+    """The stages of a classifier's run, which `timm-repaint fine-tune` goes on with."""
+    return Functions(create_model, train_one_epoch, validate, fine_tune_command='timm-repaint fine-tune')
 
 
 def train() -> int:
     """`timm-repaint train`."""
     parser = build_parser()
-    return train_classifier(parser, lambda: parse_args(parser, build_config_parser()), INSTALLED)
+    return train_network(parser, lambda: parse_args(parser, build_config_parser()), installed)
 
 
 def fine_tune() -> int:
     """`timm-repaint fine-tune RUN_DIR`."""
-    return fine_tune_classifier(('timm-repaint', 'train'), INSTALLED)
+    return fine_tune_network(build_parser, ('timm-repaint', 'train'), installed)

@@ -94,9 +94,7 @@ def train_options(case: Case, repaint: bool) -> argparse.Namespace:
     parser = build_detection_parser() if detector else build_parser()
     argv = [*defaults, *case.options, *VARIANTS[case.variant], *own, '--repaint']
     args, _ = parse_args(parser, build_config_parser(), argv)
-    check_options(parser, args)
-    if detector:
-        check_detection(parser, args)
+    (check_detection if detector else check_options)(parser, args)
     args.repaint = repaint
     return args
 

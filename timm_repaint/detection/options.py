@@ -6,6 +6,7 @@ from typing import Any
 
 from timm_repaint.detection.shapes_boxes import SHAPES
 from timm_repaint.options import build_parser as build_classification_parser
+from timm_repaint.options import check_options
 from timm_repaint.options.option_table import add_table
 from timm_repaint.options.roles import Role, unlike_defaults
 
@@ -42,7 +43,8 @@ def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
 
 
 def check_detection(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Stop with the parser's error at the first option that a detector does not take, or whose value it cannot use."""
+    """`check_options`, and the parser's error at the first option that a detector does not take or cannot use."""
+    check_options(parser, args)
     for problem in find_problems(parser, args):
         parser.error(problem)
 

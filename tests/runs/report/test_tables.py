@@ -32,9 +32,7 @@ def parse_recipe(name, *argv):
     path = recipe_path(name)
     parser = recipe_parser(path)
     args, _ = parse_args(parser, build_config_parser(), ['-c', str(path), *argv])
-    check_options(parser, args)
-    if path.is_relative_to(DETECTION):
-        check_detection(parser, args)
+    (check_detection if path.is_relative_to(DETECTION) else check_options)(parser, args)
     return args
 
 

@@ -5,7 +5,6 @@ import pytest
 from timm_repaint.detection import installed
 from timm_repaint.detection.options import DEFAULTS, REFUSED, build_parser, check_detection, find_problems
 from timm_repaint.errors import UsageError
-from timm_repaint.options import check_options
 from timm_repaint.options.roles import Role
 
 COCO = ('--data-dir', 'coco')
@@ -20,7 +19,6 @@ def test_the_defaults_are_a_detectors_and_pass_all_checks():
     parser = build_parser()
     args = parser.parse_args([*COCO, '--repaint'])
     assert {name: getattr(args, name) for name in DEFAULTS} == DEFAULTS
-    check_options(parser, args)
     check_detection(parser, args)
 
 
