@@ -1,9 +1,9 @@
 """How a label map follows its image through timm's training transform.
 
-The label map goes first, through the steps of the image's transform that move pixels, with nearest-neighbour sampling;
-those that only change colours are left out. Then the random generators are set back, and the image goes through its
-transform. Both draw the same numbers, so both are cropped, flipped and turned alike, and the generators end where the
-image leaves them: a run with stored masks sees the same images as a run without.
+The label map, brought to its image's size, goes first, through the steps of the image's transform that move pixels, with
+nearest-neighbour sampling; those that only change colours are left out. Then the random generators are set back, and
+the image goes through its transform. Both draw the same numbers, so both are cropped, flipped and turned alike, and the
+generators end where the image leaves them: a run with stored masks sees the same images as a run without.
 
 A label picture is a PIL picture of label + 1, and 0 where a step brought in pixels from outside the image. Its mode is
 'L' (8 bits), or 'I' if the labels need more.
@@ -20,19 +20,18 @@ from PIL import Image
 from timm.data import auto_augment
 from timm.data import transforms as timm_transforms
 from torchvision import transforms
-from torchvision.transforms import functional as F
 
 from timm_repaint.errors import UsageError
 
 OUTSIDE = 0
 Step = Callable[[Image.Image], Image.Image]
-Box = tuple[float, float, float, float]  # left, upper, right, lower
 NEAREST = Image.Resampling.NEAREST
 
 COLOUR_TRANSFORMS = (
     *(transforms.ColorJitter, transforms.RandomGrayscale, transforms.GaussianBlur, transforms.Normalize),
     *(timm_transforms.MaybeToTensor, timm_transforms.MaybePILToTensor),
 )
+RESIZES = (timm_transforms.RandomResizedCropAndInterpolation, timm_transforms.ResizeKeepRatio, transforms.Resize)
 FLIPS_AND_CROPS = (transforms.RandomHorizontalFlip, transforms.RandomVerticalFlip, transforms.CenterCrop)
 MOVING_OPS = frozenset(['Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY', 'TranslateXRel', 'TranslateYRel'])
 COLOUR_OPS = frozenset(
@@ -46,7 +45,7 @@ class Replay:
     """An image transform of timm's, and the same for the label map.
 
     Args:
-        transform: what timm.data.create_transform returns for training: a resize or random crop first.
+        transform: what timm.data.create_transform returns for training.
 
     Raises:
         UsageError: if it holds a step whose effect on a label map is not known.
@@ -54,11 +53,7 @@ class Replay:
 
     def __init__(self, transform: transforms.Compose) -> None:
         self.transform = transform
-        first, *rest = transform.transforms
-        if type(first) not in FIRST_STEPS:
-            raise _not_known(first)
-        self.first = first
-        self.steps = _moving_steps(rest)
+        self.steps = _moving_steps(transform.transforms)
         # NumPy's state is slow to copy, and only these draw from it.
         numpy_users = (auto_augment.RandAugment, AugMixLabels)
         self._uses_numpy = any(isinstance(step, numpy_users) for step in self.steps)
@@ -79,8 +74,9 @@ class Replay:
         return self.transform(picture), moved
 
     def _move(self, labels: np.ndarray, picture: Image.Image) -> np.ndarray:
-        box, size_hw = FIRST_STEPS[type(self.first)](self.first, picture)
-        moved = _cut(label_picture(labels), box, picture.size, size_hw)
+        moved = label_picture(labels)
+        if moved.size != picture.size:
+            moved = moved.resize(picture.size, NEAREST)
         for step in self.steps:
             moved = step(moved)
         return np.asarray(moved)
@@ -101,54 +97,11 @@ def label_picture(labels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.add(labels, 1, dtype=dtype, casting='unsafe'))
 
 
-def _cut(labels: Image.Image, box: Box, image_wh: tuple[int, int], size_hw: tuple[int, int]) -> Image.Image:
-    """Cuts the box, in pixels of the image, out of a label picture of another size and samples size_hw labels."""
-    scales = [stored / full for stored, full in zip(labels.size, image_wh, strict=True)]
-    limits = labels.size * 2
-    scaled = tuple(min(edge * scale, limit) for edge, scale, limit in zip(box, scales * 2, limits, strict=True))
-    return labels.resize((size_hw[1], size_hw[0]), NEAREST, box=scaled)  # type: ignore[arg-type]
-
-
-def _draw_interpolation(transform: Any) -> None:
-    if isinstance(transform.interpolation, (tuple, list)):
-        random.choice(transform.interpolation)
-
-
-def _random_resized_crop(
-    transform: timm_transforms.RandomResizedCropAndInterpolation, picture: Image.Image
-) -> tuple[Box, tuple[int, int]]:
-    top, left, height, width = transform.get_params(picture, transform.scale, transform.ratio)
-    _draw_interpolation(transform)
-    return (left, top, left + width, top + height), transform.size
-
-
-def _resize_keep_ratio(transform: timm_transforms.ResizeKeepRatio, picture: Image.Image) -> tuple[Box, tuple[int, int]]:
-    scaling = (transform.random_scale_prob, transform.random_scale_range, transform.random_scale_area)
-    aspect = (transform.random_aspect_prob, transform.random_aspect_range)
-    size_hw = transform.get_params(picture, transform.size, transform.longest, *scaling, *aspect)
-    _draw_interpolation(transform)
-    return (0, 0, *picture.size), tuple(size_hw)
-
-
-def _resize(transform: transforms.Resize, picture: Image.Image) -> tuple[Box, tuple[int, int]]:
-    without_pixels = torch.empty(1, picture.height, picture.width, device='meta')
-    resized = F.resize(without_pixels, transform.size, transforms.InterpolationMode.NEAREST, transform.max_size)
-    return (0, 0, *picture.size), (resized.shape[1], resized.shape[2])
-
-
-# A transform's first step: which box of the image it takes, and the size it gives it.
-FIRST_STEPS: dict[type, Callable[[Any, Image.Image], tuple[Box, tuple[int, int]]]] = {
-    timm_transforms.RandomResizedCropAndInterpolation: _random_resized_crop,
-    timm_transforms.ResizeKeepRatio: _resize_keep_ratio,
-    transforms.Resize: _resize,
-}
-
-
-def _moving_steps(rest: list[Any]) -> list[Step]:
+def _moving_steps(every: list[Any]) -> list[Step]:
     """The steps that move pixels, made for label pictures. Colours come last in timm's lists, so their draws do too."""
     steps: list[Step] = []
     colour = None
-    for transform in rest:
+    for transform in every:
         if _is_colour(transform):
             colour = transform
         elif colour is not None:
@@ -169,7 +122,9 @@ def _for_labels(transform: Any) -> Step:
     if type(transform) in FLIPS_AND_CROPS:
         return transform
     step = copy.copy(transform)
-    if type(transform) in (timm_transforms.CenterCropOrPad, timm_transforms.RandomCropOrPad):
+    if type(transform) in RESIZES:
+        step.interpolation = _nearest(transform.interpolation, transforms.InterpolationMode.NEAREST)
+    elif type(transform) in (timm_transforms.CenterCropOrPad, timm_transforms.RandomCropOrPad):
         step.fill = OUTSIDE
     elif type(transform) is auto_augment.RandAugment:
         step.ops = [_op_for_labels(op) for op in transform.ops]
@@ -182,13 +137,16 @@ def _for_labels(transform: Any) -> Step:
     return step
 
 
+def _nearest(interpolation: Any, nearest: Any) -> Any:
+    """Nearest in place of each of a step's interpolations, of which it draws one if there are several."""
+    return (nearest,) * len(interpolation) if isinstance(interpolation, (tuple, list)) else nearest
+
+
 def _op_for_labels(op: auto_augment.AugmentOp) -> auto_augment.AugmentOp:
     """An operation that draws like the original, moves labels like its pixels and leaves them alone otherwise."""
     step = copy.copy(op)
     if op.name in MOVING_OPS:
-        resample = op.kwargs['resample']
-        nearest = (NEAREST,) * len(resample) if isinstance(resample, (tuple, list)) else NEAREST
-        step.kwargs = {**op.kwargs, 'resample': nearest, 'fillcolor': OUTSIDE}
+        step.kwargs = {**op.kwargs, 'resample': _nearest(op.kwargs['resample'], NEAREST), 'fillcolor': OUTSIDE}
     elif op.name in COLOUR_OPS:
         step.aug_fn = _draw_blur if op.name == 'GaussianBlurRand' else _leave
     else:
