@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from bench.photos.arms import ARMS, SETTINGS
-from bench.photos.corruptions import make_corrupted
+from bench.photos.corruptions import make_corrupted, make_corrupted_boxes
 from bench.photos.runs import Place, corrupted_of, leave_result, masks_of, plan_run, read_rows
 from bench.photos.table import write_results
 from bench.runner import RESULT, run_all, tell_failed
@@ -15,15 +15,28 @@ from timm_repaint.errors import run_command
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m bench.photos', description=__doc__)
     add = parser.add_argument
-    add('data', type=Path, metavar='DATA', help='folder with pacs/ and clothing/')
+    add('data', type=Path, metavar='DATA', help='folder with pacs/, clothing/ and animals/')
     add('--weights', type=Path, required=True, metavar='FILE', help='ImageNet weights of tf_efficientnet_lite0')
     add('--output', type=Path, required=True, metavar='DIR', help='for runs and masks; results.csv and table.md')
     add('--settings', nargs='+', choices=SETTINGS, default=['domain-shift'], metavar='NAME', help=', '.join(SETTINGS))
-    add('--arms', nargs='+', choices=ARMS, default=list(ARMS), metavar='ARM', help=', '.join(ARMS))
+    add('--arms', nargs='+', choices=ARMS, metavar='ARM', help=f'(default: all) {", ".join(ARMS)}')
     add('--seeds', nargs='+', type=int, default=[0], metavar='N')
     add('--jobs', type=at_least(1), default=2, metavar='N', help='runs at a time, a thread each (default: 2)')
     add('--corruptions', action='store_true', help="test on ImageNet-C's corruptions of the validation photographs too")
-    return parser.parse_args()
+    args = parser.parse_args()
+    for name in args.settings:
+        for arm in sorted({*(args.arms or ())} - {*SETTINGS[name].arms}):
+            parser.error(f'{arm} is not for the detector of {name}; it takes {", ".join(SETTINGS[name].arms)}')
+    return args
+
+
+def corrupt_validation(place: Place, setting: str) -> None:
+    """Corrupted copies of a setting's validation photographs, made once."""
+    source, output = place.data / SETTINGS[setting].folder, corrupted_of(place, setting)
+    if SETTINGS[setting].detects:
+        make_corrupted_boxes(source, output)
+    else:
+        make_corrupted(source / 'validation', output)
 
 
 @goes_on
@@ -34,8 +47,13 @@ def main() -> int:
     for setting in args.settings:
         masks_of(place, setting)
         if place.corruptions:
-            make_corrupted(place.data / SETTINGS[setting].folder / 'validation', corrupted_of(place, setting))
-    names = [(setting, arm, seed) for seed in args.seeds for setting in args.settings for arm in args.arms]
+            corrupt_validation(place, setting)
+    names = [
+        (setting, arm, seed)
+        for seed in args.seeds
+        for setting in args.settings
+        for arm in args.arms or SETTINGS[setting].arms
+    ]
     runs = [run for run in (plan_run(place, *name) for name in names) if not (run.folder / RESULT).is_file()]
     print(f'{len(names)} runs, {len(names) - len(runs)} of them done before; results in {place.output}')
     failed = run_all(runs, args.jobs, leave_result, lambda: write_results(read_rows(place.output), place.output), False)

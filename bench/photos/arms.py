@@ -3,10 +3,15 @@
 from dataclasses import dataclass
 
 EPOCHS, CLEAN_END_EPOCHS = 16, 4
-COMMON = (
-    '--model tf_efficientnet_lite0 --img-size 128 -b 32 -j 0 --device cpu --channels-last --opt adamw --lr 3e-4 '
-    f'--weight-decay 0.05 --sched cosine --warmup-epochs 1 --epochs {EPOCHS} --log-interval 1000 '
-    '--repaint-gallery-interval 0'
+DETECTOR_EPOCHS = 20
+_OPTIONS = (
+    '-j 0 --device cpu --channels-last --opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs 1 '
+    '--log-interval 1000 --repaint-gallery-interval 0'
+)
+COMMON = f'--model tf_efficientnet_lite0 --img-size 128 -b 32 --lr 3e-4 --epochs {EPOCHS} {_OPTIONS}'
+DETECTOR = (
+    f'--model tf_efficientdet_lite0 --img-size 256 -b 8 --lr 1e-3 --epochs {DETECTOR_EPOCHS} --scale-jitter 0.5 1.5 '
+    f'{_OPTIONS}'
 )
 CROP_AND_FLIP = '--scale 0.5 1.0 --color-jitter 0'
 JITTER = '--scale 0.5 1.0 --color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
@@ -25,12 +30,14 @@ class Arm:
         shows: What it is for.
         first: Options of the first phase alone; with them the last quarter of the epochs is trained without.
         both: Options of both phases.
+        detector: What a detector takes in place of `both`; None: the arm is for classifiers alone.
     """
 
     name: str
     shows: str
     first: str = ''
     both: str = CROP_AND_FLIP
+    detector: str | None = None
 
     @property
     def repaints(self) -> bool:
@@ -42,9 +49,9 @@ class Arm:
 
 
 _ARMS = (
-    Arm('plain', 'crop and flip'),
+    Arm('plain', 'crop and flip', detector=''),
     Arm('default-aug', "timm's default augmentation", both=''),
-    Arm('jitter', 'strong colour jitter and grayscale to the end', both=JITTER),
+    Arm('jitter', 'strong colour jitter and grayscale to the end', both=JITTER, detector='--color-jitter 0.8'),
     Arm('jitter-clean-end', 'the same with a last quarter without', first=JITTER),
     Arm('randaugment', 'RandAugment of magnitude 9', both=RANDAUGMENT),
     Arm(
@@ -53,10 +60,17 @@ _ARMS = (
         both=f'{CROP_AND_FLIP} --aa augmix-m3-w3 --aug-splits 3 --jsd-loss',
     ),
     Arm('cutmix', 'CutMix', both=f'{CROP_AND_FLIP} --cutmix 1.0'),
-    Arm('shift', 'a random colour shift a segment, no network', f'{REPAINT} --repaint-generator shift'),
+    Arm('shift', 'a random colour shift a segment, no network', f'{REPAINT} --repaint-generator shift', detector=''),
     Arm('swap', 'each segment with the detail of another place', f'{REPAINT} --repaint-detail swap'),
     Arm('paper', "the paper's own form", f'{REPAINT} --repaint-detail none --repaint-latent global'),
-    Arm('repaint', 'the defaults', REPAINT),
+    Arm('repaint', 'the defaults', REPAINT, detector=''),
+    Arm('both', 'repaints beside their originals', f'{REPAINT} --repaint-mix both', detector=''),
+    Arm(
+        'shift-both',
+        'shifted colours beside their originals, no network: -c robust without its term',
+        f'{REPAINT} --repaint-generator shift --repaint-mix both',
+        detector='',
+    ),
     Arm('superpixels', 'the defaults with masks that need no cache', '--repaint --mask superpixels'),
     Arm(
         'consistency',
@@ -107,15 +121,28 @@ class Setting:
         folder: Below DATA, with `train/`.
         splits: Folders beside `train/`.
         per_class: Training photographs of a class, the first ones; None: all.
+        detects: Whether it is a detector that trains, on a folder in COCO's layout.
     """
 
     folder: str
     splits: tuple[str, ...]
     per_class: int | None = None
+    detects: bool = False
+
+    @property
+    def training(self) -> str:
+        """The folder of the training photographs."""
+        return 'train2017' if self.detects else 'train'
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that there are for it."""
+        return [arm.name for arm in ARMS.values() if not self.detects or arm.detector is not None]
 
 
 SETTINGS = {
     'domain-shift': Setting('pacs', ('validation', 'art_painting', 'cartoon')),
     'clothing-40': Setting('clothing', ('validation',)),
     'clothing-10': Setting('clothing', ('validation',), 10),
+    'animals': Setting('animals', ('val2017',), detects=True),
 }

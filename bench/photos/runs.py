@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.photos.arms import ARMS, CLEAN_END_EPOCHS, COMMON, EPOCHS, SETTINGS
+from bench.photos.arms import ARMS, CLEAN_END_EPOCHS, COMMON, DETECTOR, EPOCHS, SETTINGS
 from bench.runner import REPO, RESULT, make_masks
 from timm_repaint.files import write_text
 
@@ -67,7 +67,7 @@ def images_of(place: Place, name: str) -> Path:
 
 def masks_of(place: Place, name: str) -> None:
     """Masks of a setting's training photographs, made once."""
-    make_masks(images_of(place, name) / 'train', place.output / 'masks' / name, workers=1)
+    make_masks(images_of(place, name) / SETTINGS[name].training, place.output / 'masks' / name, workers=1)
 
 
 def corrupted_of(place: Place, name: str) -> Path:
@@ -79,23 +79,27 @@ def plan_run(place: Place, setting: str, arm: str, seed: int) -> Run:
     """A run with its commands; each goes on from what an earlier try left."""
     folder = place.output / 'runs' / f'{setting}-{arm}-seed{seed}'
     *phases, last = plan_phases(place, setting, arm, seed, folder)
-    splits = [str((place.data / SETTINGS[setting].folder / split).resolve()) for split in SETTINGS[setting].splits]
-    checkpoint = folder / ('fine_tune' if ARMS[arm].first else '.') / 'last.pth.tar'
-    tests = [str(EVALUATE), str(checkpoint), COMMON.split()[1], str(folder / TESTS), *splits]
-    if place.corruptions:
-        tests += ['--corrupted', str(corrupted_of(place, setting))]
+    tests = plan_tests(place, setting, folder / 'fine_tune' if ARMS[arm].first else folder, folder / TESTS)
     commands = [(sys.executable, *command) for command in (*phases, last, tests)]
     return Run(setting, arm, seed, folder, tuple(commands))
 
 
+def plan_tests(place: Place, name: str, last_phase: Path, out: Path) -> list[str]:
+    """The command that tests the last checkpoint of a run and writes `out`."""
+    setting = SETTINGS[name]
+    source = (place.data / setting.folder).resolve()
+    corrupted = ['--corrupted', str(corrupted_of(place, name))] if place.corruptions else []
+    if setting.detects:
+        return ['-m', 'bench.photos.evaluate_detector', str(last_phase), str(out), str(source), *corrupted]
+    splits = [str(source / split) for split in setting.splits]
+    return [str(EVALUATE), str(last_phase / 'last.pth.tar'), COMMON.split()[1], str(out), *splits, *corrupted]
+
+
 def plan_phases(place: Place, setting: str, name: str, seed: int, folder: Path) -> list[list[str]]:
     """The commands that train; the last one leaves the checkpoint that counts."""
-    arm, images = ARMS[name], images_of(place, setting)
-    classes = len(list((images / 'train').iterdir()))
-    base = [
-        str(REPO / 'train.py'), str(images), '--val-split', '', '--num-classes', str(classes), '--seed', str(seed),
-        *COMMON.split(), '--pretrained', '--pretrained-path', str(place.weights), *shlex.split(arm.both),
-    ]  # fmt: skip
+    arm, detects = ARMS[name], SETTINGS[setting].detects
+    base = [*(train_detector if detects else train_classifier)(place, setting, name), '--val-split', '']
+    base += ['--seed', str(seed)]
     if arm.reads_masks:
         base += ['--mask-dir', str(place.output / 'masks' / setting)]
     place_of_run = ('--output', str(folder.parent), '--experiment', folder.name, '--resume', 'auto')
@@ -103,9 +107,26 @@ def plan_phases(place: Place, setting: str, name: str, seed: int, folder: Path) 
     if not arm.first:
         return [first]
     if arm.repaints:
-        return [first, [str(REPO / 'fine_tune.py'), str(folder), '--resume', 'auto']]
+        script = ['-m', 'timm_repaint.detection.fine_tune'] if detects else [str(REPO / 'fine_tune.py')]
+        return [first, [*script, str(folder), '--resume', 'auto']]
     last = [*base, '--output', str(folder), '--experiment', 'fine_tune', '--resume', str(folder / 'last.pth.tar')]
     return [[*first, '--stop-epoch', str(EPOCHS - CLEAN_END_EPOCHS)], last]
+
+
+def train_classifier(place: Place, setting: str, arm: str) -> list[str]:
+    """train.py with the options that both phases of an arm have in a setting."""
+    images = images_of(place, setting)
+    classes = len(list((images / 'train').iterdir()))
+    weights = ('--pretrained', '--pretrained-path', str(place.weights))
+    command = [str(REPO / 'train.py'), str(images), '--num-classes', str(classes)]
+    return [*command, *COMMON.split(), *weights, *shlex.split(ARMS[arm].both)]
+
+
+def train_detector(place: Place, setting: str, arm: str) -> list[str]:
+    """The same for a detector, whose classes are those of its annotations."""
+    weights = ('--pretrained-backbone-path', str(place.weights))
+    command = ['-m', 'timm_repaint.detection.train', str(images_of(place, setting))]
+    return [*command, *DETECTOR.split(), *weights, *shlex.split(ARMS[arm].detector or '')]
 
 
 def leave_result(run: Run, seconds: float) -> None:

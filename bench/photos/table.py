@@ -9,7 +9,7 @@ from bench.seeds import paired_difference, pd
 from timm_repaint.files import write_text
 from timm_repaint.markdown import markdown_table
 
-TESTS = ['validation', 'art_painting', 'cartoon', 'corrupted']
+TESTS = ['validation', 'art_painting', 'cartoon', 'corrupted', 'mAP', 'AP50', 'corrupted mAP', 'corrupted AP50']
 OTHER_DOMAINS = ['art_painting', 'cartoon']
 BASELINE = 'plain'
 
@@ -18,7 +18,7 @@ def write_results(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     """Write `results.csv`, a line a run, and `table.md`, each in one step.
 
     Args:
-        rows: By run: setting, arm, seed, seconds, and top-1 in % by test.
+        rows: By run: setting, arm, seed, seconds, and by test top-1, or a detector's average precision, in %.
         folder: Where the files go.
     """
     frame = pd.DataFrame(rows).reindex(columns=['setting', 'arm', 'seed', *TESTS, 'seconds'])

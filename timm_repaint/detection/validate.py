@@ -7,6 +7,8 @@ size or batch can be asked for: `--val-split cue-conflict`. Prints loss, mAP@0.5
 
 import argparse
 import os
+from collections import OrderedDict
+from collections.abc import Sequence
 
 from timm import utils
 
@@ -17,20 +19,20 @@ from timm_repaint.errors import UsageError, run_command
 from timm_repaint.options.run_file import NO_WEIGHTS, is_detection, read_args
 
 
-def parse_args() -> argparse.Namespace:
-    """The run's options with those of the command line on top.
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The run's options with those of the command line on top; None: the process's.
 
     Raises:
         UsageError: if the folder holds no run of a detector, or no checkpoint.
     """
     parser = build_parser(run_dir=True)
-    run_dir = parser.parse_args().run_dir
+    run_dir = parser.parse_args(argv).run_dir
     options = read_args(run_dir, 'RUN_DIR is the output folder of a run of timm_repaint.detection.train')
     checkpoint = os.path.join(run_dir, 'last.pth.tar')
     if not is_detection(options):
         raise UsageError(f'{run_dir} is no run of timm_repaint.detection.train')
     parser.set_defaults(**{**options, **NO_WEIGHTS, 'initial_checkpoint': checkpoint})
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     for problem in find_problems(build_parser(), args):
         parser.error(problem)
     if not os.path.isfile(args.initial_checkpoint):
@@ -38,10 +40,8 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    """Validate and print the figures."""
-    utils.setup_default_logging()
-    args = parse_args()
+def measure(args: argparse.Namespace) -> OrderedDict[str, float]:
+    """'loss', 'map' and 'ap50' of the checkpoint on the split of the options; see `evaluate.validate`."""
     functions = load_functions()
     from timm_repaint.detection.coco_loaders import build_eval_loader
     from timm_repaint.detection.evaluate import validate
@@ -49,7 +49,14 @@ def main() -> None:
     network = build_network(args, functions)
     device, precision = network.device, network.precision
     loader = build_eval_loader(network)
-    metrics = validate(network.model, loader, None, args, device, precision.autocast, precision.model_dtype)
+    return validate(network.model, loader, None, args, device, precision.autocast, precision.model_dtype)
+
+
+def main() -> None:
+    """Validate and print the figures."""
+    utils.setup_default_logging()
+    args = parse_args()
+    metrics = measure(args)
     if utils.is_primary(args):
         figures = f'mAP@0.5:0.95 {metrics["map"]:.2f}  AP@0.5 {metrics["ap50"]:.2f}'
         print(f'{args.val_split}: loss {metrics["loss"]:.4f}  {figures}')

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import shutil
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +16,15 @@ from PIL import Image
 from bench.photos import arms as arms_module
 from bench.photos import evaluate
 from bench.photos.__main__ import main
-from bench.photos.arms import ARMS, Setting
-from bench.photos.corruptions import make_corrupted
+from bench.photos.arms import ARMS, SETTINGS, Setting
+from bench.photos.corruptions import make_corrupted, make_corrupted_boxes
 from bench.photos.runs import Place, leave_result, masks_of, plan_phases, plan_run, read_rows
 from bench.photos.table import cell, write_results
 from bench.runner import execute_all
 from bench.seeds import pd
 from tests.helpers import without_padding
+from timm_repaint.detection.annotations import read_coco
+from timm_repaint.detection.options import build_parser, check_detection
 from timm_repaint.errors import UsageError
 
 
@@ -49,6 +54,56 @@ def test_an_arm_with_options_of_its_first_phase_has_two_phases(place, arm, wante
     commands = plan_phases(place, 'domain-shift', arm, 3, place.output / 'run')
     assert len(commands) == wanted and all('3' in command for command in commands[:1])
     assert ('--mask-dir' in commands[0]) == arm.startswith('repaint')
+
+
+def test_a_detector_trains_with_options_that_it_takes_and_without_validation(place):
+    assert SETTINGS['animals'].arms == ['plain', 'jitter', 'shift', 'repaint', 'both', 'shift-both']
+    for arm in SETTINGS['animals'].arms:
+        first, *others = plan_phases(place, 'animals', arm, 3, place.output / 'run')
+        assert first[:3] == ['-m', 'timm_repaint.detection.train', str(place.data / 'animals')]
+        parser = build_parser()
+        args = parser.parse_args(first[2:])
+        check_detection(parser, args)
+        assert (args.seed, args.val_split, args.pretrained_backbone_path) == (3, '', str(place.weights))
+        assert (args.repaint, args.color_jitter) == (arm not in ('plain', 'jitter'), 0.8 if arm == 'jitter' else 0)
+        assert args.repaint_generator == ('shift' if arm.startswith('shift') else 'light')
+        assert args.repaint_mix == ('both' if arm.endswith('both') else 'replace')
+        assert args.mask_dir == (str(place.output / 'masks' / 'animals') if args.repaint else '')
+        assert [command[1] for command in others] == ['timm_repaint.detection.fine_tune'] * args.repaint
+
+
+def test_a_detector_is_tested_at_the_end_of_its_last_phase(place):
+    run = plan_run(place, 'animals', 'plain', 0).folder
+    tests = plan_run(replace(place, corruptions=True), 'animals', 'repaint', 0).commands[-1]
+    wanted = ['-m', 'bench.photos.evaluate_detector', str(run).replace('plain', 'repaint') + '/fine_tune']
+    assert list(tests[1:4]) == wanted and tests[-1] == str(place.output / 'corrupted' / 'animals')
+    assert plan_run(place, 'animals', 'plain', 0).commands[-1][3:5] == (str(run), str(run / 'tests.json'))
+
+
+def test_an_arm_that_a_detector_cannot_train_is_refused(place, monkeypatch, capsys):
+    words = [place.data, '--weights', place.weights, '--output', place.output, '--settings', 'animals', '--arms']
+    monkeypatch.setattr('sys.argv', ['photos', *map(str, words), 'plain', 'cutmix'])
+    with pytest.raises(SystemExit):
+        main()
+    assert 'cutmix is not for the detector of animals; it takes plain, jitter, shift, ' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_detector_trains_both_phases_and_is_tested(place, shared_data, monkeypatch):
+    coco = place.data / 'animals'
+    shutil.copytree(shared_data / 'coco-mini', coco)
+    torch.save(timm.create_model('tf_efficientnet_lite0').state_dict(), place.weights)
+    short = '--model tf_efficientdet_lite0 --img-size 128 -b 4 -j 0 --device cpu --lr 1e-3 --warmup-epochs 0 --epochs 4'
+    monkeypatch.setattr('bench.photos.runs.DETECTOR', short)
+    shutil.copytree(coco, place.output / 'corrupted' / 'animals')
+    masks_of(place, 'animals')
+    run = plan_run(replace(place, corruptions=True), 'animals', 'shift-both', 0)
+    assert [problem for _, problem in execute_all([run], 1, leave_result, afresh=False)] == ['']
+    (row,) = read_rows(place.output)
+    assert row.keys() == {
+        'setting', 'arm', 'seed', 'mAP', 'AP50', 'corrupted mAP', 'corrupted AP50', 'seconds'
+    }  # fmt: skip
+    assert row['corrupted mAP'] == row['mAP'] <= row['AP50'] <= 100
 
 
 @pytest.mark.slow
@@ -124,3 +179,30 @@ def test_without_the_package_of_corruptions_it_says_what_to_install(place, monke
     monkeypatch.setitem(sys.modules, 'imagecorruptions', None)
     with pytest.raises(UsageError, match=r"needs imagecorruptions: pip install '\.\[corruptions\]'"):
         make_corrupted(place.data / 'pacs' / 'validation', place.output)
+
+
+def test_photographs_with_boxes_are_corrupted_once_at_their_size_with_their_boxes(tmp_path, monkeypatch):
+    (tmp_path / 'val2017').mkdir()
+    (tmp_path / 'annotations').mkdir()
+    sides = {'width': 8, 'height': 6}
+    images = [{'id': number, 'file_name': f'{number}.jpg', **sides} for number in (3, 7)]
+    box = {'id': 5, 'image_id': 7, 'category_id': 1, 'bbox': [1, 1, 4, 3]}
+    content = {'images': images, 'annotations': [box], 'categories': [{'id': 1, 'name': 'cat'}]}
+    (tmp_path / 'annotations' / 'instances_val2017.json').write_text(json.dumps(content))
+    for image in images:
+        Image.new('RGB', (8, 6)).save(tmp_path / 'val2017' / image['file_name'])
+    kinds = ['fog', 'snow']
+    package = SimpleNamespace(
+        get_corruption_names=lambda: kinds,
+        corrupt=lambda pixels, severity, corruption_name: pixels + severity + kinds.index(corruption_name),
+    )
+    monkeypatch.setitem(sys.modules, 'imagecorruptions', package)
+    make_corrupted_boxes(tmp_path, tmp_path / 'out')
+    found = read_coco(str(tmp_path / 'out'), 'val2017')
+    assert found.file_names == ('fog/3.png', 'fog/7.png', 'snow/3.png', 'snow/7.png')
+    assert [len(found.objects(index)[0]) for index in range(4)] == [0, 1, 0, 1]
+    pictures = [Image.open(tmp_path / 'out' / 'val2017' / name) for name in found.file_names]
+    assert [picture.getpixel((0, 0)) for picture in pictures] == [(3, 3, 3)] * 2 + [(4, 4, 4)] * 2
+    assert {picture.size for picture in pictures} == {(8, 6)}
+    monkeypatch.setitem(sys.modules, 'imagecorruptions', None)  # a finished set needs no package
+    make_corrupted_boxes(tmp_path, tmp_path / 'out')
