@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from bench.options_page import page
 from tests.helpers import run_script
-from timm_repaint.report.tables_paper import paper_figures
+from timm_repaint.report.tables_runs import paper_figures
 
 REPO = Path(__file__).resolve().parents[2]
 DOCS = REPO / 'docs'

@@ -1,9 +1,9 @@
 """How a label map follows its image through timm's training transform.
 
-The label map, brought to its image's size, goes first, through the steps of the image's transform that move pixels, with
-nearest-neighbour sampling; those that only change colours are left out. Then the random generators are set back, and
-the image goes through its transform. Both draw the same numbers, so both are cropped, flipped and turned alike, and the
-generators end where the image leaves them: a run with stored masks sees the same images as a run without.
+The label map, brought to its image's size, goes first, through the steps of the image's transform that move pixels,
+with nearest-neighbour sampling; those that only change colours are left out. Then the random generators are set back,
+and the image goes through its transform. Both draw the same numbers, so both are cropped, flipped and turned alike, and
+the generators end where the image leaves them: a run with stored masks sees the same images as a run without.
 
 A label picture is a PIL picture of label + 1, and 0 where a step brought in pixels from outside the image. Its mode is
 'L' (8 bits), or 'I' if the labels need more.

@@ -14,7 +14,7 @@ from timm_repaint.report.page import write_page
 from timm_repaint.report.page_watch import watch
 from timm_repaint.report.shape_bias import report_shape_bias
 from timm_repaint.report.tables import RUNS_FOLDER, write_tables
-from timm_repaint.report.tables_paper import TITLES
+from timm_repaint.report.tables_runs import TITLES
 
 MOVED = 'mini'  # the evidence bench, which was here in version 0.1
 PAPER_SEEDS = (1, 2, 3, 4, 5)

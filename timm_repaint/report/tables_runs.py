@@ -1,4 +1,14 @@
-"""The runs of the tables' recipes: which a folder holds, whether it is finished, and its figures."""
+"""The runs of the tables' recipes: which a folder holds, whether it is finished, and the paper's figures.
+
+The figures as printed, and the recipes that reproduce them, are in `paper_tables.csv`. A line there is a figure: its
+table; its row, and where a row has several arms, the arm; its metric, a key of `METRICS`; the recipe in
+`recipes/tables`, and the one that it is compared with, itself for the baseline; the value in %; the gain over the
+baseline in percentage points, with the lowest and highest of five runs. What is not printed is empty.
+
+Known faults of the print: Table 4's averages are the sums of its six rows divided by five, and the lowest average of
+Table 5's DeepLab-v2 (1.17) is not that of its rows (1.02); no row of ours stands for averages. The DeepLab-v2 gains of
+Tables 4 and 5 are those of Tables 1 and 2, so the masks of these are DeepLab-v2's.
+"""
 
 import argparse
 import re
@@ -10,13 +20,25 @@ from typing import Any
 
 from timm_repaint.detection.options import build_parser as build_detection_parser
 from timm_repaint.errors import UsageError
+from timm_repaint.optional import load_optional
 from timm_repaint.options.option_files import check_config, load_config
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
 from timm_repaint.options.run_file import ARGS, EARLIER, FINE_TUNE, read_args
 from timm_repaint.report.summary import SUMMARY, UnfinishedError, read_last_row, read_rows
-from timm_repaint.report.tables_paper import METRICS, paper_figures
 
+FIGURES = Path(__file__).with_name('paper_tables.csv')
+# Columns of summary.csv, %.
+METRICS = {'top1': 'eval_top1', 'top5': 'eval_top5', 'map': 'eval_map', 'ap50': 'eval_ap50'}
+TITLES = {
+    1: 'Top-1 accuracy on ImageNet',
+    2: 'mAP@0.5:0.95 on COCO',
+    3: 'Methods compared, ResNet-50, top-1 accuracy on ImageNet',
+    4: 'Gains by source of the masks, top-1 on ImageNet',
+    5: 'Gains by source of the masks, mAP@0.5:0.95 on COCO',
+    6: 'ResNet-50 by share of the training images',
+    7: 'EfficientDet-D0 by share of the training images',
+}
 RECIPES = Path(__file__).parents[1] / 'recipes' / 'tables'
 DETECTION = RECIPES / 'detection'  # the recipes of timm_repaint.detection.train
 SEED_ENDING = re.compile(r'-seed[0-9]+$')  # of the names of runs that differ in nothing else
@@ -49,8 +71,19 @@ class TableRun:
     scaled: tuple[str, ...]
 
 
-class UnfitRunError(Exception):
-    """A folder that gives the tables no figure, with the reason."""
+def load_pandas() -> Any:
+    """pandas, which the tables are made with.
+
+    Raises:
+        UsageError: if it is not installed.
+    """
+    return load_optional('pandas', 'report tables')
+
+
+@cache
+def paper_figures() -> Any:
+    """The figures as a data frame, in the order of the tables."""
+    return load_pandas().read_csv(FIGURES)
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -80,7 +113,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[TableRun], list[str]]:
     for folder in find_runs(folders):
         try:
             run = read_run(folder)
-        except UnfitRunError as error:
+        except UsageError as error:
             remarks.append(f'{folder} is left out: {error}')
             continue
         twin = runs.setdefault((run.recipe, run.seed), run)
@@ -100,24 +133,24 @@ def read_run(folder: Path) -> TableRun:
     """A finished run of a recipe.
 
     Raises:
-        UnfitRunError: if it is of another recipe, of none, or not finished.
+        UsageError: if it is of another recipe, of none, or not finished.
     """
-    options = _read_options(folder)
+    options = read_args(folder, 'it is not finished')
     if not {'experiment', 'seed', 'epochs'} <= options.keys():
-        raise UnfitRunError(f'{folder / ARGS} is not that of a run of train.py')
+        raise UsageError(f'{folder / ARGS} is not that of a run of train.py')
     name = SEED_ENDING.sub('', str(options['experiment']))
     recipes = load_recipes()
     if name not in recipes:
-        raise UnfitRunError(f'no recipe of the tables has its --experiment {options["experiment"]!r}')
+        raise UsageError(f'no recipe of the tables has its --experiment {options["experiment"]!r}')
     recipe = recipes[name]
     differ = find_differences(options, recipe, name)
     first_phase = FIRST_PHASES.get(name)
-    if first_phase and not _goes_on(folder):
-        raise UnfitRunError(f'it began at epoch 0 instead of going on from a run of {first_phase} (--resume)')
+    if first_phase and not ((rows := read_rows(folder)[0]) and rows[0]['epoch'] > 0):
+        raise UsageError(f'it began at epoch 0 instead of going on from a run of {first_phase} (--resume)')
     last, epochs = folder, options.get('stop_epoch') or options['epochs']
     if recipe['repaint']:
         last = folder / FINE_TUNE
-        own = _read_options(last)
+        own = read_args(last, 'it is not finished')
         goes_on = {key: wanted for key, wanted in recipe.items() if key not in REPAINT_PHASES}
         differ |= find_differences(own, goes_on, f'{name}, fine-tune phase')
         epochs = own.get('epochs')
@@ -128,7 +161,7 @@ def find_differences(options: dict[str, Any], recipe: dict[str, Any], name: str)
     """The options of scale that differ from the recipe, each with both values in words.
 
     Raises:
-        UnfitRunError: if others differ.
+        UsageError: if others differ.
     """
     differ = {
         key: f'{key} {options.get(key)} (recipe: {wanted})'
@@ -137,14 +170,8 @@ def find_differences(options: dict[str, Any], recipe: dict[str, Any], name: str)
     }
     other = [text for key, text in differ.items() if key not in SCALE]
     if other:
-        raise UnfitRunError(f'it is of another recipe than {name}: {", ".join(other)}')
+        raise UsageError(f'it is of another recipe than {name}: {", ".join(other)}')
     return differ
-
-
-def _goes_on(folder: Path) -> bool:
-    """Whether a run has rows, the first of them of a later epoch than 0."""
-    rows, _ = read_rows(folder)
-    return bool(rows) and rows[0]['epoch'] > 0
 
 
 def _read_metrics(folder: Path, epochs: int, recipe: str) -> dict[str, float]:
@@ -152,21 +179,14 @@ def _read_metrics(folder: Path, epochs: int, recipe: str) -> dict[str, float]:
     try:
         row = read_last_row(folder, epochs)
     except UnfinishedError as error:
-        raise UnfitRunError(f'it is not finished: {error}') from None
+        raise UsageError(f'it is not finished: {error}') from None
     metrics = {key: row[column] for key, column in METRICS.items() if column in row}
     figures = paper_figures()
     wanted = set(figures[(figures['recipe'] == recipe) | (figures['baseline'] == recipe)]['metric'])
     lacking = sorted(METRICS[key] for key in wanted - metrics.keys())
     if lacking:
-        raise UnfitRunError(f'{folder / SUMMARY} has no {" and no ".join(lacking)}')
+        raise UsageError(f'{folder / SUMMARY} has no {" and no ".join(lacking)}')
     return metrics
-
-
-def _read_options(folder: Path) -> dict[str, Any]:
-    try:
-        return read_args(folder, 'it is not finished')
-    except UsageError as error:
-        raise UnfitRunError(str(error)) from None
 
 
 @cache

@@ -12,13 +12,13 @@ from timm_repaint.detection.options import check_detection
 from timm_repaint.errors import UsageError
 from timm_repaint.options import build_config_parser, build_parser, check_options, is_repaint_option, parse_args
 from timm_repaint.report.tables import missing_commands, write_tables
-from timm_repaint.report.tables_paper import paper_figures
 from timm_repaint.report.tables_runs import (
     DETECTION,
     FIRST_PHASES,
     RECIPES,
     load_recipe,
     load_recipes,
+    paper_figures,
     read_runs,
     recipe_parser,
     recipe_path,

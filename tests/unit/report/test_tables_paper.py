@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from timm_repaint.errors import UsageError
-from timm_repaint.report.tables_paper import load_pandas, paper_figures
+from timm_repaint.report.tables_runs import load_pandas, paper_figures
 
 ROUNDING = 0.0151  # three figures with two digits each
 MODELS = {
