@@ -93,9 +93,8 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
     if args.bn_momentum is not None:
         set_bn_momentum(model, args.bn_momentum)
     model.num_classes = num_classes  # timm's name for it
-    if utils.is_primary(args):
-        num_params = sum(p.numel() for p in model.parameters())
-        logger.info('Model %s created, %d parameters, %d classes.', args.model, num_params, num_classes)
+    num_params = sum(p.numel() for p in model.parameters())
+    logger.info('Model %s created, %d parameters, %d classes.', args.model, num_params, num_classes)
     return model
 
 

@@ -4,7 +4,6 @@ import os
 import shlex
 from pathlib import Path
 
-from timm import utils
 from tqdm import tqdm
 
 from timm_repaint.engine.parts import Run
@@ -13,7 +12,7 @@ from timm_repaint.options.conflicts import resolve_repaint_epochs
 
 
 def announce_epoch(run: Run, epoch: int, latest: float, epoch_s: float) -> None:
-    """Log the epoch's figure, the best one so far and what is left, on the primary process.
+    """Log the epoch's figure, the best one so far and what is left.
 
     Args:
         run: The run.
@@ -21,8 +20,6 @@ def announce_epoch(run: Run, epoch: int, latest: float, epoch_s: float) -> None:
         latest: The metric that picks the best epoch.
         epoch_s: Seconds, with validation and pictures.
     """
-    if not utils.is_primary(run.args):
-        return
     words = [f'{run.metric} {latest:.2f}']
     if best := best_so_far(run):
         words.append(f'best {best}')
@@ -39,7 +36,7 @@ def best_so_far(run: Run) -> str:
 
 
 def announce_end(run: Run, completed: int, fine_tune_command: str) -> None:
-    """Log where the files of a repaint or fine-tune phase are and what to run next, on the primary process.
+    """Log where the files of a repaint or fine-tune phase are and what to run next.
 
     Args:
         run: The run.

@@ -65,11 +65,10 @@ def resolve_lr(args: argparse.Namespace) -> float:
     scaling = args.lr_base_scale or ('sqrt' if adaptive else 'linear')
     ratio = global_batch_size / args.lr_base_size
     lr = args.lr_base * (ratio**0.5 if scaling == 'sqrt' else ratio)
-    if utils.is_primary(args):
-        logger.info(
-            'Learning rate %g: base %g for %d images, %s scaling to a global batch of %d.',
-            lr, args.lr_base, args.lr_base_size, scaling, global_batch_size,
-        )  # fmt: skip
+    logger.info(
+        'Learning rate %g: base %g for %d images, %s scaling to a global batch of %d.',
+        lr, args.lr_base, args.lr_base_size, scaling, global_batch_size,
+    )  # fmt: skip
     return lr
 
 
@@ -79,6 +78,5 @@ def build_optimizer(task: TrainingTask, args: argparse.Namespace, lr: float) -> 
     model = task.get_trainable_module()
     assert model is not None
     optimizer = create_optimizer_v2(model, **kwargs)
-    if utils.is_primary(args):
-        logger.info('Optimizer %s, learning rate %g, weight decay %g.', args.opt, lr, args.weight_decay)
+    logger.info('Optimizer %s, learning rate %g, weight decay %g.', args.opt, lr, args.weight_decay)
     return optimizer

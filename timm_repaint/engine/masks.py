@@ -4,8 +4,6 @@ import argparse
 import os
 from typing import Any
 
-from timm import utils
-
 from timm_repaint.data.stored import StoredMaskImages, StoredMaskStream, has_files
 from timm_repaint.errors import UsageError
 from timm_repaint.log import logger
@@ -27,7 +25,7 @@ def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMa
     if not args.mask_dir:
         if args.mask == 'folder':
             raise UsageError('--mask folder needs --mask-dir, the folder of PNG label maps')
-        _say(args, f'Masks of {args.mask} are made on the fly.')
+        logger.info('Masks of %s are made on the fly.', args.mask)
         return create_mask_source(MaskOptions.of(args))
     if not has_files(dataset) and args.mask == 'folder':
         raise UsageError('--mask folder needs images that are files in folders')
@@ -43,7 +41,7 @@ def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMa
         )
         return packed
     if not has_files(dataset):
-        _say(args, 'The images are no files of their own: masks are made on the fly, --mask-dir is not used.')
+        logger.info('The images are no files of their own: masks are made on the fly, --mask-dir is not used.')
         return create_mask_source(MaskOptions.of(args))
     image_root = find_image_root(args, dataset)
     if args.mask == 'folder':
@@ -51,11 +49,6 @@ def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMa
     masks = CachedMasks(args.mask_dir, image_root)
     check_cache_options(args, masks)
     return masks
-
-
-def _say(args: argparse.Namespace, text: str) -> None:
-    if utils.is_primary(args):
-        logger.info(text)
 
 
 def find_image_root(args: argparse.Namespace, dataset: Any) -> str:

@@ -141,6 +141,7 @@ class RunOutput:
         if self.folder is None:
             return
         self._run_folder = RunFolder(self.folder)
+        self._run_folder.take()
         # From the start, or from the checkpoint of the repaint phase above it.
         if not checkpoint or os.path.samefile(os.path.dirname(checkpoint) or '.', os.path.join(self.folder, os.pardir)):
             self._run_folder.set_aside()
@@ -190,7 +191,7 @@ class RunOutput:
         """Make the folder anew if somebody has removed it."""
         if self._run_folder is None or self._run_folder.keep():
             return
-        write_text(os.path.join(self._run_folder.path, ARGS), self._args_text)
+        write_text(os.path.join(self._run_folder.folder, ARGS), self._args_text)
         if isinstance(self.saver, SafeSaver):
             self.saver.forget_missing()
 

@@ -4,7 +4,6 @@ import argparse
 from typing import Any
 
 import torch
-from timm import utils
 from timm.data.random_erasing import RandomErasing
 
 from timm_repaint.baselines.cutout import CutOut
@@ -23,10 +22,9 @@ def build_repaint(
     """S, E, G and D as the options describe them, on their device."""
     check_input_size(args, data_config)
     repaint = Repaint.from_config(repaint_config(args, data_config, loaders.masks)).to(device)
-    if utils.is_primary(args):
-        networks = (repaint.repainter, repaint.discriminator)
-        counts = [sum(p.numel() for p in network.parameters()) for network in networks if network is not None]
-        logger.info('Repaint: parameters of E+G, D: %s.', counts)
+    networks = (repaint.repainter, repaint.discriminator)
+    counts = [sum(p.numel() for p in network.parameters()) for network in networks if network is not None]
+    logger.info('Repaint: parameters of E+G, D: %s.', counts)
     return repaint
 
 

@@ -87,8 +87,7 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
         checkpoint = resume_path(args)
         run = build_run(args, functions, checkpoint, fresh_workers=exact_resume)
         plan = run.plan
-        if utils.is_primary(run.args):
-            logger.info('Epochs %d to %d of %d.', plan.start_epoch, plan.stop_epoch - 1, plan.num_epochs)
+        logger.info('Epochs %d to %d of %d.', plan.start_epoch, plan.stop_epoch - 1, plan.num_epochs)
         try:
             parts = CheckpointParts(run.task, run.repaint, run.task_guard.check)
             run.output.open(parts, run.optimizer, run.precision.loss_scaler, run.decreasing_metric, checkpoint)
@@ -102,8 +101,7 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
             if run.args.cue_conflict:
                 report_cue_conflict(run)
         except Preempted as stop:
-            if utils.is_primary(run.args):
-                logger.info('%s; --resume auto goes on from last.pth.tar.', stop)
+            logger.info('%s; --resume auto goes on from last.pth.tar.', stop)
             return REQUEUE_STATUS
         except (KeyboardInterrupt, Exception) as error:
             request.interrupted |= isinstance(error, KeyboardInterrupt)

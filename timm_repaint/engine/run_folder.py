@@ -16,27 +16,22 @@ OTHERS = (
 )
 
 
-class RunFolder:
-    """A folder that this process alone writes a run to.
+class RunFolder(FolderLock):
+    """The lock of a folder that this process alone writes a run to."""
 
-    Args:
-        path: Is made, with the folders above it.
+    def take(self) -> None:
+        """Make the folder, with those above it, and take its lock.
 
-    Raises:
-        UsageError: if it cannot be made, or another run goes on in it.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._lock = FolderLock(path)
-        self._open()
-
-    def _open(self) -> None:
+        Raises:
+            UsageError: if it cannot be made, or another run goes on in it.
+        """
         try:
-            os.makedirs(self.path, exist_ok=True)
+            os.makedirs(self.folder, exist_ok=True)
         except OSError as error:
-            raise UsageError(f'cannot make the folder {self.path}: {error.strerror}; give another --output') from error
-        self._lock.take()
+            raise UsageError(
+                f'cannot make the folder {self.folder}: {error.strerror}; give another --output'
+            ) from error
+        super().take()
 
     def set_aside(self) -> None:
         """Put the files of an earlier run, if it has left checkpoints, into a folder of their own.
@@ -44,24 +39,24 @@ class RunFolder:
         Raises:
             UsageError: if its fine-tune phase goes on.
         """
-        names = sorted(os.listdir(self.path))
+        names = sorted(os.listdir(self.folder))
         if not matching(names, RESULTS):
             return
-        fine_tune = os.path.join(self.path, FINE_TUNE)
+        fine_tune = os.path.join(self.folder, FINE_TUNE)
         if os.path.isdir(fine_tune):
             lock = FolderLock(fine_tune)
             lock.take()
             lock.release()
         earlier = next(name for number in count(1) if (name := f'{EARLIER}{number}') not in names)
-        target = os.path.join(self.path, earlier)
+        target = os.path.join(self.folder, earlier)
         try:
             os.mkdir(target)
             for name in matching(names, (*RESULTS, *OTHERS, FINE_TUNE)):
-                os.rename(os.path.join(self.path, name), os.path.join(target, name))
+                os.rename(os.path.join(self.folder, name), os.path.join(target, name))
         except OSError as error:
             raise UsageError(f'cannot move the files of an earlier run to {target}: {error.strerror}') from error
         logger.warning(
-            '%s holds another run, and this one does not go on from it: its files are now in %s.', self.path, target
+            '%s holds another run, and this one does not go on from it: its files are now in %s.', self.folder, target
         )
 
     def keep(self) -> bool:
@@ -70,17 +65,13 @@ class RunFolder:
         Raises:
             UsageError: if another run has taken it since.
         """
-        if self._lock.held:
+        if self.held:
             return True
-        self._open()
+        self.take()
         logger.warning(
-            '%s was removed while the run writes to it: it is there again, with what comes from here on.', self.path
+            '%s was removed while the run writes to it: it is there again, with what comes from here on.', self.folder
         )
         return False
-
-    def release(self) -> None:
-        """Let other runs have it."""
-        self._lock.release()
 
 
 def matching(names: list[str], patterns: tuple[str, ...]) -> list[str]:

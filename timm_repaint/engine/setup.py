@@ -79,6 +79,8 @@ def setup_device(args: argparse.Namespace) -> torch.device:
         torch.backends.cudnn.benchmark = True
     device = utils.init_distributed_device(args)
     logger.info('Process %d of %d, device %s.', args.rank, args.world_size, args.device)
+    if not utils.is_primary(args):
+        logger.setLevel('WARNING')  # one process tells how the run goes
     utils.random_seed(args.seed, args.rank)
     if args.fuser:
         utils.set_jit_fuser(args.fuser)
@@ -137,8 +139,7 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
     if args.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)
     num_params = sum(p.numel() for p in model.parameters())
-    if utils.is_primary(args):
-        logger.info('Model %s created, %d parameters.', safe_model_name(args.model), num_params)
+    logger.info('Model %s created, %d parameters.', safe_model_name(args.model), num_params)
     return model
 
 
