@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from timm_repaint.claim import claim
-from timm_repaint.commandline import goes_on, num_cpus
+from timm_repaint.commandline import at_least, goes_on, num_cpus
 from timm_repaint.errors import UsageError, one_line, run_command
 from timm_repaint.files import remove_parts
 from timm_repaint.masks.choice import BUILDERS, MaskOptions, create_mask_source
@@ -47,14 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
     who.add_argument('--run', metavar='RUN', help='folder of a train.py --repaint run, or a checkpoint in it')
     text = 'pretrained: the small generator that comes along; the others: without a network, as --repaint-generator'
     who.add_argument('--painter', choices=(PRETRAINED, *PAINTERS), help=text)
-    add('--copies', type=int, default=3, metavar='N', help='repaints of each image (default: 3)')
+    add('--copies', type=at_least(1), default=3, metavar='N', help='repaints of each image (default: 3)')
     add('--strength', type=float, default=1.0, metavar='X', help='0: the original, 1: as drawn (default: 1)')
     add('--format', choices=tuple(FORMATS), default='png', help='of the repaints (default: png)')
     add('--mask', choices=tuple(BUILDERS), help="source of the masks (default: the run's, or fh)")
     add('--mask-checkpoint', default='', metavar='FILE', help='deeplabv2, deeplabv3: file of the weights')
     add('--mask-dir', metavar='DIR', help='label maps in a tree like that of IMAGES, or masks of timm-repaint masks')
     text = 'larger images are painted at this length of their longer side and enlarged again (default: 512)'
-    add('--max-size', type=int, default=512, metavar='PX', help=text)
+    add('--max-size', type=at_least(MIN_SIZE_PX), default=512, metavar='PX', help=text)
     add('--seed', type=int, default=0, help='of the random latents (default: 0)')
     add('--sheet', metavar='FILE', help='a picture of some images beside their repaints, .jpg or .png')
     add('--html', metavar='FILE', help='a page of up to 100 images beside their repaints')
@@ -73,12 +73,8 @@ def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, Photo
         args.run, *images = images
     if not images:
         parser.error('give IMAGES and OUT')
-    if args.copies < 1:
-        parser.error(f'--copies is {args.copies}; it has to be at least 1')
     if not 0 <= args.strength <= 1:
         parser.error(f'--strength is {args.strength}; it has to be from 0 (the original) to 1 (as drawn)')
-    if args.max_size < MIN_SIZE_PX:
-        parser.error(f'--max-size is {args.max_size}; the generator paints from {MIN_SIZE_PX} px on')
     if args.mask and args.mask_dir:
         parser.error(f'--mask {args.mask} makes masks, --mask-dir {args.mask_dir} has them; leave one of them out')
     items = {word: expand(word) for word in images}

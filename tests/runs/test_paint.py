@@ -260,8 +260,8 @@ def test_a_file_of_ones_own_is_not_overwritten(run, images, tmp_path):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (('--copies', '0'), '--copies is 0; it has to be at least 1'),
-        (('--max-size', '8'), '--max-size is 8; the generator paints from 32 px on'),
+        (('--copies', '0'), 'argument --copies: 0 is below 1'),
+        (('--max-size', '8'), 'argument --max-size: 8 is below 32'),
     ],
 )
 def test_wrong_values_are_refused(args, message, run, images, tmp_path, capsys):

@@ -8,13 +8,11 @@ A case is a model at a size. For each, plain training and the repaint phase are 
 import argparse
 import json
 import os
-import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 
 from timm_repaint.benchmark.arms import Arm
@@ -22,6 +20,7 @@ from timm_repaint.benchmark.cases import VARIANTS, Case, is_detector, plan_cases
 from timm_repaint.benchmark.cost_tables import cost_table
 from timm_repaint.benchmark.measure import measure, num_stages
 from timm_repaint.commandline import at_least
+from timm_repaint.commands.show_environment import facts
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.log import logger
 from timm_repaint.progress import progress
@@ -104,23 +103,11 @@ def run_cases(
     for result in progress(stages(), 'benchmark', len(cases) * num_stages(options.rounds)):
         if result is not None:
             figures.append(result)
-            content = {'machine': describe_machine(), 'cases': figures}
+            content = {'machine': {**dict(facts()), 'threads': torch.get_num_threads()}, 'cases': figures}
             (options.output / 'benchmark.json').write_text(json.dumps(content, indent=2) + '\n')
             (options.output / 'benchmark.md').write_text(tables(figures))
     print(tables(figures))
     return figures
-
-
-def describe_machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    return {
-        'processor': platform.processor() or platform.machine(),
-        'threads': torch.get_num_threads(),
-        'accelerator': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        'python': platform.python_version(),
-        'torch': torch.__version__,
-        'timm': timm.__version__,
-    }
 
 
 if __name__ == '__main__':

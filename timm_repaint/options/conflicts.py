@@ -84,23 +84,17 @@ def _check_evaluation(args: argparse.Namespace) -> Iterator[str]:
 def _check_baselines(args: argparse.Namespace) -> Iterator[str]:
     """A sentence for each problem of these options."""
     yield from _check_isda(args)
-    if args.cutout < 0:
-        yield f'--cutout is {args.cutout}, but must be 0 (off) or the side of a square in pixels'
     if args.cutout and args.no_aug:
         yield '--cutout changes the training images, --no-aug leaves them as they are; leave one of them out'
     if args.cutout and args.naflex_loader:
         yield '--cutout needs whole images, but --naflex-loader gives patch sequences; leave one of them out'
     if args.cutout and args.no_prefetcher and not args.repaint:
         yield '--cutout happens where the prefetcher normalises the images; leave out --no-prefetcher'
-    if not 0 < args.train_fraction <= 1:
-        yield f'--train-fraction is {args.train_fraction}, but must be above 0 and at most 1'
 
 
 def _check_isda(args: argparse.Namespace) -> Iterator[str]:
     if not args.isda:
         return
-    if not 0 < args.isda < float('inf'):
-        yield f'--isda is {args.isda}, but must be 0 (off) or above, such as 7.5'
     reason = '--isda needs hard labels, one class an image'
     if mixup_active(args):
         yield f'{reason}, but MixUp and CutMix make them soft; leave out --mixup and --cutmix'

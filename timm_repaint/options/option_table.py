@@ -31,6 +31,7 @@ LIMITS = {
     'not_one': Limit(lambda value: value == 0 or value >= 2, '0, or 2 or more'),
     'above_zero': ABOVE_ZERO,
     'zero_or_more': ZERO_OR_MORE,
+    'above_zero_to_one': Limit(lambda value: 0 < value <= 1, 'above 0 and at most 1'),
     'share': Limit(lambda value: 0 <= value <= 1, 'from 0 to 1'),
     'below_one': Limit(lambda value: 0 <= value < 1, '0 or more and below 1'),
     'finite': Limit(math.isfinite, 'a finite number'),
