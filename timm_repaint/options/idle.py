@@ -1,6 +1,7 @@
 """Options that do nothing beside others, which is said: it would be noticed only after a training."""
 
 import argparse
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -36,31 +37,23 @@ def mixup_active(args: argparse.Namespace) -> bool:
 def _timm(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Reasons, and the options of timm's that do nothing for them."""
     aug, none = not args.no_aug, args.sched == 'none'
-    # By their word behind `needs` in the table: why they do nothing, and whether they do something.
+    # By their word behind `needs` in the table, where that is no option's name: why they do nothing, and whether they
+    # do something.
     needs = {
-        'pretrained': ('without --pretrained', args.pretrained),
-        'resume': ('without --resume', args.resume),
-        'amp': ('without --amp', args.amp),
-        'compile': ('without --torchcompile', args.torchcompile),
-        'clipping': ('without --clip-grad', args.clip_grad is not None),
-        'layer_decay': ('without --layer-decay', args.layer_decay is not None),
         'noise': ('with --sched none' if none else 'without --lr-noise', args.lr_noise and not none),
         'warmup': ('with --sched none' if none else 'without --warmup-epochs', args.warmup_epochs and not none),
         'mixing': ('without --mixup or --cutmix', mixup_active(args)),
         'erasing': ('without --reprob' if aug else 'with --no-aug', args.reprob and aug),
         'augmentation': ('with --no-aug', aug),
-        'bce': ('without --bce-loss', args.bce_loss),
-        'distillation': ('without --kd-model-name', args.kd_model_name is not None),
-        'ema': ('without --model-ema', args.model_ema),
-        'sizes': ('without --train-img-sizes', args.train_img_sizes),
-        'naflex': ('without --naflex-loader', args.naflex_loader),
-        'wandb': ('without --log-wandb', args.log_wandb),
-        'lr_base': ('with --lr', not args.lr),
-        'validation': ('without --val-split', args.val_split),
+        'no_lr': ('with --lr', not args.lr),
     }
-    for word, (reason, something) in needs.items():
-        if not something:
-            yield reason, ' '.join(name for name, entry in by_name().items() if word in entry.get('needs', '').split())
+    idle: dict[str, list[str]] = defaultdict(list)
+    for name, entry in by_name().items():
+        for word in entry.get('needs', '').split():
+            reason, something = needs.get(word) or (f'without --{word.replace("_", "-")}', getattr(args, word))
+            if not something:
+                idle[reason].append(name)
+    yield from ((reason, ' '.join(names)) for reason, names in idle.items())
     if mixup_active(args) and not (args.mixup and (args.cutmix or args.cutmix_minmax)):
         yield 'without both --mixup and --cutmix', 'mixup_switch_prob'
     if aug and args.aa and '3a' not in args.aa:
@@ -81,9 +74,9 @@ def _timm(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     with suppress(ValueError):  # no optimizer of timm's: it says so itself
         takes = get_optimizer_info(args.opt.lower().split('_')[-1])
         has = {'eps': takes.has_eps, 'betas': takes.has_betas, 'momentum': takes.has_momentum}
-        idle = [name for name in has if not has[name]]
-        options = [name if name == 'momentum' else f'opt_{name}' for name in idle]
-        if set(args.opt_kwargs) <= set(idle):  # timm drops them there too
+        lacks = [name for name in has if not has[name]]
+        options = [name if name == 'momentum' else f'opt_{name}' for name in lacks]
+        if set(args.opt_kwargs) <= set(lacks):  # timm drops them there too
             options.append('opt_kwargs')
         yield f'with --opt {args.opt}', ' '.join(options)
 
