@@ -1,7 +1,6 @@
 """Packages that only some commands need: loaded at use, with the install line where one is missing."""
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from timm_repaint.errors import UsageError
@@ -23,13 +22,3 @@ def load_optional(module: str, user: str, extra: str = 'report') -> Any:
     except ImportError as error:
         package = module.partition('.')[0]
         raise UsageError(f"{user} needs {package}: pip install '.[{extra}]'") from error
-
-
-def new_figure(path: Path, width_in: float, height_in: float) -> Any:
-    """An empty figure of matplotlib for the file `path`.
-
-    Raises:
-        UsageError: if matplotlib is not installed.
-    """
-    figure = load_optional('matplotlib.figure', path.name)
-    return figure.Figure(figsize=(width_in, height_in), layout='constrained')

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cost.stopwatch import PARTS
-from timm_repaint.optional import new_figure
+from bench.figures import new_figure
 
 ROW_HEIGHT_IN = 0.4
 SIZE_IN = (8.0, 1.4)  # width, and height without rows

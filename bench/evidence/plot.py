@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.evidence.results import Result
 from bench.evidence.table import Comparison, compare
-from timm_repaint.optional import new_figure
+from bench.figures import new_figure
 
 WIDTH_IN = 9.0
 ROW_HEIGHT_IN = 0.24

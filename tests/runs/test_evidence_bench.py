@@ -68,7 +68,7 @@ def test_the_command_ends_with_the_table_and_leaves_it_in_files(finished):
         plain, repaint = csv.DictReader(file)
     assert (plain['arm'], repaint['arm'], repaint['size']) == ('plain', 'repaint', '40')
     assert plain['diversity'] == '' and float(repaint['diversity']) > 0
-    assert (output / 'plot.png').is_file() or "pip install '.[report]'" in done.stderr
+    assert (output / 'plot.png').is_file() or "pip install '.[bench]'" in done.stderr
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ OPTIONAL = {
     'cv2': 'fast',
     'effdet': 'detection',
     'faster_coco_eval': 'detection',
-    'matplotlib': 'report',
     'wandb': '',
     'webdataset': '',
 }

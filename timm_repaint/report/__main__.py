@@ -26,8 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
     tables = commands.add_parser(
         'tables',
         help="the paper's tables beside these runs",
-        description='Read runs of the recipes in timm_repaint/recipes/tables and write tables.md, tables.csv and '
-        'tables.png; print the commands of the runs that are missing.',
+        description='Read runs of the recipes in timm_repaint/recipes/tables and write tables.md and '
+        'tables.csv; print the commands of the runs that are missing.',
     )
     add, runs = tables.add_argument, 'folders of runs, or folders that hold them'
     add('runs', nargs='*', type=Path, metavar='RUNS', help=f'{runs}; none: all runs are missing')

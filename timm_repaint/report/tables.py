@@ -1,14 +1,11 @@
-"""The paper's tables beside ours: Markdown, CSV, a plot, and the commands of the runs that are missing."""
+"""The paper's tables beside ours: Markdown, CSV, and the commands of the runs that are missing."""
 
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from timm_repaint.markdown import markdown_table
-from timm_repaint.optional import new_figure
 from timm_repaint.report.tables_runs import (
     RECIPES,
     TITLES,
@@ -31,10 +28,6 @@ COLUMNS = [
     *('paper_gain', 'paper_min', 'paper_max', 'gain', 'min', 'max'),
 ]
 
-WIDTH_IN, ROW_HEIGHT_IN, PANEL_HEIGHT_IN = 8.0, 0.28, 0.8
-DPI = 150
-PAPER_COLOUR, OUR_COLOUR, ZERO_COLOUR = '#7f9fbf', '#b3401f', '#888888'
-
 
 def write_tables(
     folders: Sequence[Path],
@@ -43,12 +36,12 @@ def write_tables(
     runs_folder: Path = RUNS_FOLDER,
     tables: Collection[int] = tuple(TITLES),
 ) -> None:
-    """Write tables.md, tables.csv and tables.png to `output`, and print the tables and the missing runs' commands.
+    """Write tables.md and tables.csv to `output`, and print the tables and the missing runs' commands.
 
     Without folders, of runs or with runs below, all runs are missing; the commands put them into `runs_folder`.
 
     Raises:
-        UsageError: if a folder holds no run, two runs are of one recipe and seed, or pandas or matplotlib is missing.
+        UsageError: if a folder holds no run, two runs are of one recipe and seed, or pandas is missing.
     """
     figures = paper_figures()
     figures = figures[figures['table'].isin(tables)]
@@ -63,7 +56,6 @@ def write_tables(
     if commands:
         print(f'# Runs of {len(commands)} recipes are missing. Set the variables of {ROW_SCRIPT}, and send them off:')
         print('\n'.join(commands))
-    draw_plot(rows, output / 'tables.png')  # last: it needs matplotlib
 
 
 def compare(runs: Sequence[TableRun], figures: Any) -> Any:
@@ -148,36 +140,3 @@ def command(recipe: str, seeds: Sequence[int], runs_folder: Path) -> str:
     array = ','.join(map(str, seeds))
     path = recipe_path(recipe).relative_to(REPOSITORY)
     return f'{output}sbatch --array={array} {ROW_SCRIPT} {path}'
-
-
-def draw_plot(rows: Any, path: Path) -> None:
-    """Write the plot of `compare`'s rows, a panel for each table; arms without runs have the paper's mark alone.
-
-    Raises:
-        UsageError: if matplotlib is not installed.
-    """
-    values = rows.dropna(subset='paper').drop_duplicates(['recipe', 'metric']).set_index(['recipe', 'metric'])['paper']
-    arms = rows[rows['recipe'] != rows['baseline']].join(values.rename('paper_baseline'), on=['baseline', 'metric'])
-    # Where it is not printed, the paper's values give it.
-    arms['paper_gain'] = arms['paper_gain'].fillna(arms['paper'] - arms['paper_baseline'])
-    tables = [(table, members) for table, members in arms.groupby('table')]
-    heights = [len(members) * ROW_HEIGHT_IN + PANEL_HEIGHT_IN for _, members in tables]
-    figure = new_figure(path, WIDTH_IN, sum(heights))
-    panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for panel, (table, members) in zip(panels, tables, strict=True):
-        _draw_marks(panel, -0.15, members[['paper_gain', 'paper_min', 'paper_max']], PAPER_COLOUR)
-        _draw_marks(panel, 0.15, members[['gain', 'min', 'max']], OUR_COLOUR)
-        panel.axvline(0, color=ZERO_COLOUR, linewidth=1, zorder=0)
-        panel.set_title(f'Table {table}', fontsize=10)
-        panel.set_yticks(range(len(members)), members['row'], fontsize=8)
-        panel.set_ylim(len(members) - 0.5, -0.5)  # the first on top
-        panel.grid(axis='x', alpha=0.3)
-    panels[-1].set_xlabel('gain over the baseline, percentage points (blue: paper, red: these runs)', fontsize=9)
-    figure.savefig(path, dpi=DPI)
-
-
-def _draw_marks(panel: Any, offset: float, gains: Any, colour: str) -> None:
-    """A mark a row that has a gain, beside the row's line; whiskers from the lowest to the highest, where there are."""
-    mean, low, high = gains.to_numpy(float).T
-    whiskers = np.clip([mean - low, high - mean], 0, None)
-    panel.errorbar(mean, np.arange(len(mean)) + offset, None, whiskers, 'o', color=colour, ms=4, capsize=2)

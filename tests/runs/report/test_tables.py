@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
 
 from tests.helpers import run_script, without_padding
 from timm_repaint.detection.options import check_detection
@@ -147,8 +146,6 @@ def test_runs_fill_the_tables_and_missing_ones_are_shown(runs, tmp_path, capsys)
     assert rows['1', 'MobileNetV2, baseline']['seeds'] == '1 2'
     assert float(rows['1', 'MobileNetV2, baseline']['ours']) == pytest.approx(74.2)
     assert rows['3', 'MixUp']['ours'] == rows['3', 'MixUp']['gain'] == ''
-    with Image.open(out / 'tables.png') as plot:
-        plot.load()
     printed = capsys.readouterr().out
     assert (out / 'tables.md').read_text() in printed
     commands = [line for line in printed.splitlines() if line.startswith('sbatch')]

@@ -226,5 +226,5 @@ def test_nothing_to_compare_makes_no_plot(tmp_path):
 
 def test_without_matplotlib_the_message_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
-    with pytest.raises(UsageError, match=r"plot\.png needs matplotlib: pip install '\.\[report\]'"):
+    with pytest.raises(UsageError, match=r"plot\.png needs matplotlib: pip install '\.\[bench\]'"):
         draw_plot(RESULTS, tmp_path / 'plot.png')
