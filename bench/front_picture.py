@@ -1,6 +1,6 @@
-"""The README's picture: scikit-image's photographs, their segments' outlines, and repaints by a trained generator.
+"""The README's picture: scikit-image's photographs, their segments, and repaints by the generator that comes along.
 
-python -m bench.front_picture RUN docs/repaints.jpg
+python -m bench.front_picture docs/repaints.jpg
 """
 
 import argparse
@@ -29,11 +29,10 @@ def square(name: str) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('run', type=Path, help='folder of a train.py --repaint run')
     parser.add_argument('picture', type=Path, help='the file that is written')
     parser.add_argument('--seed', type=int, default=0, help='of the random latents (default: 0)')
     args = parser.parse_args()
-    repainter = load_repainter(str(args.run / 'last.pth.tar')).eval()
+    repainter = load_repainter('pretrained').eval()
     cut = FelzenszwalbMasks()
     step = SIZE_PX + GAP_PX
     sheet = Image.new('RGB', ((2 + COPIES) * step - GAP_PX, HEAD_PX + len(PHOTOGRAPHS) * step - GAP_PX), 'white')

@@ -76,9 +76,11 @@ class GanModule(nn.Module):
         first, last = self.config.schedule
         return self.discriminator is not None and self.updates % (first + last) >= first
 
-    def to_pm1(self, image_norm: Tensor) -> Tensor:
-        """T's normalised image [B, 3, H, W] -> in E and G's number format, in [-1, 1]."""
-        return torch.addcmul(self.grey_pm1, image_norm.to(self.mean.dtype), self.pm1_per_norm)
+    def to_pm1(self, image_norm: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """T's normalised image [B, 3, H, W] -> in [-1, 1], of this type (None: E and G's)."""
+        image_pm1 = torch.empty_like(image_norm, dtype=dtype or self.mean.dtype)
+        image_norm = image_norm.to(self.mean.dtype)
+        return torch.addcmul(self.grey_pm1, image_norm, self.pm1_per_norm, out=image_pm1)
 
     def to_norm(self, image_pm1: Tensor, dtype: torch.dtype) -> Tensor:
         """Image [B, 3, H, W] in [-1, 1] -> T's normalised image in T's number format."""

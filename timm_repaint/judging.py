@@ -93,12 +93,13 @@ def weighted_sum(losses: dict[str, Tensor], config: RepaintConfig) -> Tensor:
     return sum(others, losses['g_gan'])
 
 
-def task_slope(painted: Painted, scale: float | Tensor) -> Tensor:
+def task_slope(painted: Painted, scale: float | Tensor, factor: Tensor) -> Tensor:
     """What T's backward pass says of each pixel of the K repaints, for a mean loss over them: [K, 3, H, W].
 
     Args:
         painted: With the gradient at `shown_norm`.
         scale: What T's mean loss over the images that it saw was multiplied by.
+        factor: Of each channel, [1, 3, 1, 1].
 
     Raises:
         RuntimeError: if no gradient has reached the repaints.
@@ -112,4 +113,4 @@ def task_slope(painted: Painted, scale: float | Tensor) -> Tensor:
             'task_weight=0'
         )
     # With a mean over the N images that T saw the gradient is scale / N at each; wanted is 1 / K, K repaints.
-    return at_least_float32(gradient) * (painted.images_seen / len(gradient) / scale)
+    return at_least_float32(gradient) * (painted.images_seen / len(gradient) / scale * factor)

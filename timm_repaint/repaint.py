@@ -121,9 +121,8 @@ class Repaint(GanModule):
             self.send_from_first()
             self._begun = True
         count = batches.num_repaints(len(images), self.config.prob)
-        image_pm1 = self.to_pm1(images[:count])  # [K, 3, H, W]
-        picked = self._labeller(image_pm1) if labels is None else labels[:count]  # [K, H, W]
-        image_pm1 = image_pm1.to(working_dtype(image_pm1))
+        picked = self._labeller(self.to_pm1(images[:count])) if labels is None else labels[:count]  # [K, H, W]
+        image_pm1 = self.to_pm1(images[:count], working_dtype(self.mean))  # [K, 3, H, W]
         may_learn = self._may_learn()
         paints = may_learn and self._paints_next
         statistics = copy_buffers(self.repainter) if paints else None
@@ -304,8 +303,8 @@ class Repaint(GanModule):
         """A scalar with the gradient of T's loss, as a mean over the K repaints, at the repaints; times its weight."""
         if not self.config.task_weight:
             return painted.repaint_pm1.new_zeros(())
-        slope = task_slope(painted, scale) * (self.config.task_weight * self.norm_per_pm1)
-        bad = ~is_finite(slope).all()
+        slope = task_slope(painted, scale, self.config.task_weight * self.norm_per_pm1)
+        bad = ~is_finite(torch.linalg.vector_norm(slope, float('inf')))
         self._bad_task = bad if self._bad_task is None else self._bad_task | bad
         return (painted.repaint_pm1 * slope.nan_to_num(0.0, 0.0, 0.0)).sum()
 

@@ -1,4 +1,4 @@
-"""E and G from a file: of `train.py --repaint`, of one's own loop, of version 0.1, or the one that comes along.
+"""E and G from a file: of `train.py --repaint`, of one's own loop, or the one that comes along.
 
 Nothing but tensors and plain values is loaded.
 """
@@ -19,7 +19,6 @@ from timm_repaint.weights import read_checkpoint
 STATE_KEY = '_extra_state'
 PRETRAINED = 'pretrained'  # the name of the generator in the package; docs/pretrained.md
 PRETRAINED_FILE = Path(__file__).with_name('pretrained.safetensors')
-FIRST_FORMAT_KEY = 'task_state'  # of version 0.1, which kept E, G and D there
 
 
 def load_repainter(path: str) -> AnyRepainter:
@@ -39,12 +38,7 @@ def load_repainter(path: str) -> AnyRepainter:
         found = _find_state(state) if isinstance(state, Mapping) else None
         if found is not None:
             return _build(path, read_header(found[STATE_KEY]).get('networks'), _without(found, 'repainter.'))
-    try:
-        old = content[FIRST_FORMAT_KEY]['repaint']['repainter']
-        config, state = old['config'], old['state_dict']
-    except (KeyError, TypeError, IndexError) as error:
-        raise UsageError(f'{path} has no generator: it is not a checkpoint of train.py --repaint') from error
-    return _build(path, config, state)
+    raise UsageError(f'{path} has no generator: it is not a checkpoint of train.py --repaint, from version 0.2 on')
 
 
 def _build(path: str, config: Any, state: dict[str, Any]) -> AnyRepainter:
@@ -53,7 +47,7 @@ def _build(path: str, config: Any, state: dict[str, Any]) -> AnyRepainter:
         with torch.device('meta'):
             wanted = {name: tensor.shape for name, tensor in create_repainter(config).state_dict().items()}
         if wanted != {name: tensor.shape for name, tensor in state.items()}:
-            raise ValueError('its weights are of other networks than it says')
+            raise ValueError('its weights are of other networks than those of its settings here')
         repainter = create_repainter(config)
         repainter.load_state_dict(state)
     except Exception as error:  # values of any kind may stand there

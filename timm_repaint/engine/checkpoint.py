@@ -238,7 +238,7 @@ def resume_repaint(repaint: Repaint, checkpoint: str, args: argparse.Namespace) 
     if not isinstance(content, Mapping) or not isinstance(content.get(REPAINT_KEY), Mapping):
         raise UsageError(
             f'{checkpoint} is of a run without --repaint, or of version 0.1, which is not resumed: start '
-            f'anew with --initial-checkpoint {checkpoint}, and of version 0.1 --repaint-checkpoint {checkpoint}'
+            f'anew with --initial-checkpoint {checkpoint}'
         )
     with fitting(checkpoint, 'the options of --repaint'):
         repaint.load_state_dict(content[REPAINT_KEY])

@@ -43,7 +43,7 @@ class GeneratorSpec:
 
 
 def _light(width: int) -> GeneratorSpec:
-    stages = ((4 * width,), (4 * width,), (2 * width,), (3 * width // 2,), (width,))
+    stages = ((4 * width,), (4 * width,), (2 * width,), (width,), (width,))
     return GeneratorSpec(stages, hidden=width, kernel_size=1, spectral=False, max_cond_channels=max(16, width))
 
 
@@ -65,6 +65,24 @@ def generator_spec(name: str, width: int) -> GeneratorSpec:
     return GENERATORS[check_choice('generator', name, GENERATORS)](width)
 
 
+class ToRgb(nn.Conv2d):
+    """3x3 convolution to colour, and with six output channels to gain, which gets 1 on top: zeros keep the detail."""
+
+    def __init__(self, channels: int, out_channels: int):
+        super().__init__(channels, out_channels, kernel_size=3, padding=1)
+        self.kept = Constants(offset=torch.arange(out_channels).ge(3).float())
+
+    @property
+    def shift(self) -> Tensor:
+        """[out_channels]."""
+        own: Any = self.bias
+        return own + self.kept.like('offset', own)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, out_channels, H, W]."""
+        return F.conv2d(x, self.weight, self.shift, padding=1)
+
+
 class FullSizeHead(nn.Module):
     """Features at full size -> what `compose` takes.
 
@@ -75,7 +93,7 @@ class FullSizeHead(nn.Module):
 
     def __init__(self, channels: int, out_channels: int):
         super().__init__()
-        self.to_rgb = nn.Conv2d(channels, out_channels, kernel_size=3, padding=1)
+        self.to_rgb = ToRgb(channels, out_channels)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """[B, C, H, W] and an unused condition -> [B, out_channels, H, W]."""
@@ -97,15 +115,15 @@ class UpsamplingHead(nn.Module):
     def __init__(self, channels: int, cond_channels: int, out_channels: int, upscale: int):
         super().__init__()
         self.upscale = upscale
-        self.to_rgb = nn.Conv2d(channels + cond_channels, out_channels, kernel_size=3, padding=1)
+        self.to_rgb = ToRgb(channels + cond_channels, out_channels)
         self.taps = Constants(coarse=coarse_taps(upscale))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """[B, C, h, w] and [B, K, H, W] -> [B, out_channels, H, W]."""
         weight, cond_weight = self.to_rgb.weight.split([x.shape[1], condition.shape[1]], dim=1)
         coarse: Any = self.taps.coarse
-        x = conv_upsampled(F.leaky_relu(x, spade.LEAKY_SLOPE), weight, coarse)
-        return x + F.conv2d(condition, cond_weight, self.to_rgb.bias, padding=1)
+        painted = F.conv2d(condition, cond_weight, self.to_rgb.shift, padding=1)
+        return add_upsampled(painted, F.leaky_relu(x, spade.LEAKY_SLOPE), weight, coarse)
 
 
 def coarse_taps(upscale: int) -> Tensor:
@@ -115,13 +133,14 @@ def coarse_taps(upscale: int) -> Tensor:
     return torch.einsum('psi,qtj->pqijst', coarse, coarse).reshape(-1, 9)
 
 
-def conv_upsampled(x: Tensor, weight: Tensor, coarse: Tensor) -> Tensor:
-    """Nearest upsampling and a 3x3 convolution with zeros around, without the large tensor in between.
+def add_upsampled(painted: Tensor, x: Tensor, weight: Tensor, coarse: Tensor) -> Tensor:
+    """`painted` plus nearest upsampling and a 3x3 convolution with zeros around, without large tensors in between.
 
     Each of the upscale^2 pixels of a coarse one sees coarse pixels only, several taps on the same one: the sum of their
     weights is its weight.
 
     Args:
+        painted: [B, O, u*h, u*w].
         x: [B, C, h, w].
         weight: [O, C, 3, 3].
         coarse: [u*u*9, 9] of `coarse_taps`, for a factor u to the full size.
@@ -133,27 +152,30 @@ def conv_upsampled(x: Tensor, weight: Tensor, coarse: Tensor) -> Tensor:
         taps = at_least_float32(weight).permute(0, 2, 3, 1).reshape(outputs, 9, channels)
         summed = torch.bmm(coarse.expand(outputs, -1, -1), taps).view(-1, 3, 3, channels)  # [O*u*u, 3, 3, C]
     upscale = round((len(coarse) // 9) ** 0.5)
-    return F.pixel_shuffle(F.conv2d(x, summed.permute(0, 3, 1, 2), padding=1), upscale)
+    shares = F.conv2d(x, summed.permute(0, 3, 1, 2), padding=1).unflatten(1, (outputs, upscale, upscale))
+    shares = shares.permute(0, 1, 4, 2, 5, 3)  # [B, O, h, u, w, u]
+    pixels = painted.unflatten(3, (-1, upscale)).unflatten(2, (-1, upscale))
+    return (pixels + shares).flatten(4).flatten(2, 3)
 
 
 def compose(painted: Tensor, detail: Tensor | None) -> Tensor:
     """The image [B, 3, H, W] in [-1, 1] from a colour and, where there is detail, its gain.
 
     Args:
-        painted: [B, 3, H, W] colour, or [B, 6, H, W] colour and gain, unbounded. A gain of 0 keeps the detail as it is.
+        painted: [B, 3, H, W] colour, or [B, 6, H, W] colour and gain, unbounded. A gain of 1 keeps the detail as it is.
         detail: [B, 3, H, W], what is left of the image without its segments' mean colours; None for none.
     """
     return torch.tanh(painted) if detail is None else Compose.apply(painted, detail.to(painted.dtype))
 
 
 class Compose(torch.autograd.Function):
-    """`tanh(colour + (1 + gain) * detail)`; no gradient goes to the detail."""
+    """`tanh(colour + gain * detail)`; no gradient goes to the detail."""
 
     @staticmethod
     def forward(ctx: Any, painted: Tensor, detail: Tensor) -> Tensor:
         """The value."""
         colour, gain = painted.chunk(2, dim=1)
-        value = torch.addcmul(colour + detail, gain, detail).tanh_()
+        value = torch.addcmul(colour, gain, detail).tanh_()
         ctx.save_for_backward(value, detail)
         return value
 
@@ -220,8 +242,6 @@ class SpadeGenerator(nn.Module):
         blocks = [block for block in self.stages.modules() if isinstance(block, spade.SpadeResBlock)]
         weights = iter(spade.block_weights([block.spades for block in blocks]))
         for index, stage in enumerate(self.stages):
-            if index > 0:
-                x = F.interpolate(x, scale_factor=2, mode='nearest')
-            for block in stage.children():
-                x = block(x, sizes[-1 - index], next(weights))
+            for number, block in enumerate(stage.children()):
+                x = block(x, sizes[-1 - index], next(weights), upscale=2 if index > 0 and number == 0 else 1)
         return compose(self.head(x, sizes[0])[:, :, :height, :width], detail)

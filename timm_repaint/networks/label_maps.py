@@ -119,7 +119,7 @@ def pool_segments(features: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
     """
     batch, channels = features.shape[:2]
     # A one behind each pixel's features; sums overflow float16.
-    counted = F.pad(at_least_float32(features), (0, 0, 0, 0, 0, 1), value=1.0)
+    counted = at_least_float32(F.pad(features, (0, 0, 0, 0, 0, 1), value=1.0))
     sums = sum_segments(counted, slots)
     counts = sums.detach()[:, channels:]  # no gradient goes there
     means = sums[:, :channels] / counts.clamp(min=1)

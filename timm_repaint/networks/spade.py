@@ -229,6 +229,11 @@ def block_weights(blocks: Sequence[Sequence[Spade]]) -> list[BlockWeights]:
     ]
 
 
+def upsample(x: Tensor, factor: int) -> Tensor:
+    """[B, C, h, w] -> [B, C, factor * h, factor * w], nearest."""
+    return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode='nearest')
+
+
 class SpadeResBlock(nn.Module):
     """SPADE, leaky ReLU, 3x3 convolution, twice; plus the input, through SPADE and 1x1 where the width changes.
 
@@ -268,21 +273,25 @@ class SpadeResBlock(nn.Module):
         """All of them, in the order of their weights."""
         return [self.spade_in, self.spade_out, *([self.spade_shortcut] if self.has_shortcut else [])]
 
-    def forward(self, x: Tensor, condition: Tensor, weights: BlockWeights | None = None) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, weights: BlockWeights | None = None, upscale: int = 1) -> Tensor:
         """Run the block.
 
         Args:
-            x: [B, in_channels, h, w].
-            condition: [B, K, h, w], already resized to x, once for all of the block's SPADEs.
+            x: [B, in_channels, h / upscale, w / upscale], which is upsampled first (nearest).
+            condition: [B, K, h, w], once for all of the block's SPADEs.
             weights: Of `block_weights`, where it has got those of several blocks ready.
+            upscale: A whole number.
         Returns:
             [B, out_channels, h, w].
         """
         weights = weights or block_weights([self.spades])[0]
         given_in, given_out, *given_shortcut = zip(weights.features(condition), weights.biases, strict=True)
-        normalised, shortcut = self.spade_in.normalise(x), x
-        if self.has_shortcut:
+        if self.has_shortcut:  # pixels that come several times have the same statistics as once
+            normalised = upsample(self.spade_in.normalise(x), upscale)
             shortcut = self.conv_shortcut(self.spade_shortcut.modulate(normalised, *given_shortcut[0]))
+        else:
+            shortcut = upsample(x, upscale)
+            normalised = self.spade_in.normalise(shortcut)
         y = self.conv_in(F.leaky_relu(self.spade_in.modulate(normalised, *given_in), LEAKY_SLOPE))
         y = self.spade_out.modulate(self.spade_out.normalise(y), *given_out)
         return shortcut + self.conv_out(F.leaky_relu(y, LEAKY_SLOPE))

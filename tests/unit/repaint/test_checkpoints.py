@@ -1,4 +1,4 @@
-"""A Repaint in checkpoints: of the script's runs, of tasks that carry it, of version 0.1."""
+"""A Repaint in checkpoints: of the script's runs, of tasks that carry it."""
 
 import pytest
 import torch
@@ -86,13 +86,6 @@ def test_a_checkpoint_without_a_generator_says_how_to_start_from_its_classifier(
         resume_repaint(tiny_repaint(), str(path), loop_args(no_resume_opt=False))
 
 
-def test_a_checkpoint_of_version_0_1_says_how_to_start_from_it(tmp_path):
-    path = tmp_path / 'old.pth.tar'
-    torch.save(first_format(tiny_repaint()), path)
-    with pytest.raises(UsageError, match=r'of version 0\.1, .* --repaint-checkpoint'):
-        resume_repaint(tiny_repaint(), str(path), loop_args(no_resume_opt=False))
-
-
 def test_a_resume_without_optimizers_keeps_the_networks_alone(tmp_path):
     task, repaint, _ = trained_task()
     torch.save(CheckpointParts(task, repaint).get_checkpoint_state(), tmp_path / 'last.pth.tar')
@@ -110,13 +103,6 @@ class Network(nn.Module):
         self.backbone, self.repaint = tiny_classifier(), repaint
 
 
-def first_format(repaint):
-    """A checkpoint of version 0.1."""
-    repainter = {'config': repaint.repainter.config, 'state_dict': repaint.repainter.state_dict()}
-    parts = {'repainter': repainter, 'discriminator': repaint.discriminator.state_dict(), 'optimizers': {}}
-    return {'state_dict': tiny_classifier().state_dict(), 'task_state': {'repaint': parts}}
-
-
 FILES = {
     'of train.py': lambda r: CheckpointParts(tiny_task(), r).get_checkpoint_state(),
     'by itself': lambda r: r.state_dict(),
@@ -124,7 +110,6 @@ FILES = {
     'in a dict of models': lambda r: {'model': Network(r).state_dict(), 'optimizer': {}},
     "in a module's": lambda r: Network(r).state_dict(),
     'behind a wrapper': lambda r: {'state_dict': nn.ModuleDict({'module': Network(r)}).state_dict()},
-    'of version 0.1': first_format,
 }
 
 
