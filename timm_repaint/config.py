@@ -85,7 +85,8 @@ class RepaintConfig:
     generator: str = network(
         'light',
         'light: our own; spade: the full-size one; without a network, at no cost: mean: each segment in its mean '
-        'colour, jitter: that with a random shift, shift: the image with it; randconv: a random filter',
+        'colour, jitter: that with a random shift, shift: the image with it; randconv: a random filter, '
+        'shift-randconv: the shift, and every second image under such a filter',
         paper='a light one; SPADE in Table 3',
         choices=(*GENERATORS, *PAINTERS),
     )

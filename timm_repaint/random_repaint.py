@@ -24,9 +24,10 @@ class RandomRepaint(v2.Transform):
     Args:
         p: Share of the images that is repainted, 0 to 1.
         painter: 'shift' (the image with a random colour shift a segment), 'jitter' (that without the image's detail),
-            'mean' (each segment in its mean colour) or 'randconv' (the image under a random filter, without masks).
+            'mean' (each segment in its mean colour), 'randconv' (the image under a random filter, without masks) or
+            'shift-randconv' (the shift, and every second image, at random, under such a filter).
         masks: 'fh', 'superpixels' (faster by 4 times and more) or a mask source that works on the CPU.
-        detail: Of 'shift': 'keep' the image's own, or 'swap' it with that of a random place.
+        detail: Of the shifts: 'keep' the image's own, or 'swap' it with that of a random place.
 
     Raises:
         ValueError: if a value is out of its limits.

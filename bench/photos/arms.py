@@ -95,6 +95,23 @@ _ARMS = (
         JITTER,
     ),
     Arm('randaugment-consistency', 'one answer, on top of RandAugment', f'{REPAINT} {ONE_ANSWER}', RANDAUGMENT),
+    Arm(
+        'randaugment-shift-consistency',
+        'the same with a random colour shift, no network',
+        f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
+        RANDAUGMENT,
+    ),
+    Arm(
+        'shift-randconv-consistency',
+        'one answer to an image and its colour shift, every second one under a random convolution',
+        f'{REPAINT} --repaint-generator shift-randconv {ONE_ANSWER}',
+    ),
+    Arm(
+        'randaugment-shift-randconv-consistency',
+        'the same on top of RandAugment',
+        f'{REPAINT} --repaint-generator shift-randconv {ONE_ANSWER}',
+        RANDAUGMENT,
+    ),
     Arm('repaint-end', 'the defaults to the last epoch', both=f'{CROP_AND_FLIP} {REPAINT} {TO_THE_END}'),
     Arm(
         'consistency-end',

@@ -36,7 +36,7 @@ def names(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob('*.*')} - {'manifest.json'}
 
 
-@pytest.mark.parametrize('painter', ['pretrained', 'shift', 'mean', 'jitter', 'randconv'])
+@pytest.mark.parametrize('painter', ['pretrained', 'shift', 'mean', 'jitter', 'randconv', 'shift-randconv'])
 def test_each_painter_paints_a_folder_of_classes(photos, tmp_path, painter):
     assert call(photos, tmp_path / 'out', '--painter', painter, '--copies', 1, '--workers', 1) == 0
     assert names(tmp_path / 'out') == {'cat/chelsea-1.png', 'cat/astronaut-1.png', 'cup/coffee-1.png'}

@@ -105,6 +105,18 @@ def test_randconv_is_the_image_mixed_with_itself_under_its_own_filter():
         torch.testing.assert_close(painted[i], wanted.clamp(-1, 1))
 
 
+def test_every_second_image_is_filtered_after_the_shift():
+    images = 200
+    image_pm1, labels = (t[:1].expand(images, *t.shape[1:]) for t in halves())
+    shifted, painted = (
+        SegmentPainter(name)(image_pm1, labels, torch.Generator().manual_seed(0)).image_pm1
+        for name in ('shift', 'shift-randconv')
+    )
+    same = (painted == shifted).flatten(1).all(dim=1)
+    assert 0.4 < same.float().mean() < 0.6
+    assert (painted - shifted)[~same].abs().flatten(1).mean(dim=1).min() > 0.001
+
+
 @pytest.mark.parametrize(
     ('generator', 'kind'), [('jitter', SegmentPainter), ('randconv', ConvolutionPainter), ('light', Repainter)]
 )
@@ -117,7 +129,8 @@ def test_a_repainter_is_made_from_its_config(generator, kind):
 
 def test_what_a_painter_does_not_use_is_not_in_its_config():
     assert SegmentPainter('jitter', None, 'swap').config == {'generator': 'jitter', 'num_labels': None}
-    assert SegmentPainter('shift', None, 'swap').config['detail'] == 'swap'
+    for generator in ('shift', 'shift-randconv'):
+        assert SegmentPainter(generator, None, 'swap').config['detail'] == 'swap'
     with pytest.raises(ValueError, match="unknown detail 'wool'; choose one of keep, swap, none"):
         SegmentPainter('shift', None, 'wool')
 

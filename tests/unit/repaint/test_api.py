@@ -29,7 +29,10 @@ def test_a_config_makes_the_same_as_its_options():
         ({'prob': 1.5}, r'prob is 1.5; it must be above 0 and at most 1'),
         ({'width': 2.5}, r'width is 2.5; it must be a whole number, 1 or more'),
         ({'mix': 'beside'}, r"mix is 'beside'; choose one of replace, both"),
-        ({'generator': 'heavy'}, r"generator is 'heavy'; choose one of light, spade, mean, jitter, shift, randconv"),
+        (
+            {'generator': 'heavy'},
+            r"generator is 'heavy'; choose one of light, spade, mean, jitter, shift, shift-randconv, randconv",
+        ),
         ({'schedule': (2, 0)}, r'schedule is \(2, 0\); it must be two whole numbers of 1 or more'),
         ({'freeze': True}, r'freeze needs a checkpoint'),
         ({'generator': 'shift', 'checkpoint': 'x.pth'}, r"generator 'shift' has no network to load or to freeze"),
