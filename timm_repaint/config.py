@@ -84,9 +84,8 @@ class RepaintConfig:
     )
     generator: str = network(
         'light',
-        'light: our own; spade: the full-size one; without a network, at no cost: mean: each segment in its mean '
-        'colour, jitter: that with a random shift, shift: the image with it; randconv: a random filter, '
-        'shift-randconv: the shift, and every second image under such a filter',
+        'light: our own; spade: the full-size one; without a network: mean: segments in their mean colours, jitter: that '
+        'with random shifts, shift: the image with them; randconv: a random filter, shift-randconv: one after the shift',
         paper='a light one; SPADE in Table 3',
         choices=(*GENERATORS, *PAINTERS),
     )
