@@ -84,8 +84,8 @@ class RepaintConfig:
     )
     generator: str = network(
         'light',
-        'light: our own; spade: the full-size one; without a network: mean: segments in their mean colours, jitter: that '
-        'with random shifts, shift: the image with them; randconv: a random filter, shift-randconv: one after the shift',
+        'light: our own; spade: full-size; no network: mean: segments in their mean colours, jitter: these shifted, '
+        'shift: the image shifted alike, randconv: filtered, shift-randconv: both',
         paper='a light one; SPADE in Table 3',
         choices=(*GENERATORS, *PAINTERS),
     )
