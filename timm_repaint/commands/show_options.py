@@ -16,7 +16,8 @@ from timm_repaint.detection.options import build_parser as build_detection_parse
 from timm_repaint.errors import UsageError
 from timm_repaint.option import Option, options_of
 from timm_repaint.options import build_parser
-from timm_repaint.options.option_files import load_config, with_file
+from timm_repaint.options.bases import read_files
+from timm_repaint.options.option_files import with_file
 from timm_repaint.options.repaint_options import CONFIGS
 from timm_repaint.options.run_file import is_detection
 from timm_repaint.recipes import find_recipe
@@ -50,7 +51,7 @@ def resolve(config: str) -> argparse.ArgumentParser:
     parser = build_parser()
     if not config:
         return parser
-    if is_detection(load_config(parser, find_recipe(config))):
+    if is_detection({name: value for _, own in read_files(find_recipe(config)) for name, value in own.items()}):
         parser = build_detection_parser()
     return with_file(parser, config)
 

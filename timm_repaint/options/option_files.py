@@ -53,61 +53,48 @@ def with_file(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentPa
         path = find_recipe(name)
     except UsageError as error:
         parser.error(f'argument -c/--config: {error}')
-    defaults = check_config(parser, load_config(parser, path), path)
+    defaults = load_config(parser, path)
     parser = copy.deepcopy(parser)  # the caller may parse again without this file
     parser.set_defaults(**defaults)
     return parser
 
 
-def load_config(parser: argparse.ArgumentParser, path: str) -> dict[Any, Any]:
-    """Reads a YAML mapping of options over those of its bases; anything else stops with `parser.error` and the path."""
-    names = {name: action.dest for name, action in _actions_by_name(parser).items()}
-
-    def dest(key: Any) -> str:
-        return names.get(_name(key), _name(key))
-
-    try:
-        files = [drop_removed(own, file) for file, own in read_files(path)]
-    except UsageError as error:
-        parser.error(f'argument -c/--config: {error}')
-    config: dict[Any, Any] = {}
-    for own in files:
-        overridden = set(map(dest, own))  # also by another name of the same option
-        config = {key: value for key, value in config.items() if dest(key) not in overridden} | own
-    return config
-
-
-def check_config(parser: argparse.ArgumentParser, config: dict[Any, Any], path: str) -> dict[str, Any]:
-    """Turns a YAML mapping into defaults for the parser.
+def load_config(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:
+    """Reads a YAML mapping of options over those of its bases, as defaults for the parser.
 
     Keys are an option's names, long or short, with dashes or underscores. `config` is left out in silence. Other
-    unknown keys stop a file that says `repaint: true`; in any other they are named in a warning and left out, as files
-    of timm's script may have options of other versions.
+    unknown keys stop files that say `repaint: true`; in any other they are named in a warning and left out, as files
+    of timm's script may have options of other versions. What does not fit stops with `parser.error` and its file.
 
     Returns:
         Value by dest, of the type that the command line would give.
     """
     actions = _actions_by_name(parser)
     defaults: dict[str, Any] = {}
-    unknown = []
-    for key, value in config.items():
-        name = _name(key)
-        if name in ('config', STARTED_FROM):
-            continue
-        if name not in actions:
-            unknown.append(key)
-            continue
-        action = actions[name]
-        if action.dest in defaults:
-            parser.error(f'{argparse.ArgumentError(action, f"{_origins(path)[key]} sets it twice")}')
-        try:
-            defaults[action.dest] = _convert(action, value)
-        except ValueError as error:
-            parser.error(f'{argparse.ArgumentError(action, f"{error} (in {_origins(path)[key]})")}')
+    unknown: dict[Any, str] = {}
+    try:
+        files = [(file, drop_removed(own, file)) for file, own in read_files(path)]
+    except UsageError as error:
+        parser.error(f'argument -c/--config: {error}')
+    for file, own in files:
+        seen = set()
+        for key, value in own.items():
+            action = actions.get(_name(key))
+            if action is None:
+                unknown[key] = file
+                continue
+            if action.dest in seen:
+                parser.error(f'{argparse.ArgumentError(action, f"{file} sets it twice")}')
+            seen.add(action.dest)
+            try:
+                defaults[action.dest] = _convert(action, value)
+            except ValueError as error:
+                parser.error(f'{argparse.ArgumentError(action, f"{error} (in {file})")}')
+    unknown = {key: file for key, file in unknown.items() if _name(key) not in ('config', STARTED_FROM)}
     if unknown and defaults.get('repaint'):  # a file of ours: a wrong name would cost a whole training
-        file = (origins := _origins(path))[unknown[0]]
-        names = ', '.join(str(key) for key in unknown if origins[key] == file)
-        parser.error(f'argument -c/--config: {file} names {names}, but no option is called so')
+        first = next(iter(unknown.values()))
+        names = ', '.join(str(key) for key, file in unknown.items() if file == first)
+        parser.error(f'argument -c/--config: {first} names {names}, but no option is called so')
     if unknown:
         logger.warning('%s: unknown options are ignored: %s', path, ', '.join(map(str, unknown)))
     return defaults
@@ -127,11 +114,6 @@ def convert_values(parser: argparse.ArgumentParser, options: dict[str, Any], pat
         except ValueError as error:
             raise UsageError(f'{path}: {name} {error}') from error
     return converted
-
-
-def _origins(path: str) -> dict[Any, str]:
-    """Which of a file and its bases each value comes from, for messages."""
-    return {key: file for file, own in read_files(path) for key in own}
 
 
 def _name(key: Any) -> str:

@@ -21,7 +21,8 @@ from typing import Any
 from timm_repaint.detection.options import build_parser as build_detection_parser
 from timm_repaint.errors import UsageError
 from timm_repaint.optional import load_optional
-from timm_repaint.options.option_files import check_config, load_config
+from timm_repaint.options.bases import read_files
+from timm_repaint.options.option_files import load_config
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
 from timm_repaint.options.run_file import ARGS, EARLIER, FINE_TUNE, read_args
@@ -224,8 +225,8 @@ def load_recipe(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
     Raises:
         UsageError: if it names an option that there is not.
     """
-    config = load_config(parser, str(path))
-    unknown = sorted(map(str, config.keys() - {action.dest for action in parser._actions}))
+    names = {str(name) for _, own in read_files(str(path)) for name in own}
+    unknown = sorted(names - {action.dest for action in parser._actions})
     if unknown:
         raise UsageError(f'{path} names {", ".join(unknown)}, but no option is called so; correct the name')
-    return check_config(parser, config, str(path))
+    return load_config(parser, str(path))

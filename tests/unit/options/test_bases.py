@@ -69,7 +69,7 @@ def test_another_name_of_an_option_overrides_it_too_and_null_brings_its_default_
     files = {'row.yaml': 'base: base.yaml\ndr: 0.5\nopt-eps: null\n', 'base.yaml': 'decay_rate: 0.9\nopt_eps: 1.0e-3\n'}
     args, _ = parse(files)
     assert (args.decay_rate, args.opt_eps) == (0.5, None)
-    assert load_config(build_parser(), str(tmp_path / 'row.yaml')) == {'dr': 0.5, 'opt-eps': None}
+    assert load_config(build_parser(), str(tmp_path / 'row.yaml')) == {'decay_rate': 0.5, 'opt_eps': None}
 
 
 @pytest.mark.parametrize(
