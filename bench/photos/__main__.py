@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from bench.photos.arms import ARMS, SETTINGS
+from bench.photos.arms import ARMS, NETWORK, NETWORKS, SETTINGS
 from bench.photos.corruptions import make_corrupted, make_corrupted_boxes
 from bench.photos.runs import Place, corrupted_of, leave_result, masks_of, plan_run, read_rows
 from bench.photos.table import write_results
@@ -16,7 +16,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m bench.photos', description=__doc__)
     add = parser.add_argument
     add('data', type=Path, metavar='DATA', help='folder with pacs/, clothing/ and animals/')
-    add('--weights', type=Path, required=True, metavar='FILE', help='ImageNet weights of tf_efficientnet_lite0')
+    add('--weights', type=Path, required=True, metavar='FILE', help='pretrained weights of the network')
+    add('--model', choices=NETWORKS, default=NETWORK, metavar='NAME', help=f'the classifier: {", ".join(NETWORKS)}')
     add('--output', type=Path, required=True, metavar='DIR', help='for runs and masks; results.csv and table.md')
     add('--settings', nargs='+', choices=SETTINGS, default=['domain-shift'], metavar='NAME', help=', '.join(SETTINGS))
     add('--arms', nargs='+', choices=ARMS, metavar='ARM', help=f'(default: all) {", ".join(ARMS)}')
@@ -25,6 +26,8 @@ def parse_args() -> argparse.Namespace:
     add('--corruptions', action='store_true', help="test on ImageNet-C's corruptions of the validation photographs too")
     args = parser.parse_args()
     for name in args.settings:
+        if SETTINGS[name].detects and args.model != NETWORK:
+            parser.error(f'{name} has a detector of its own; leave out --model')
         for arm in sorted({*(args.arms or ())} - {*SETTINGS[name].arms}):
             parser.error(f'{arm} is not for the detector of {name}; it takes {", ".join(SETTINGS[name].arms)}')
     return args
@@ -42,7 +45,7 @@ def corrupt_validation(place: Place, setting: str) -> None:
 @goes_on
 def main() -> int:
     args = parse_args()
-    place = Place(args.data.resolve(), args.weights.resolve(), args.output.resolve(), args.corruptions)
+    place = Place(args.data.resolve(), args.weights.resolve(), args.output.resolve(), args.corruptions, args.model)
     place.output.mkdir(parents=True, exist_ok=True)
     for setting in args.settings:
         masks_of(place, setting)

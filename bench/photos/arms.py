@@ -8,7 +8,7 @@ _OPTIONS = (
     '-j 0 --device cpu --channels-last --opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs 1 '
     '--log-interval 1000 --repaint-gallery-interval 0'
 )
-COMMON = f'--model tf_efficientnet_lite0 --img-size 128 -b 32 --lr 3e-4 --epochs {EPOCHS} {_OPTIONS}'
+COMMON = f'-b 32 --epochs {EPOCHS} {_OPTIONS}'
 DETECTOR = (
     f'--model tf_efficientdet_lite0 --img-size 256 -b 8 --lr 1e-3 --epochs {DETECTOR_EPOCHS} --scale-jitter 0.5 1.5 '
     f'{_OPTIONS}'
@@ -19,6 +19,26 @@ RANDAUGMENT = '--scale 0.5 1.0 --aa rand-m9-mstd0.5'
 REPAINT = '--repaint --mask fh'
 TO_THE_END = f'--repaint-epochs {EPOCHS}'
 ONE_ANSWER = '--repaint-mix both --repaint-consistency 4'
+
+
+@dataclass(frozen=True)
+class Network:
+    """A pretrained classifier.
+
+    Attributes:
+        lr: Its learning rate.
+        options: Of its training and its tests.
+    """
+
+    lr: str
+    options: str
+
+
+NETWORK = 'tf_efficientnet_lite0'
+NETWORKS = {
+    NETWORK: Network('3e-4', '--img-size 128'),
+    'vit_small_patch14_dinov2': Network('2e-5', '--img-size 98 --model-kwargs img_size=98'),
+}
 
 
 @dataclass(frozen=True)

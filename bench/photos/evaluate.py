@@ -9,6 +9,7 @@ import timm
 import torch
 from timm.data import create_dataset, create_loader, resolve_data_config
 from timm.models import create_model
+from timm.utils import ParseKwargs
 
 
 @torch.inference_mode()
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument('out', type=Path, help='the file that is written')
     parser.add_argument('folders', nargs='+', type=Path)
     parser.add_argument('--img-size', type=int, default=128)
+    parser.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='K=V')
     parser.add_argument('--corrupted', type=Path, metavar='DIR', help='folders of corrupted images, for their mean')
     args = parser.parse_args()
     corrupted = [] if args.corrupted is None else sorted(path for path in args.corrupted.iterdir() if path.is_dir())
@@ -43,8 +45,8 @@ def main() -> None:
     classes = [sorted(path.name for path in folder.iterdir() if path.is_dir()) for folder in folders]
     if any(names != classes[0] for names in classes):
         parser.error(f'the folders have different classes: {classes}')
-    model = create_model(args.model, num_classes=len(classes[0]), checkpoint_path=args.checkpoint).eval()
-    model = model.to(memory_format=torch.channels_last)
+    options = {'num_classes': len(classes[0]), 'checkpoint_path': args.checkpoint, **args.model_kwargs}
+    model = create_model(args.model, **options).eval().to(memory_format=torch.channels_last)
     found = {folder.name: top1(model, folder, args.img_size) for folder in args.folders}
     if corrupted:
         found['corrupted'] = mean(top1(model, folder, args.img_size) for folder in corrupted)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.photos.arms import ARMS, CLEAN_END_EPOCHS, COMMON, DETECTOR, EPOCHS, SETTINGS
+from bench.photos.arms import ARMS, CLEAN_END_EPOCHS, COMMON, DETECTOR, EPOCHS, NETWORK, NETWORKS, SETTINGS
 from bench.runner import REPO, RESULT, make_masks
 from timm_repaint.files import write_text
 
@@ -25,12 +25,18 @@ class Place:
         weights: Of the network on ImageNet.
         output: For runs, masks and subsets.
         corruptions: Whether checkpoints are tested on corrupted validation photographs too.
+        network: What trains as a classifier.
     """
 
     data: Path
     weights: Path
     output: Path
     corruptions: bool = False
+    network: str = NETWORK
+
+    def label(self, setting: str) -> str:
+        """A setting's name in results: another network than the first has results of its own."""
+        return setting if self.network == NETWORK else f'{setting}-{self.network}'
 
 
 @dataclass(frozen=True)
@@ -77,11 +83,11 @@ def corrupted_of(place: Place, name: str) -> Path:
 
 def plan_run(place: Place, setting: str, arm: str, seed: int) -> Run:
     """A run with its commands; each goes on from what an earlier try left."""
-    folder = place.output / 'runs' / f'{setting}-{arm}-seed{seed}'
+    folder = place.output / 'runs' / f'{place.label(setting)}-{arm}-seed{seed}'
     *phases, last = plan_phases(place, setting, arm, seed, folder)
     tests = plan_tests(place, setting, folder / 'fine_tune' if ARMS[arm].first else folder, folder / TESTS)
     commands = [(sys.executable, *command) for command in (*phases, last, tests)]
-    return Run(setting, arm, seed, folder, tuple(commands))
+    return Run(place.label(setting), arm, seed, folder, tuple(commands))
 
 
 def plan_tests(place: Place, name: str, last_phase: Path, out: Path) -> list[str]:
@@ -92,7 +98,8 @@ def plan_tests(place: Place, name: str, last_phase: Path, out: Path) -> list[str
     if setting.detects:
         return ['-m', 'bench.photos.evaluate_detector', str(last_phase), str(out), str(source), *corrupted]
     splits = [str(source / split) for split in setting.splits]
-    return [str(EVALUATE), str(last_phase / 'last.pth.tar'), COMMON.split()[1], str(out), *splits, *corrupted]
+    words = [str(EVALUATE), str(last_phase / 'last.pth.tar'), place.network, str(out), *splits, *corrupted]
+    return [*words, *NETWORKS[place.network].options.split()]
 
 
 def plan_phases(place: Place, setting: str, name: str, seed: int, folder: Path) -> list[list[str]]:
@@ -117,8 +124,9 @@ def train_classifier(place: Place, setting: str, arm: str) -> list[str]:
     """train.py with the options that both phases of an arm have in a setting."""
     images = images_of(place, setting)
     classes = len(list((images / 'train').iterdir()))
-    weights = ('--pretrained', '--pretrained-path', str(place.weights))
-    command = [str(REPO / 'train.py'), str(images), '--num-classes', str(classes)]
+    network = NETWORKS[place.network]
+    weights = ('--pretrained', '--pretrained-path', str(place.weights), '--lr', network.lr, *network.options.split())
+    command = [str(REPO / 'train.py'), str(images), '--num-classes', str(classes), '--model', place.network]
     return [*command, *COMMON.split(), *weights, *shlex.split(ARMS[arm].both)]
 
 

@@ -16,10 +16,11 @@ from PIL import Image
 from bench.photos import arms as arms_module
 from bench.photos import evaluate
 from bench.photos.__main__ import main
-from bench.photos.arms import ARMS, SETTINGS, Setting
+from bench.photos.arms import ARMS, NETWORK, SETTINGS, Network, Setting
 from bench.photos.corruptions import make_corrupted, make_corrupted_boxes
 from bench.photos.runs import Place, leave_result, masks_of, plan_phases, plan_run, read_rows
 from bench.photos.table import cell, write_results
+from bench.photos.vit_weights import to_timm
 from bench.runner import execute_all
 from bench.seeds import pd
 from tests.helpers import without_padding
@@ -41,10 +42,10 @@ def place(tmp_path, monkeypatch):
                     tmp_path / 'data' / 'pacs' / split / label / f'{index}.png'
                 )
     torch.save(timm.create_model('test_resnet').state_dict(), tmp_path / 'weights.pth')
-    common = '--model test_resnet --img-size 32 -b 4 -j 0 --device cpu --lr 0.01 --warmup-epochs 0 --epochs 16'
-    monkeypatch.setattr('bench.photos.runs.COMMON', common)
+    monkeypatch.setattr('bench.photos.runs.COMMON', '-b 4 -j 0 --device cpu --warmup-epochs 0 --epochs 16')
+    monkeypatch.setitem(arms_module.NETWORKS, 'test_resnet', Network('0.01', '--img-size 32'))
     monkeypatch.setitem(arms_module.SETTINGS, 'few', Setting('pacs', ('validation', 'cartoon'), 3))
-    return Place(tmp_path / 'data', tmp_path / 'weights.pth', tmp_path / 'out')
+    return Place(tmp_path / 'data', tmp_path / 'weights.pth', tmp_path / 'out', network='test_resnet')
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,18 @@ def test_an_arm_with_options_of_its_first_phase_has_two_phases(place, arm, wante
     commands = plan_phases(place, 'domain-shift', arm, 3, place.output / 'run')
     assert len(commands) == wanted and all('3' in command for command in commands[:1])
     assert ('--mask-dir' in commands[0]) == arm.startswith('repaint')
+
+
+def test_another_network_has_results_of_its_own_name(place):
+    first, other = (
+        plan_run(replace(place, network=name), 'domain-shift', 'plain', 0)
+        for name in (NETWORK, 'vit_small_patch14_dinov2')
+    )
+    assert (first.setting, first.name) == ('domain-shift', 'domain-shift-plain-seed0')
+    assert other.setting == 'domain-shift-vit_small_patch14_dinov2' and other.name == f'{other.setting}-plain-seed0'
+    for command in other.commands:
+        assert command[command.index('--model-kwargs') + 1] == 'img_size=98' and '98' in command
+        assert 'vit_small_patch14_dinov2' in command and NETWORK not in command
 
 
 def test_a_detector_trains_with_options_that_it_takes_and_without_validation(place):
@@ -86,6 +99,10 @@ def test_an_arm_that_a_detector_cannot_train_is_refused(place, monkeypatch, caps
     with pytest.raises(SystemExit):
         main()
     assert 'cutmix is not for the detector of animals; it takes plain, jitter, shift, ' in capsys.readouterr().err
+    monkeypatch.setattr('sys.argv', ['photos', *map(str, words), 'plain', '--model', 'test_resnet'])
+    with pytest.raises(SystemExit):
+        main()
+    assert 'animals has a detector of its own; leave out --model' in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -114,7 +131,7 @@ def test_a_run_trains_all_epochs_and_is_tested(place, arm):
     assert [problem for _, problem in execute_all([run], 1, leave_result, afresh=False)] == ['']
     (row,) = read_rows(place.output)
     assert row.keys() == {'setting', 'arm', 'seed', 'validation', 'cartoon', 'seconds'}
-    assert run.folder == place.output / 'runs' / f'few-{arm}-seed1'
+    assert run.folder == place.output / 'runs' / f'few-test_resnet-{arm}-seed1'
     last = run.folder / ('fine_tune' if ARMS[arm].first else '.') / 'summary.csv'
     with open(last, newline='') as file:
         assert list(csv.DictReader(file))[-1]['epoch'] == '15'
@@ -128,7 +145,7 @@ def test_a_finished_run_is_not_done_again(place, monkeypatch, capsys):
     run.folder.mkdir(parents=True)
     (run.folder / 'result.json').write_text('{}')
     words = [place.data, '--weights', place.weights, '--output', place.output, '--settings', 'few', '--arms', 'plain']
-    monkeypatch.setattr('sys.argv', ['photos', *map(str, words), '--seeds', '1'])
+    monkeypatch.setattr('sys.argv', ['photos', *map(str, words), '--seeds', '1', '--model', 'test_resnet'])
     assert main() == 0
     assert '1 runs, 1 of them done before' in capsys.readouterr().out
 
@@ -206,3 +223,29 @@ def test_photographs_with_boxes_are_corrupted_once_at_their_size_with_their_boxe
     assert {picture.size for picture in pictures} == {(8, 6)}
     monkeypatch.setitem(sys.modules, 'imagecorruptions', None)  # a finished set needs no package
     make_corrupted_boxes(tmp_path, tmp_path / 'out')
+
+
+def test_weights_of_a_vit_get_the_names_that_timm_gives_them():
+    model = timm.create_model('vit_small_patch14_dinov2', num_classes=0, depth=1, embed_dim=12, num_heads=2)
+    state = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
+    theirs = {
+        'embeddings.cls_token': state['cls_token'],
+        'layernorm.weight': state['norm.weight'],
+        'layernorm.bias': state['norm.bias'],
+    }
+    names = {
+        'attention.output.dense': 'attn.proj', 'mlp.fc1': 'mlp.fc1', 'mlp.fc2': 'mlp.fc2', 'norm1': 'norm1',
+        'norm2': 'norm2',
+    }  # fmt: skip
+    for kind in ('weight', 'bias'):
+        theirs[f'embeddings.patch_embeddings.projection.{kind}'] = state[f'patch_embed.proj.{kind}']
+        parts = state[f'blocks.0.attn.qkv.{kind}'].chunk(3)
+        for part, value in zip(('query', 'key', 'value'), parts, strict=True):
+            theirs[f'encoder.layer.0.attention.attention.{part}.{kind}'] = value
+        for name, ours in names.items():
+            theirs[f'encoder.layer.0.{name}.{kind}'] = state[f'blocks.0.{ours}.{kind}']
+    for number in (1, 2):
+        theirs[f'encoder.layer.0.layer_scale{number}.lambda1'] = state[f'blocks.0.ls{number}.gamma']
+    found = to_timm(theirs, state['pos_embed'])
+    assert found.keys() == state.keys()
+    assert all(torch.equal(value, found[name]) for name, value in state.items())
