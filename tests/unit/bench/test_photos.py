@@ -44,6 +44,8 @@ def place(tmp_path, monkeypatch):
     torch.save(timm.create_model('test_resnet').state_dict(), tmp_path / 'weights.pth')
     monkeypatch.setattr('bench.photos.runs.COMMON', '-b 4 -j 0 --device cpu --warmup-epochs 0 --epochs 16')
     monkeypatch.setitem(arms_module.NETWORKS, 'test_resnet', Network('0.01', '--img-size 32'))
+    vit = Network('0.01', '--img-size 32 --model-kwargs img_size=32')
+    monkeypatch.setitem(arms_module.NETWORKS, 'test_vit', vit)
     monkeypatch.setitem(arms_module.SETTINGS, 'few', Setting('pacs', ('validation', 'cartoon'), 3))
     return Place(tmp_path / 'data', tmp_path / 'weights.pth', tmp_path / 'out', network='test_resnet')
 
@@ -124,14 +126,19 @@ def test_a_detector_trains_both_phases_and_is_tested(place, shared_data, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arm', ['plain', 'jitter-clean-end', 'repaint', 'augmix'])
-def test_a_run_trains_all_epochs_and_is_tested(place, arm):
+@pytest.mark.parametrize(
+    ('arm', 'network'),
+    [('plain', 'test_resnet'), ('jitter-clean-end', 'test_resnet'), ('repaint', 'test_vit'), ('augmix', 'test_resnet')],
+)
+def test_a_run_trains_all_epochs_and_is_tested(place, arm, network):
+    place = replace(place, network=network)
+    torch.save(timm.create_model(network).state_dict(), place.weights)
     masks_of(place, 'few')
     run = plan_run(place, 'few', arm, 1)
     assert [problem for _, problem in execute_all([run], 1, leave_result, afresh=False)] == ['']
     (row,) = read_rows(place.output)
     assert row.keys() == {'setting', 'arm', 'seed', 'validation', 'cartoon', 'seconds'}
-    assert run.folder == place.output / 'runs' / f'few-test_resnet-{arm}-seed1'
+    assert run.folder == place.output / 'runs' / f'few-{network}-{arm}-seed1'
     last = run.folder / ('fine_tune' if ARMS[arm].first else '.') / 'summary.csv'
     with open(last, newline='') as file:
         assert list(csv.DictReader(file))[-1]['epoch'] == '15'
