@@ -74,6 +74,7 @@ _ARMS = (
     Arm('jitter', 'strong colour jitter and grayscale to the end', both=JITTER, detector='--color-jitter 0.8'),
     Arm('jitter-clean-end', 'the same with a last quarter without', first=JITTER),
     Arm('randaugment', 'RandAugment of magnitude 9', both=RANDAUGMENT),
+    Arm('randaugment-longer', 'the same for as long as -c robust takes', both=f'{RANDAUGMENT} --epochs 24'),
     Arm(
         'augmix',
         'AugMix with its consistency term',
@@ -87,7 +88,7 @@ _ARMS = (
     Arm('both', 'repaints beside their originals', f'{REPAINT} --repaint-mix both', detector=''),
     Arm(
         'shift-both',
-        'shifted colours beside their originals, no network: -c robust without its term',
+        'shifted colours beside their originals, no network: -c robust without its term and RandAugment',
         f'{REPAINT} --repaint-generator shift --repaint-mix both',
         detector='',
     ),
@@ -99,7 +100,7 @@ _ARMS = (
     ),
     Arm(
         'shift-consistency',
-        'one answer to an image and its random colour shift, no network: -c robust',
+        'one answer to an image and its random colour shift, no network',
         f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
     ),
     Arm(
@@ -117,7 +118,7 @@ _ARMS = (
     Arm('randaugment-consistency', 'one answer, on top of RandAugment', f'{REPAINT} {ONE_ANSWER}', RANDAUGMENT),
     Arm(
         'randaugment-shift-consistency',
-        'the same with a random colour shift, no network',
+        'the same with a random colour shift, no network: -c robust',
         f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
         RANDAUGMENT,
     ),
