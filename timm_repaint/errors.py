@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, ParamSpec
 
 Params = ParamSpec('Params')
@@ -94,3 +94,9 @@ def one_line(text: str) -> str:
     """A text with names of files or another program's words, without line ends and characters that steer a terminal."""
     joined = ' '.join(line.strip() for line in text.splitlines())
     return ''.join(one if one.isprintable() else one.encode('unicode_escape').decode() for one in joined)
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """The first of some names, and how many more there are, in one line."""
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return one_line(', '.join(map(str, names[:most]))) + more

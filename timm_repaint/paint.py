@@ -171,12 +171,7 @@ def paint_all(brush: Brush, images: Photographs, workers: int) -> list[Canvas]:
         done = in_processes(brush.paint)
     else:
         done = map(brush.finish, in_processes(brush.prepare))
-    canvases = []
-    for canvas in progress(done, 'repaint', len(items)):
-        if canvas.mistake:
-            raise UsageError(canvas.mistake)
-        canvases.append(canvas)
-    return canvases
+    return list(progress(done, 'repaint', len(items)))
 
 
 @goes_on

@@ -8,9 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from timm_repaint.errors import UsageError
-
-NAMED_KEYS = 3  # how many differing keys an error names
+from timm_repaint.errors import UsageError, first_of
 
 StateDict = dict[str, Tensor]
 
@@ -82,13 +80,8 @@ def fill(net: nn.Module, state: StateDict, path: str, kind: str) -> None:
             if key in state and state[key].shape != tensor.shape
         ],
     }
-    told = [f'{name} {_name_first(keys)}' for name, keys in differences.items() if keys]
+    told = [f'{name} {first_of(keys, 3)}' for name, keys in differences.items() if keys]
     if told:
         raise UsageError(f'{path} is not {kind}: {"; ".join(told)}')
     net.load_state_dict(state, assign=True)
     net.float()
-
-
-def _name_first(keys: list[str]) -> str:
-    rest = len(keys) - NAMED_KEYS
-    return ', '.join(keys[:NAMED_KEYS]) + (f' and {rest} more' if rest > 0 else '')

@@ -13,7 +13,7 @@ from bench.cost.plot import draw_shares
 from bench.cost.stopwatch import PARTS, time_parts
 from bench.cost.tables import make_tables
 from timm_repaint.benchmark.__main__ import build_parser, read_cases, run_cases
-from timm_repaint.benchmark.arms import Arm
+from timm_repaint.benchmark.measure import Arm
 from timm_repaint.commandline import at_least
 from timm_repaint.errors import run_command
 

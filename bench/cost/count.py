@@ -7,7 +7,7 @@ from timm.utils import unwrap_model
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from timm_repaint.benchmark.arms import Arm
+from timm_repaint.benchmark.measure import Arm
 from timm_repaint.monitor.probe import evaluating
 from timm_repaint.networks.label_maps import discriminator_condition
 from timm_repaint.repainter import Repainter
@@ -23,8 +23,8 @@ def count_networks(arm: Arm) -> dict[str, dict[str, int]]:
     repaint, classifier = arm.run.repaint, arm.run.task.get_trainable_module()
     assert repaint is not None and classifier is not None
     size_hw = arm.run.data_config['input_size'][-2:]
-    image = torch.zeros(1, 3, *size_hw, device=arm.device)
-    labels = torch.zeros(1, *size_hw, dtype=torch.int64, device=arm.device)
+    image = torch.zeros(1, 3, *size_hw, device=arm.run.device)
+    labels = torch.zeros(1, *size_hw, dtype=torch.int64, device=arm.run.device)
     repainter, discriminator = repaint.repainter, repaint.discriminator
     networks: dict[str, tuple[nn.Module, int]] = {}
     if isinstance(repainter, Repainter):

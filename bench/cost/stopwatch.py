@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from timm_repaint.benchmark.arms import Arm, Batches
+from timm_repaint.benchmark.measure import Arm, Batches
 from timm_repaint.engine.epoch import synchronize
 
 MASKS, PAINTER, JUDGE, TASK = 'S', 'E+G', 'D', 'T'
@@ -52,7 +52,7 @@ class Stopwatch:
 
 def time_parts(arm: Arm) -> dict[str, float]:
     """Train on the next batches of a timing; the share of the time of each part, 0..1."""
-    repaint, watch = arm.run.repaint, Stopwatch(arm.device)
+    repaint, watch = arm.run.repaint, Stopwatch(arm.run.device)
     networks: dict[str, nn.Module | None] = {TASK: arm.run.task}
     optimizers = [arm.run.optimizer]
     if repaint is not None:

@@ -13,14 +13,9 @@ from bench.evidence.arms import ARMS, CHECKPOINT, Arm
 from bench.evidence.data import Subset
 from bench.runner import REPO
 from timm_repaint.errors import UsageError
-from timm_repaint.options import (
-    build_config_parser,
-    build_parser,
-    is_repaint_option,
-    parse_args,
-    parse_schedule,
-    resolve_repaint_epochs,
-)
+from timm_repaint.options import build_config_parser, build_parser, parse_args
+from timm_repaint.options.conflicts import parse_schedule, resolve_repaint_epochs
+from timm_repaint.options.roles import REPAINT_OPTIONS
 from timm_repaint.options.run_file import FINE_TUNE
 
 LAST = 'last.pth.tar'
@@ -138,7 +133,7 @@ def parse_words(words: Sequence[str], arm: str) -> argparse.Namespace:
 def uses_default_masks(options: argparse.Namespace) -> bool:
     """Whether the masks are those that the bench makes beforehand."""
     parser = build_parser()
-    mask_options = [name for name in vars(options) if name.startswith(('mask', 'fh_')) and is_repaint_option(name)]
+    mask_options = [name for name in vars(options) if name.startswith(('mask', 'fh_')) and name in REPAINT_OPTIONS]
     return all(getattr(options, name) == parser.get_default(name) for name in mask_options)
 
 

@@ -51,7 +51,7 @@ OPTION_MISTAKES = {
         '--repaint-checkpoint: there is no file nothing.pth.tar',
     ),
     'resume': (('--resume', 'nothing.pth.tar'), '--resume nothing.pth.tar: there is no such checkpoint'),
-    'precision': (('--model-dtype', 'float8'), '--model-dtype is float8; it has to be one of'),
+    'precision': (('--model-dtype', 'float8'), "--model-dtype is 'float8'; choose one of"),
     'batch': (('-b', '64'), '24 training images do not fill a batch of 64'),
     'views': (('--aug-splits', '3'), '--repaint gives each image views of its own; leave out --aug-splits'),
     'log interval': (('--log-interval', '0'), '--log-interval is 0; it must be a whole number, 1 or more'),

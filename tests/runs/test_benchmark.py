@@ -10,10 +10,9 @@ from bench.cost.tables import growth_table
 from tests.helpers import run_script, without_padding
 from tests.tiny import adam_steps
 from timm_repaint.benchmark.__main__ import build_parser, main
-from timm_repaint.benchmark.arms import Arm, Batches, Seconds
 from timm_repaint.benchmark.cases import Case, plan_cases
 from timm_repaint.benchmark.cost_tables import cost_table
-from timm_repaint.benchmark.measure import measure, num_stages, times
+from timm_repaint.benchmark.measure import Arm, Batches, measure, num_stages, times
 from timm_repaint.errors import UsageError
 from timm_repaint.log import logger
 
@@ -79,7 +78,7 @@ def test_batches_that_are_read_come_from_the_loader_again_when_it_ends():
 def test_ratios_are_those_of_neighbours_and_a_quarter_of_the_run_costs_what_plain_training_does():
     # A slow machine in the second pair, an outlier in the third.
     clock, processor = [(1.0, 1.5), (2.0, 3.2), (1.0, 9.0)], [(1.0, 1.2), (1.0, 1.3), (2.0, 2.2)]
-    pairs = [tuple(map(Seconds, *both)) for both in zip(clock, processor, strict=True)]
+    pairs = [tuple(zip(*both, strict=True)) for both in zip(clock, processor, strict=True)]
     figures = times(pairs, steps=2)
     assert figures['ratios'] == [1.5, 1.6, 9.0] and figures['ratio'] == 1.6
     assert figures['whole_run_ratio'] == pytest.approx((150 * 1.6 + 50) / 200)

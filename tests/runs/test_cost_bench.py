@@ -10,8 +10,8 @@ from bench.cost.stopwatch import PARTS, time_parts
 from bench.cost.tables import growth_table, make_tables
 from tests.helpers import without_padding
 from tests.runs.test_benchmark import CASE, TINY, figures
-from timm_repaint.benchmark.arms import Arm, Batches
 from timm_repaint.benchmark.cases import Case
+from timm_repaint.benchmark.measure import Arm, Batches
 
 
 def test_multiply_adds_of_a_convolution_and_a_linear_layer():

@@ -1,7 +1,7 @@
 """Cost of the repaint phase: `timm-repaint benchmark --models resnet50 --output DIR`. START HERE.
 
 A case is a model at a size. For each, plain training and the repaint phase are built by the engine's own stages
-(`arms.py`) and take turns in one process (`measure.py`), and train once more in processes of their own for memory.
+and take turns in one process (`measure.py`), and train once more in processes of their own for memory.
 `benchmark.json` and `benchmark.md` in the output folder are written anew after each case.
 """
 
@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 
-from timm_repaint.benchmark.arms import Arm
 from timm_repaint.benchmark.cases import VARIANTS, Case, is_detector, plan_cases, train_options
 from timm_repaint.benchmark.cost_tables import cost_table
-from timm_repaint.benchmark.measure import measure, num_stages
+from timm_repaint.benchmark.measure import Arm, measure, num_stages
 from timm_repaint.commandline import at_least
 from timm_repaint.commands.show_environment import facts
 from timm_repaint.errors import UsageError, run_command

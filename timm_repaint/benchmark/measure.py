@@ -1,9 +1,11 @@
 """One case from options to figures: the two kinds of training take turns, so that a slow minute hits both."""
 
 import gc
+import itertools
 import multiprocessing
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -13,12 +15,63 @@ from typing import Any
 import numpy as np
 import torch
 
-from timm_repaint.benchmark.arms import Arm, Seconds
-from timm_repaint.benchmark.cases import Case
+from timm_repaint.benchmark.cases import Case, train_options
+from timm_repaint.detection.installed import find_functions
+from timm_repaint.engine.epoch import synchronize
+from timm_repaint.engine.parts import Run
+from timm_repaint.engine.run import build_run, train_epoch
+from timm_repaint.options.conflicts import parse_schedule
 
 REPAINT_EPOCHS, PLAIN_EPOCHS = 150, 50  # Repaint section 4.2
 STATUS = Path('/proc/self/status')
 MIB = 2**20
+Seconds = tuple[float, float]  # by the clock, and of the process
+
+
+class Batches:
+    """`steps` batches an epoch, from a loader that starts again when it ends, or whose batches are held in memory."""
+
+    def __init__(self, loader: Any, steps: int, in_memory: bool) -> None:
+        self.steps = steps
+        again = itertools.cycle(list(loader)) if in_memory else itertools.chain.from_iterable(itertools.repeat(loader))
+        self.batches: Iterator[Any] = again
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self.batches, self.steps)
+
+
+class Arm:
+    """A case's plain training or repaint phase, ready for its next batches."""
+
+    def __init__(self, case: Case, repaint: bool) -> None:
+        args = train_options(case, repaint)
+        self.functions = find_functions(args)
+        self.run: Run = build_run(args, self.functions, checkpoint='')
+        pattern = sum(parse_schedule(args.repaint_schedule)) * max(1, args.grad_accum_steps)
+        steps = -(-case.steps // pattern) * pattern  # whole patterns of the schedule
+        self.run.loaders.train = Batches(self.run.loaders.train, steps, in_memory=not case.data)
+        self.epoch = 0
+
+    def train(self) -> tuple[float, float]:
+        """Train on the batches of one timing.
+
+        Returns:
+            Seconds by the clock, and of the process on all cores, which other programs hardly change.
+        """
+        synchronize(self.run.device)
+        clock, processor = time.perf_counter(), time.process_time()
+        train_epoch(self.run, self.epoch, self.functions)
+        synchronize(self.run.device)
+        self.epoch += 1
+        return time.perf_counter() - clock, time.process_time() - processor
+
+    @property
+    def skipped_updates(self) -> int:
+        """Updates of E+G and D that were not made, which would spoil the times."""
+        return sum(self.run.repaint.skipped.values()) if self.run.repaint is not None else 0
 
 
 def num_stages(rounds: int) -> int:
@@ -48,7 +101,7 @@ def measure(
     figures = times(seconds, len(arms[True].run.loaders.train))
     more = look_into(arms[True]) if look_into is not None else {}
     figures['skipped_updates'] = arms[True].skipped_updates
-    device = arms[True].device.type
+    device = arms[True].run.device.type
     if device != 'cpu':  # there the process only waits
         del figures['processor_ratio'], figures['processor_s_a_step']
     del arms
@@ -112,9 +165,9 @@ def _train_and_look(case: Case, repaint: bool, threads: int) -> float:
     torch.set_num_threads(threads)
     arm = Arm(case, repaint)
     arm.train()
-    if arm.device.type == 'cpu':
+    if arm.run.device.type == 'cpu':
         return _process_peak_bytes() / MIB
-    return getattr(torch, arm.device.type).max_memory_allocated(arm.device) / MIB
+    return getattr(torch, arm.run.device.type).max_memory_allocated(arm.run.device) / MIB
 
 
 def _process_peak_bytes() -> int:

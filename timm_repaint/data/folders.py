@@ -18,7 +18,7 @@ from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.utils import natural_key
 
-from timm_repaint.errors import UsageError, one_line
+from timm_repaint.errors import UsageError, first_of
 from timm_repaint.log import logger
 from timm_repaint.pictures import HALF, is_hidden, walk
 
@@ -26,7 +26,6 @@ SPLITS = ('train', 'training', 'val', 'valid', 'validation', 'eval', 'evaluation
 READERS = ('torch', 'hfds', 'hfids', 'tfds', 'wds')
 TAR = '.tar'
 CLASS_MAP = 'a file of class names, one a line, says which folders are classes and numbers them: --class-map FILE'
-MANY = 5  # names in a message
 Endings = dict[str, Counter[str]]
 
 
@@ -113,7 +112,7 @@ def split_folder(root: str, option: str, split: str) -> str:
     raise UsageError(
         f'{option} {split}: there is no folder {os.path.join(root, split)}, and all of {root} would be read; images '
         'belong into <split>/<class>/, '
-        f'a split is the name of a folder in it ({_some(there) or "it has none"}), . is the folder itself'
+        f'a split is the name of a folder in it ({first_of(there) or "it has none"}), . is the folder itself'
         + (", and --val-split '' is no validation" if option == '--val-split' else '')
     )
 
@@ -186,8 +185,8 @@ def tell_left_out(dataset: Any, split: str, found: Endings) -> None:
     places = {os.path.basename(folder) for folder, counts in found.items() if not counts.keys().isdisjoint(endings)}
     left_out, empty = sorted(places - set(names)), [name for name in names if name not in places]
     if names and left_out:
-        more = f'; of its classes these have no images: {_some(empty)}' if empty else ''
-        logger.warning('%s split: --class-map leaves out images of %s%s', split, _some(left_out), more)
+        more = f'; of its classes these have no images: {first_of(empty)}' if empty else ''
+        logger.warning('%s split: --class-map leaves out images of %s%s', split, first_of(left_out), more)
 
 
 def tell_spare_classes(dataset: Any, num_classes: int) -> None:
@@ -213,7 +212,7 @@ def tell_difference(train: Iterable[str], validation: Iterable[str]) -> str:
     ours, theirs = list(train), list(validation)
     lacks, more = ([name for name in a if name not in set(b)] for a, b in ((ours, theirs), (theirs, ours)))
     told = [
-        f'{text} {_some(names)}'
+        f'{text} {first_of(names)}'
         for text, names in (('the validation split lacks', lacks), ('only the validation split has', more))
         if names
     ]
@@ -234,9 +233,9 @@ def _leave_out_hidden(reader: ReaderImageFolder, split: str) -> None:
     hidden = {folder for folder in folders if is_hidden(os.path.relpath(folder, root))}
     halves = {path for path, _ in reader.samples if os.path.basename(path).startswith(HALF)}
     if hidden:
-        logger.warning('%s split: hidden folders are left out: %s', split, _some(sorted(hidden)))
+        logger.warning('%s split: hidden folders are left out: %s', split, first_of(sorted(hidden)))
     if halves:
-        logger.warning('%s split: files of macOS, no images, are left out: %s', split, _some(sorted(halves)))
+        logger.warning('%s split: files of macOS, no images, are left out: %s', split, first_of(sorted(halves)))
     if not hidden and not halves:
         return
     paths = [path for path, _ in reader.samples if os.path.dirname(path) not in hidden and path not in halves]
@@ -317,7 +316,7 @@ def _check_empty(tree: ClassTree, split: str) -> None:
         return
     holds = sum((tree.found[name] for name in empty), Counter())
     raise UsageError(
-        f'{split} split: no images in class folder {_some([tree.path(name) for name in empty])}'
+        f'{split} split: no images in class folder {first_of([tree.path(name) for name in empty])}'
         f'{f" ({_counts(holds)})" if holds else ""}; remove the folder or fill it; {_reading(tree, holds)}'
     )
 
@@ -340,8 +339,3 @@ def _reading(tree: ClassTree, endings: Iterable[str]) -> str:
     more = sorted(set(endings) & _unread_endings(tree))
     advice = f"; with --input-key '{';'.join(sorted(tree.endings) + more)}' these too" if more else ''
     return f'files are read that end with {" ".join(sorted(tree.endings))}{advice}'
-
-
-def _some(names: list[str]) -> str:
-    more = f' and {len(names) - MANY} more' if len(names) > MANY else ''
-    return one_line(', '.join(map(str, names[:MANY]))) + more

@@ -219,6 +219,25 @@ def draw_texture(texture: Texture, image_size: int, rng: np.random.Generator) ->
 # The data set --------------------------------------------------------------------------------------------------------
 
 
+def number_of_images(split: str, num_samples: int | None) -> int:
+    """Of a split, or as many as are asked for.
+
+    Raises:
+        UsageError: if the split is unknown or there is no image.
+    """
+    if split not in DEFAULT_SAMPLES:
+        raise UsageError(f'shapes has no split {split!r}; choose one of: {", ".join(DEFAULT_SAMPLES)}')
+    if num_samples is not None and num_samples < 1:
+        raise UsageError(f'shapes needs at least 1 image, got num_samples {num_samples}')
+    return DEFAULT_SAMPLES[split] if num_samples is None else num_samples
+
+
+def numbers_of_image(seed: int, split: str, index: int) -> np.random.Generator:
+    """The random numbers of an image, whatever other images there are."""
+    entropy = [seed, list(DEFAULT_SAMPLES).index(split), int(index)]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
 class ShapesDataset(Dataset):
     """Textured shapes on textured backgrounds: (image, class of the shape).
 
@@ -239,14 +258,10 @@ class ShapesDataset(Dataset):
     def __init__(
         self, split: str = 'train', num_samples: int | None = None, image_size: int = 64, seed: int = 0
     ) -> None:
-        if split not in DEFAULT_SAMPLES:
-            raise UsageError(f'shapes has no split {split!r}; choose one of: {", ".join(DEFAULT_SAMPLES)}')
-        if num_samples is not None and num_samples < 1:
-            raise UsageError(f'shapes needs at least 1 image, got num_samples {num_samples}')
         if image_size < MIN_IMAGE_SIZE_PX:
             raise UsageError(f'shapes needs image_size {MIN_IMAGE_SIZE_PX} or more, got {image_size}')
         self.split = split
-        self.num_samples = DEFAULT_SAMPLES[split] if num_samples is None else num_samples
+        self.num_samples = number_of_images(split, num_samples)
         self.image_size = image_size
         self.seed = seed
         self.transform: Callable | None = None
@@ -287,8 +302,7 @@ class ShapesDataset(Dataset):
     def _choose_textures(self, index: int) -> tuple[int, int, np.random.Generator]:
         """Texture of the shape, texture of the background, and the generator for everything else."""
         target = self.target(index)
-        split_number = list(DEFAULT_SAMPLES).index(self.split)
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, split_number, int(index)])))
+        rng = numbers_of_image(self.seed, self.split, index)
         # The background never wears the shape's own texture, or it would speak for the right class in cue conflicts.
         others = [k for k in range(len(TEXTURES)) if k != target]
         foreign, background = rng.choice(others, 2, replace=False).tolist()

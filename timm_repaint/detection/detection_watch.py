@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from effdet import DetBenchPredict
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import box_iou
 from torchvision.utils import draw_bounding_boxes
 
@@ -14,10 +14,7 @@ from timm_repaint.detection.coco_loaders import DetectionDataset, objects_tensor
 from timm_repaint.detection.evaluate import create_bench
 from timm_repaint.detection.transforms import eval_transform
 from timm_repaint.engine.parts import Run
-from timm_repaint.engine.repaint_watch import RepaintWatch, eval_model, own_draws, predict
-from timm_repaint.monitor.gallery import save_gallery
-from timm_repaint.monitor.probe import Leak, evaluating, probe_leak
-from timm_repaint.pictures import to_u8
+from timm_repaint.engine.repaint_watch import RepaintWatch
 
 BOX_COLOUR = (255, 40, 40)
 FOUND_IOU = 0.5
@@ -45,29 +42,17 @@ class DetectionWatch(RepaintWatch):
             targets.append(objects_tensor(moved))
         return Samples(images_u8, label_maps, targets)
 
-    def find_leak(self, run: Run, unseen: Samples) -> Leak:
-        """The leak probe: T is right about an object if the surest detection that overlaps it has its class."""
-        assert run.repaint is not None
-        model, repainter = eval_model(run), run.repaint.repainter
-        bench = create_bench(model, DetBenchPredict)
-        batch_size = run.args.batch_size
+    def judge(self, model: nn.Module) -> nn.Module:
+        """See `RepaintWatch`."""
+        return create_bench(model, DetBenchPredict)
 
-        def find_hits(shown_pm1: Tensor) -> Tensor:
-            detections = [predict(run, bench, part) for part in shown_pm1.split(batch_size)]
-            pairs = zip(unseen.targets, torch.cat(detections).cpu(), strict=True)
-            return torch.cat([found_objects(objects, found) for objects, found in pairs])
+    def hits(self, outputs: Tensor, targets: list[Any]) -> Tensor:
+        """T is right about an object if the surest detection that overlaps it has its class."""
+        return torch.cat([found_objects(objects, found) for objects, found in zip(targets, outputs, strict=True)])
 
-        with evaluating(repainter, model):
-            return probe_leak(repainter, find_hits, unseen, own_draws(run), batch_size)
-
-    def save_gallery(self, path: str, samples: Samples, repaints_pm1: list[Tensor]) -> None:
-        """Draw samples, masks and repaints [B, 3, H, W], with the boxes on the samples and their repaints."""
-
-        def draw(images_u8: list[np.ndarray]) -> list[np.ndarray]:
-            return [draw_boxes(image, objects) for image, objects in zip(images_u8, samples.targets, strict=True)]
-
-        repaints_u8 = [draw([to_u8(image_pm1) for image_pm1 in copy_pm1]) for copy_pm1 in repaints_pm1]
-        save_gallery(path, draw(samples.images_u8), samples.labels, repaints_u8)
+    def drawn(self, images_u8: list[np.ndarray], samples: Samples) -> list[np.ndarray]:
+        """With the boxes of the samples."""
+        return [draw_boxes(image, objects) for image, objects in zip(images_u8, samples.targets, strict=True)]
 
 
 def plain_transform(run: Run) -> Any:

@@ -11,7 +11,6 @@ from PIL import Image
 
 from timm_repaint.data import shapes as drawing
 from timm_repaint.detection.annotations import Annotations
-from timm_repaint.errors import UsageError
 
 SHAPES = 'shapes'  # --dataset
 MAX_SHAPES = 4
@@ -56,11 +55,7 @@ class DetectionShapes:
     image_root: str | None = None
 
     def __init__(self, split: str, num_samples: int | None, size_px: int) -> None:
-        if split not in drawing.DEFAULT_SAMPLES:
-            raise UsageError(f'shapes has no split {split!r}; choose one of: {", ".join(drawing.DEFAULT_SAMPLES)}')
-        count = drawing.DEFAULT_SAMPLES[split] if num_samples is None else num_samples
-        if count < 1:
-            raise UsageError(f'shapes needs at least 1 image, got {count}')
+        count = drawing.number_of_images(split, num_samples)
         self.split, self.size_px = split, size_px
         scenes = [self._arrange(index)[0] for index in range(count)]
         shapes = [shape for scene in scenes for shape in scene]
@@ -92,8 +87,7 @@ class DetectionShapes:
 
     def _arrange(self, index: int) -> tuple[list[Shape], np.random.Generator]:
         """The shapes of picture `index`, and the generator for what is drawn."""
-        split_number = list(drawing.DEFAULT_SAMPLES).index(self.split)
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([SEED, split_number, index])))
+        rng = drawing.numbers_of_image(SEED, self.split, index)
         shapes: list[Shape] = []
         for _ in range(rng.integers(1, MAX_SHAPES + 1)):
             target = int(rng.integers(len(drawing.CLASSES)))

@@ -16,6 +16,7 @@ from timm_repaint.detection.installed import load_functions
 from timm_repaint.detection.options import build_parser, find_problems
 from timm_repaint.engine.run import build_network
 from timm_repaint.errors import UsageError, run_command
+from timm_repaint.options.option_table import check_words
 from timm_repaint.options.run_file import NO_WEIGHTS, is_detection, read_args
 
 
@@ -33,7 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise UsageError(f'{run_dir} is no run of timm_repaint.detection.train')
     parser.set_defaults(**{**options, **NO_WEIGHTS, 'initial_checkpoint': checkpoint})
     args = parser.parse_args(argv)
-    for problem in find_problems(build_parser(), args):
+    for problem in (*check_words(args), *find_problems(build_parser(), args)):
         parser.error(problem)
     if not os.path.isfile(args.initial_checkpoint):
         raise UsageError(f'{args.initial_checkpoint} does not exist: the run has no checkpoint yet')

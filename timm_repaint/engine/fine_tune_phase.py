@@ -12,8 +12,9 @@ from timm.utils import load_checkpoint_metadata
 from timm_repaint.errors import UsageError
 from timm_repaint.log import logger
 from timm_repaint.masks.manifest import sha256
-from timm_repaint.options import build_config_parser, resolve_repaint_epochs
+from timm_repaint.options import build_config_parser
 from timm_repaint.options import parse_args as parse_options
+from timm_repaint.options.conflicts import resolve_repaint_epochs
 from timm_repaint.options.option_files import convert_values
 from timm_repaint.options.roles import REPAINT_OPTIONS, Role
 from timm_repaint.options.run_file import ARGS, FINE_TUNE, STARTED_FROM, is_detection, read_args, read_repaint_args

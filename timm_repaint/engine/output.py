@@ -22,7 +22,7 @@ from timm import utils
 from timm.models import safe_model_name
 
 from timm_repaint.engine.checkpoint import CheckpointParts, SafeSaver
-from timm_repaint.engine.run_folder import RunFolder
+from timm_repaint.engine.folder_lock import RunFolder
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text
 from timm_repaint.log import logger
@@ -236,24 +236,23 @@ class RunOutput:
             wandb = import_module('wandb')
             wandb.log({GALLERY: wandb.Image(path)}, commit=False)  # with the epoch's figures
 
-    def close(self, results: list[dict[str, Any]], metric: str, decreasing_metric: bool, in_file: bool) -> None:
+    def close(self, results: list[dict[str, Any]], metric: str, in_file: bool) -> None:
         """Print the ten best epochs as JSON, behind the line `--result` and the best one's log line, as timm does.
 
         Args:
             results: Of each epoch.
             metric: By which they are ranked.
-            decreasing_metric: Whether less is better.
             in_file: Whether they go to `best_epochs.json` in the run's folder too.
         """
         if self.saver is None:
             return
-        worst = math.inf if decreasing_metric else -math.inf
+        worst = math.inf if metric == 'loss' else -math.inf
 
         def rank(result: dict[str, Any]) -> float:
             value = float(result.get('validation', result['train']).get(metric, 0))
             return worst if math.isnan(value) else value
 
-        ranked = sorted(results, key=rank, reverse=decreasing_metric)
+        ranked = sorted(results, key=rank, reverse=metric == 'loss')
         text = json.dumps(known_values(ranked[-10:]), indent=4)
         if in_file:
             write_text(os.path.join(str(self.folder), 'best_epochs.json'), f'{text}\n')
@@ -266,8 +265,4 @@ class RunOutput:
 
 def known_values(tree: Any) -> Any:
     """Lists and dictionaries for JSON, which has no nan or infinity: None instead."""
-    if isinstance(tree, list):
-        return [known_values(value) for value in tree]
-    if isinstance(tree, dict):
-        return {name: known_values(value) for name, value in tree.items()}
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+    return json.loads(json.dumps(tree), parse_constant=lambda name: None)

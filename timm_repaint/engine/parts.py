@@ -50,10 +50,6 @@ class Run:
     def metric(self) -> str:
         return best_by(self.args, self.loaders)
 
-    @property
-    def decreasing_metric(self) -> bool:
-        return self.metric == 'loss'
-
 
 def best_by(args: argparse.Namespace, loaders: Loaders) -> str:
     """The column of `summary.csv` that picks the best epoch."""

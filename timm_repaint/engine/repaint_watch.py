@@ -146,42 +146,40 @@ class RepaintWatch:
 
     def find_leak(self, run: Run, unseen: Samples) -> Leak:
         """The leak probe with the run's T in its own number formats."""
-        assert run.repaint is not None
-        target = torch.tensor(unseen.targets, device=run.device)
-        model = eval_model(run)
+        # T without wrappers: that of several processes would wait for the others.
+        repaint, model = run.repaint, unwrap_model(run.task.get_eval_model())
+        assert repaint is not None
+        judge, dtype, batch_size = self.judge(model), run.precision.model_dtype or torch.float32, run.args.batch_size
 
         def find_hits(shown_pm1: Tensor) -> Tensor:
-            logits = [predict(run, model, image_pm1) for image_pm1 in shown_pm1.split(run.args.batch_size)]
-            return torch.cat(logits).argmax(dim=1) == target
+            with run.precision.autocast():
+                outputs = [judge(repaint.to_norm(part_pm1, dtype)) for part_pm1 in shown_pm1.split(batch_size)]
+            return self.hits(torch.cat(outputs).cpu(), unseen.targets)
 
-        repainter = run.repaint.repainter
-        with evaluating(repainter, model):
-            return probe_leak(repainter, find_hits, unseen, own_draws(run), run.args.batch_size)
+        with evaluating(repaint.repainter, model):
+            return probe_leak(repaint.repainter, find_hits, unseen, own_draws(run), batch_size)
+
+    def judge(self, model: nn.Module) -> nn.Module:
+        """What gives the answers for `hits`: T, or something around it."""
+        return model
+
+    def hits(self, outputs: Tensor, targets: list[Any]) -> Tensor:
+        """Where T is right, a value an image or object, [M] bool."""
+        return outputs.argmax(dim=1) == torch.tensor(targets)
 
     def save_gallery(self, path: str, samples: Samples, repaints_pm1: list[Tensor]) -> None:
         """Draw samples, masks and repaints, `copies` times [N, 3, H, W] in [-1, 1]."""
-        repaints_u8 = [[to_u8(image_pm1) for image_pm1 in copy_pm1] for copy_pm1 in repaints_pm1]
-        save_gallery(path, samples.images_u8, samples.labels, repaints_u8)
+        repaints_u8 = [self.drawn([to_u8(one_pm1) for one_pm1 in copy_pm1], samples) for copy_pm1 in repaints_pm1]
+        save_gallery(path, self.drawn(samples.images_u8, samples), samples.labels, repaints_u8)
+
+    def drawn(self, images_u8: list[np.ndarray], samples: Samples) -> list[np.ndarray]:
+        """The samples or their repaints as a gallery shows them."""
+        return images_u8
 
 
 def own_draws(run: Run) -> torch.Generator:
     """Random numbers that are not training's, the same in every epoch."""
     return torch.Generator(run.device).manual_seed(run.args.seed)
-
-
-def eval_model(run: Run) -> nn.Module:
-    """T without wrappers: that of several processes would wait for the others."""
-    model = run.task.get_eval_model()
-    assert model is not None
-    return unwrap_model(model)
-
-
-def predict(run: Run, model: nn.Module, image_pm1: Tensor) -> Any:
-    """T's output for images [B, 3, H, W] in [-1, 1], in the run's number formats."""
-    assert run.repaint is not None
-    image_norm = run.repaint.to_norm(image_pm1, run.precision.model_dtype or torch.float32)
-    with run.precision.autocast():
-        return model(image_norm)
 
 
 def measured_images(run: Run) -> int:

@@ -90,7 +90,7 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
         logger.info('Epochs %d to %d of %d.', plan.start_epoch, plan.stop_epoch - 1, plan.num_epochs)
         try:
             parts = CheckpointParts(run.task, run.repaint, run.task_guard.check)
-            run.output.open(parts, run.optimizer, run.precision.loss_scaler, run.decreasing_metric, checkpoint)
+            run.output.open(parts, run.optimizer, run.precision.loss_scaler, run.metric == 'loss', checkpoint)
             if args.resume == 'auto' and checkpoint and plan.start_epoch >= plan.stop_epoch:
                 finish_run(run)
                 return 0
@@ -112,7 +112,7 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
             run.output.release()
             if run.args.distributed:
                 torch.distributed.destroy_process_group()
-    run.output.close(results, run.metric, run.decreasing_metric, in_file=exact_resume)
+    run.output.close(results, run.metric, in_file=exact_resume)
     if exact_resume:
         announce_end(run, results[-1]['epoch'] + 1 if results else plan.start_epoch, functions.fine_tune_command)
     if request.interrupted:

@@ -95,11 +95,6 @@ def resolve_precision(args: argparse.Namespace, device: torch.device) -> Precisi
     Raises:
         UsageError: for another type than float32, float16 or bfloat16, or a half-precision model under AMP.
     """
-    allowed = {'model_dtype': ('float32', 'float16', 'bfloat16'), 'amp_dtype': ('float16', 'bfloat16')}
-    for name, choices in allowed.items():
-        value = getattr(args, name)
-        if value and value not in choices:
-            raise UsageError(f'--{name.replace("_", "-")} is {value}; it has to be one of {", ".join(choices)}')
     model_dtype = getattr(torch, args.model_dtype) if args.model_dtype else None
     if model_dtype == torch.float16:
         logger.warning('float16 weights lose small updates; bfloat16 is the better half precision for training.')

@@ -59,26 +59,18 @@ class Outcome:
     unreadable: int = 0
 
 
-class Done(NamedTuple):
-    """One image: made, kept (neither flag nor problem) or failed."""
-
-    name: str
-    made: bool = False
-    problem: str = ''
-    unreadable: bool = False
-
-
 class _Image(NamedTuple):
-    """An image of the data set.
+    """An image of the data set, on its way to its mask: made, kept (neither that nor a problem) or failed.
 
     Attributes:
         name: what to call it in a message.
         mask: path of its mask.
         path: its file; '': it is none.
         content: its encoded bytes, if it is no file.
-        problem: why it cannot be read; '': not known yet.
+        problem: why it has no mask; '': it has, or not known yet.
         image_u8: [h, w, 3] at its mask's size; None: not read, failed or kept.
-        note: what its mask notes of it.
+        note: what its mask notes of it; '': it was not read.
+        made: whether its mask was made, or found to be good.
     """
 
     name: str
@@ -88,15 +80,12 @@ class _Image(NamedTuple):
     problem: str = ''
     image_u8: np.ndarray | None = None
     note: str = ''
+    made: bool = False
 
-    def left_out(self) -> Done:
-        """What became of an image of which no mask is made."""
-        return Done(self.name, problem=self.problem, unreadable=bool(self.problem))
-
-    def save(self, labels: np.ndarray) -> Done:
+    def save(self, labels: np.ndarray) -> '_Image':
         """Write the image's mask [h, w]."""
         save_labels(self.mask, labels, self.note)
-        return Done(self.name, made=True)
+        return self._replace(image_u8=None, made=True)
 
 
 def list_images(folders: Folders) -> list[str]:
@@ -182,12 +171,12 @@ def _number_of(names: Sequence[Any], packed: PackedImages | None) -> int:
     return packed.dataset.reader.num_samples or 0
 
 
-def _count(done: Iterator[Done], label: str, total: int) -> Outcome:
+def _count(done: Iterator[_Image], label: str, total: int) -> Outcome:
     outcome = Outcome()
     for one in progress(done, label, total):
         outcome.made += one.made
         outcome.kept += not one.made and not one.problem
-        outcome.unreadable += one.unreadable
+        outcome.unreadable += bool(one.problem and not one.note)
         if one.problem:
             outcome.failed.append((one.name, one.problem))
     outcome.failed.sort()
@@ -220,19 +209,18 @@ def _reason(error: Exception) -> str:
     return f'{type(error).__name__}: {error}'
 
 
-def segment_images(folders: Folders, source: Any, parts: list[Any], packed: PackedImages | None = None) -> list[Done]:
+def segment_images(folders: Folders, source: Any, parts: list[Any], packed: PackedImages | None = None) -> list[_Image]:
     """Makes the masks of some images, in this process; see make_masks."""
     done = []
-    for decoded in _decode(folders, packed, parts):
-        if decoded.image_u8 is None:
-            done.append(decoded.left_out())
-            continue
-        try:
-            labels = source(decoded.image_u8)  # [h, w]
-        except ValueError as error:  # more segments than a label map holds
-            done.append(Done(decoded.name, problem=_reason(error)))
-            continue
-        done.append(decoded.save(labels))
+    for image in _decode(folders, packed, parts):
+        if image.image_u8 is not None:
+            try:
+                labels = source(image.image_u8)  # [h, w]
+            except ValueError as error:  # more segments than a label map holds
+                image = image._replace(image_u8=None, problem=_reason(error))
+            else:
+                image = image.save(labels)
+        done.append(image)
     return done
 
 
@@ -253,12 +241,12 @@ def _decode_list(folders: Folders, packed: PackedImages | None, parts: list[Any]
     return list(_decode(folders, packed, parts))
 
 
-def _segment_on_device(images: Iterable[_Image], source: Any, batch_size: int) -> Iterator[Done]:
+def _segment_on_device(images: Iterable[_Image], source: Any, batch_size: int) -> Iterator[_Image]:
     """Gathers images of one size to batches; a size that does not fill one waits for the end, if memory allows."""
     waiting: dict[tuple[int, ...], list[_Image]] = defaultdict(list)
     for decoded in images:
         if decoded.image_u8 is None:
-            yield decoded.left_out()
+            yield decoded
             continue
         shape = decoded.image_u8.shape
         waiting[shape].append(decoded)
@@ -270,7 +258,7 @@ def _segment_on_device(images: Iterable[_Image], source: Any, batch_size: int) -
         yield from _segment_batch(source, group)
 
 
-def _segment_batch(source: Any, group: list[_Image]) -> Iterator[Done]:
+def _segment_batch(source: Any, group: list[_Image]) -> Iterator[_Image]:
     device = next((weight.device for weight in source.parameters()), torch.device('cpu'))  # superpixels have none
     image_pm1 = to_pm1([decoded.image_u8 for decoded in group if decoded.image_u8 is not None], device)
     labels = source.labels(image_pm1).cpu().numpy()  # [B, h, w]
@@ -280,7 +268,7 @@ def _segment_batch(source: Any, group: list[_Image]) -> Iterator[Done]:
 
 def _check(
     folders: Folders, masks: CachedMasks | ArchiveMasks, packed: PackedImages | None, parts: list[Any]
-) -> list[Done]:
+) -> list[_Image]:
     """Compares some masks with their images; runs in a worker."""
     done = []
     for image in _images(folders, packed, parts):
@@ -293,5 +281,5 @@ def _check(
             problem = str(error)
         except Exception as error:  # Pillow's errors have no class in common
             problem = f'image: {_reason(error)}'
-        done.append(Done(image.name, made=not problem, problem=problem))
+        done.append(_Image(image.name, made=not problem, problem=problem))
     return done

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from timm_repaint.errors import UsageError
 
@@ -13,20 +13,6 @@ Item = TypeVar('Item')
 Result = TypeVar('Result')
 CHUNK = 4  # items a task: little work is shared out evenly, and an interrupt is answered soon
 CHUNKS_AHEAD = 3  # a worker
-
-
-class _Chunks(Dataset):
-    """Results of a function, a list a chunk of items."""
-
-    def __init__(self, function: Callable[[list[Any]], list[Any]], items: list[Any], chunk: int) -> None:
-        self.function = function
-        self.chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
-
-    def __len__(self) -> int:
-        return len(self.chunks)
-
-    def __getitem__(self, index: int) -> list[Any]:
-        return self.function(self.chunks[index])
 
 
 def in_workers(
@@ -49,7 +35,7 @@ def in_workers(
         if 'fork' in multiprocessing.get_all_start_methods():  # spawn would import torch anew
             processes['multiprocessing_context'] = 'fork'
     try:
-        for results in DataLoader(_Chunks(function, list(items), chunk), None, collate_fn=list, **processes):
+        for results in DataLoader(list(items), chunk, collate_fn=function, **processes):  # type: ignore[arg-type]
             yield from results
     except RuntimeError as error:
         if not str(error).startswith('DataLoader worker'):  # torch's word for one that was killed

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from timm_repaint.files import write_whole
 MIN_CELL_PX = 96
 CAPTION_PX = 72
 GAP_PX = 4
-MARGIN_RGB = (255, 255, 255)
+MARGIN = 255
 UNKNOWN_LABEL = 255  # in semantic maps
 UNKNOWN_RGB = (128, 128, 128)
 NUM_LABELS = 2**16
@@ -86,32 +85,25 @@ def read_gallery(path: str | Path) -> list[list[Image.Image]]:
     height, height_left = divmod(sheet.height - GAP_PX, max(1, rows))
     if width_left or height_left or min(columns, rows - 2) < 1 or min(width, height) <= GAP_PX:
         raise ValueError(f'not a gallery of {columns} columns and {rows} rows')
-    lefts, tops = ([first + n * step for n in range(count)] for first, step, count in (
-        (CAPTION_PX + GAP_PX, width, columns), (GAP_PX, height, rows)
-    ))  # fmt: skip
-    right, below = width - GAP_PX, height - GAP_PX
-    cells = [sheet.crop((left, top, left + right, top + below)) for top, left in product(tops, lefts)]
-    return [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    grid = np.asarray(sheet)[GAP_PX:, CAPTION_PX + GAP_PX :].reshape(rows, height, columns, width, 3)
+    cells = grid[:, : height - GAP_PX, :, : width - GAP_PX]
+    return [[Image.fromarray(row[:, column]) for column in range(columns)] for row in cells]
 
 
 def _draw_rows(rows: dict[str, list[np.ndarray]]) -> Image.Image:
-    cells = {caption: [_enlarge(image) for image in row] for caption, row in rows.items()}
-    cell_width = max(cell.width for row in cells.values() for cell in row)
-    cell_height = max(cell.height for row in cells.values() for cell in row)
-    num_columns = len(cells['original'])
-    size = (CAPTION_PX + num_columns * (cell_width + GAP_PX) + GAP_PX, len(cells) * (cell_height + GAP_PX) + GAP_PX)
-    sheet = Image.new('RGB', size, MARGIN_RGB)
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default()
-    for row_number, (caption, row) in enumerate(cells.items()):
-        top = GAP_PX + row_number * (cell_height + GAP_PX)
-        draw.text((2 * GAP_PX, top + cell_height // 2), caption, fill=(0, 0, 0), font=font, anchor='lm')
-        for column, cell in enumerate(row):
-            sheet.paste(cell, (CAPTION_PX + GAP_PX + column * (cell_width + GAP_PX), top))
+    cells = np.stack([[_enlarge(image) for image in row] for row in rows.values()])  # [rows, columns, h, w, 3]
+    cells = np.pad(cells, ((0, 0), (0, 0), (0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=MARGIN)
+    num_rows, columns, height, width, _ = cells.shape
+    pixels = cells.transpose(0, 2, 1, 3, 4).reshape(num_rows * height, columns * width, 3)
+    margins = ((GAP_PX, 0), (CAPTION_PX + GAP_PX, 0), (0, 0))
+    sheet = Image.fromarray(np.pad(pixels, margins, constant_values=MARGIN))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    for number, caption in enumerate(rows):
+        middle = GAP_PX + number * height + (height - GAP_PX) // 2
+        draw.text((2 * GAP_PX, middle), caption, fill=(0, 0, 0), font=font, anchor='lm')
     return sheet
 
 
-def _enlarge(image_u8: np.ndarray) -> Image.Image:
-    picture = Image.fromarray(np.asarray(image_u8))
-    factor = max(1, -(-MIN_CELL_PX // min(picture.size)))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+def _enlarge(image_u8: np.ndarray) -> np.ndarray:
+    factor = max(1, -(-MIN_CELL_PX // min(image_u8.shape[:2])))
+    return np.asarray(image_u8).repeat(factor, 0).repeat(factor, 1)

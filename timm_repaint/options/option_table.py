@@ -90,6 +90,6 @@ def check_numbers(args: argparse.Namespace) -> Iterator[str]:
 def check_words(args: argparse.Namespace) -> Iterator[str]:
     """A sentence for each word that is none of those of its option."""
     for name, entry in by_name().items():
-        words = entry.get('words')
-        if words and getattr(args, name) not in words:
-            yield f'--{name.replace("_", "-")} is {getattr(args, name)!r}; choose one of {", ".join(map(repr, words))}'
+        words, value = entry.get('words'), vars(args).get(name)
+        if words and value is not None and value not in words:
+            yield f'--{name.replace("_", "-")} is {value!r}; choose one of {", ".join(map(repr, words))}'

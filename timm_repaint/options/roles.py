@@ -41,11 +41,6 @@ ROLES |= {name: one.roles.split() for name, one in DECLARED.items()}
 REPAINT_OPTIONS = frozenset(name for name, one in DECLARED.items() if one.group) - {'repaint'}
 
 
-def is_repaint_option(name: str) -> bool:
-    """Whether an option does something only with `--repaint`."""
-    return name in REPAINT_OPTIONS
-
-
 def unlike_defaults(parser: argparse.ArgumentParser, args: argparse.Namespace, names: frozenset[str]) -> list[str]:
     """The options of these names that have another value than the parser's default, as flags."""
     values = vars(args)

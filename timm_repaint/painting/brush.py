@@ -55,9 +55,7 @@ class Canvas:
         image_u8: At the size to paint at, [H, W, 3].
         labels: Its label map [H, W]; None where it is cut on a device.
         mark: Of the file that it was.
-        kept: Whether its repaints are there.
         unreadable: What is wrong with it.
-        mistake: What ends the command.
     """
 
     name: str
@@ -66,9 +64,7 @@ class Canvas:
     image_u8: np.ndarray | None = None
     labels: np.ndarray | None = None
     mark: str = ''
-    kept: bool = False
     unreadable: str = ''
-    mistake: str = ''
 
 
 @dataclass(frozen=True)
@@ -105,14 +101,11 @@ class Brush:
 
     def _prepare(self, canvas: Canvas) -> Canvas:
         path = self.root / canvas.name
+        if are_painted(self.targets(canvas.stem), path):
+            return canvas
         try:
-            if are_painted(self.targets(canvas.stem), path):
-                canvas.kept = True
-                return canvas
             content = path.read_bytes()
             whole = load_image(content, self.manner.as_stored)
-        except UsageError as error:
-            canvas.mistake = str(error)
         except UNREADABLE as error:
             canvas.unreadable = f'{path}: {error}'
         else:
@@ -146,11 +139,8 @@ class Brush:
             # A seed an image, so that a call that goes on, or finds more images, paints as one that does all.
             draws = torch.Generator(self.device).manual_seed(seed_of(self.manner.seed, canvas.name))
             repaints = repaint_image(self.repainter, canvas.image_u8, canvas.labels, self.manner.copies, draws)
-            try:
-                for target, repaint_u8 in zip(self.targets(canvas.stem), repaints, strict=True):
-                    self._write(target, blend(canvas.whole, repaint_u8, self.manner.strength), canvas.mark)
-            except UsageError as error:  # a full disk
-                canvas.mistake = str(error)
+            for target, repaint_u8 in zip(self.targets(canvas.stem), repaints, strict=True):
+                self._write(target, blend(canvas.whole, repaint_u8, self.manner.strength), canvas.mark)
         canvas.whole = canvas.image_u8 = canvas.labels = None
         return canvas
 

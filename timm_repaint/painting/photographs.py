@@ -41,19 +41,17 @@ def find_photographs(items: Sequence[str], mask_dir: str | None = None) -> Photo
         UsageError: as `find_pictures`.
     """
     folders = [path for path in items if os.path.isdir(path)]
-    if len(items) == len(folders) == 1:
-        names = find_pictures(items[0])
-        if mask_dir:
-            masks = os.path.join(os.path.relpath(os.path.realpath(mask_dir), os.path.realpath(items[0])), '')
-            names = [name for name in names if not name.startswith(masks)]
-        return Photographs(Path(items[0]), names, folders)
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in items])
+    alone = len(items) == len(folders) == 1
+    root = items[0] if alone else os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in items])
     named: dict[str, None] = {}
     for path in items:
-        below = find_pictures(path) if os.path.isdir(path) else ['']
-        full = (os.path.join(os.path.abspath(path), name) if name else os.path.abspath(path) for name in below)
-        named.update(dict.fromkeys(os.path.relpath(one, root) for one in full))
-    return Photographs(Path(root), list(named), folders)
+        below = find_pictures(path) if os.path.isdir(path) else [os.curdir]
+        named.update(dict.fromkeys(os.path.relpath(os.path.join(path, name), root) for name in below))
+    names = list(named)
+    if mask_dir:
+        masks = os.path.join(os.path.relpath(os.path.realpath(mask_dir), os.path.realpath(root)), '')
+        names = [name for name in names if not name.startswith(masks)]
+    return Photographs(Path(root), names, folders)
 
 
 def expand(word: str) -> list[str]:

@@ -79,7 +79,7 @@ def summarise(groups: Sequence[Group]) -> tuple[str, list[dict[str, str]]]:
     at the last epoch that both of its runs have.
     """
     column = next((name for name in METRICS if any(run.points(name) for group in groups for run in group.runs)), '')
-    base = next((group for group in groups if not group.repaints), groups[0])
+    base = next((group for group in groups if not group.runs[0].options.get('repaint')), groups[0])
     base_epoch_s, _ = _seconds(base)
     rows = []
     for group in groups:

@@ -1,7 +1,7 @@
 """The curves of a page, drawn by bokeh: a colour a group of runs, a dash a column, the seeds' range behind the mean."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from timm_repaint.optional import load_optional
 from timm_repaint.report.page_runs import Group
@@ -12,30 +12,18 @@ HEIGHT_PX = 260
 MOST_MARKS = 60  # epochs; beyond, a line has none
 
 Spread = tuple[float, float, float]  # mean, lowest, highest
-
-
-class Panel(NamedTuple):
-    """A chart: its title, and the columns of summary.csv with what they are called."""
-
-    title: str
-    columns: dict[str, str]
-
-
-PANELS = (
-    Panel('Top-1, %', {'eval_top1': 'validation'}),
-    Panel('mAP, %', {'eval_map': 'validation'}),
-    Panel('Loss of T', {'train_loss': 'training', 'eval_loss': 'validation'}),
-    Panel('Losses of D and G', {'train_d_loss': 'D', 'train_g_gan': 'G, adversarial'}),
-    Panel('Diversity of repaints', {'train_diversity': 'two repaints of an image'}),
-    Panel(
-        'Leak: T is right on, %',
-        {
-            'train_leak_original': 'validation images',
-            'train_leak_repaint': 'their repaints',
-            'train_leak_swapped': "repaints with others' latents",
-        },
-    ),
-)
+PANELS = {  # title: columns of summary.csv, and what they are called
+    'Top-1, %': {'eval_top1': 'validation'},
+    'mAP, %': {'eval_map': 'validation'},
+    'Loss of T': {'train_loss': 'training', 'eval_loss': 'validation'},
+    'Losses of D and G': {'train_d_loss': 'D', 'train_g_gan': 'G, adversarial'},
+    'Diversity of repaints': {'train_diversity': 'two repaints of an image'},
+    'Leak: T is right on, %': {
+        'train_leak_original': 'validation images',
+        'train_leak_repaint': 'their repaints',
+        'train_leak_swapped': "repaints with others' latents",
+    },
+}
 
 
 def load_bokeh(part: str = '') -> Any:
@@ -55,15 +43,15 @@ def script() -> str:
 def draw_panels(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """The panels for which a run has values: title, what each dash is, and the chart for `Bokeh.embed.embed_item`."""
     drawn = []
-    for panel in PANELS:
-        shown = [name for name in panel.columns if any(group.mean(name) for group in groups)]
+    for title, columns in PANELS.items():
+        shown = {name: word for name, word in columns.items() if any(group.mean(name) for group in groups)}
         if shown:
-            words = [f'{dash}: {panel.columns[name]}' for dash, name in zip(DASHES, shown, strict=False)]
-            drawn.append({'title': panel.title, 'words': ', '.join(words), 'item': _draw(panel, shown, groups)})
+            words = [f'{dash}: {word}' for dash, word in zip(DASHES, shown.values(), strict=False)]
+            drawn.append({'title': title, 'words': ', '.join(words), 'item': _draw(shown, groups)})
     return drawn
 
 
-def _draw(panel: Panel, columns: Sequence[str], groups: Sequence[Group]) -> Any:
+def _draw(columns: dict[str, str], groups: Sequence[Group]) -> Any:
     models, plotting = load_bokeh('.models'), load_bokeh('.plotting')
     chart = plotting.figure(height=HEIGHT_PX, sizing_mode='stretch_width', toolbar_location=None, tools='')
     lines: dict[str, dict[int, Spread]] = {}
@@ -72,7 +60,7 @@ def _draw(panel: Panel, columns: Sequence[str], groups: Sequence[Group]) -> Any:
         colour = COLOURS[number % len(COLOURS)]
         for dash, column in zip(DASHES, columns, strict=False):
             if points := group.mean(column):
-                lines[group.name if len(columns) == 1 else f'{group.name}, {panel.columns[column]}'] = points
+                lines[group.name if len(columns) == 1 else f'{group.name}, {columns[column]}'] = points
                 seen += _draw_line(chart, points, colour, dash)
         for start in {run.fine_tune_from for run in group.runs if run.fine_tune_from is not None}:
             chart.add_layout(

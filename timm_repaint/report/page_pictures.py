@@ -72,7 +72,8 @@ def _choose_size(path: Path, changed: int, most_bytes: int) -> tuple[tuple[int, 
 def draw_repaints(path: Path, changed: int, size_px: int, quality: int) -> list[str]:
     """The repaints of a gallery, a strip of all copies for each image; `changed` is the file's time, for the cache."""
     _, _, *copies = read_gallery(path)
-    return [_webp(_stack([_shrink(cell, size_px) for cell in column]), quality) for column in zip(*copies, strict=True)]
+    strips = [np.concatenate([_shrink(cell, size_px) for cell in column]) for column in zip(*copies, strict=True)]
+    return [_webp(Image.fromarray(strip), quality) for strip in strips]
 
 
 @lru_cache(maxsize=1024)
@@ -88,14 +89,6 @@ def _shrink(cell: Image.Image, size_px: int) -> Image.Image:
     small = cell.copy()
     small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     return small
-
-
-def _stack(cells: Sequence[Image.Image]) -> Image.Image:
-    width, height = cells[0].size
-    strip = Image.new('RGB', (width, height * len(cells)))
-    for number, cell in enumerate(cells):
-        strip.paste(cell, (0, number * height))
-    return strip
 
 
 def _outline(mask: Image.Image, size: tuple[int, int]) -> str:

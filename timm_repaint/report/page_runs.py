@@ -72,10 +72,6 @@ class Group:
     name: str
     runs: list[ShownRun]
 
-    @property
-    def repaints(self) -> bool:
-        return bool(self.runs[0].options.get('repaint'))
-
     def mean(self, column: str) -> dict[int, tuple[float, float, float]]:
         """Mean, lowest and highest value of a column in the epochs that all runs which have it have reached."""
         each = [points for run in self.runs if (points := run.points(column))]

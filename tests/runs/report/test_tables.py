@@ -9,7 +9,8 @@ import yaml
 from tests.helpers import run_script, without_padding
 from timm_repaint.detection.options import check_detection
 from timm_repaint.errors import UsageError
-from timm_repaint.options import build_config_parser, build_parser, check_options, is_repaint_option, parse_args
+from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
+from timm_repaint.options.roles import REPAINT_OPTIONS
 from timm_repaint.report.tables import missing_commands, write_tables
 from timm_repaint.report.tables_runs import (
     DETECTION,
@@ -104,7 +105,7 @@ def test_an_arm_differs_from_repaint_or_the_baseline_by_its_name_alone():
 def test_detection_repaints_as_classification_does():
     recipes = load_recipes()
     ours, other = recipes['efficientdet-d0-repaint'], recipes['resnet50-repaint']
-    keys = [key for key in ours if is_repaint_option(key)]
+    keys = [key for key in ours if key in REPAINT_OPTIONS]
     assert len(keys) > 20 and {key for key in keys if ours[key] != other[key]} == set()
 
 

@@ -9,7 +9,8 @@ from bench.evidence.data import RECIPES, Subset
 from bench.evidence.plan import Place, epochs_of_samples, parse_words, plan_run, plan_runs
 from tests.helpers import REPO
 from timm_repaint.errors import UsageError
-from timm_repaint.options import build_config_parser, build_parser, check_options, is_repaint_option, parse_args
+from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
+from timm_repaint.options.roles import REPAINT_OPTIONS
 
 FOLDER = Subset('photos', 100, 10, RECIPES / '32px.yaml')
 DRAWN = Subset('shapes', 100, 10, RECIPES / 'shapes.yaml', drawn=True)
@@ -45,7 +46,7 @@ def test_what_a_repaint_arm_drops_after_its_first_phase_are_repaint_options(name
     with_first = vars(parse_words(ARMS[name].first.split(), name))
     without = vars(parse_words([], name))
     changed = {option for option in with_first if with_first[option] != without[option]}
-    assert changed and all(option == 'repaint' or is_repaint_option(option) for option in changed)
+    assert changed and all(option == 'repaint' or option in REPAINT_OPTIONS for option in changed)
 
 
 def test_both_kinds_of_arms_have_the_same_phases():

@@ -57,5 +57,5 @@ def test_in_training_a_shape_wears_its_own_texture_and_in_cue_conflict_never():
 def test_an_unknown_split_or_no_image_is_refused():
     with pytest.raises(UsageError, match="shapes has no split 'val'; choose one of: train, validation, cue-conflict"):
         DetectionShapes('val', 3, 64)
-    with pytest.raises(UsageError, match='shapes needs at least 1 image, got 0'):
+    with pytest.raises(UsageError, match='shapes needs at least 1 image, got num_samples 0'):
         DetectionShapes('train', 0, 64)

@@ -2,15 +2,8 @@ import logging
 
 import pytest
 
-from timm_repaint.options import (
-    build_config_parser,
-    build_parser,
-    check_options,
-    parse_args,
-    parse_schedule,
-    resolve_repaint_epochs,
-    resolve_stop_epoch,
-)
+from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
+from timm_repaint.options.conflicts import parse_schedule, resolve_repaint_epochs, resolve_stop_epoch
 
 
 def check(*argv):
