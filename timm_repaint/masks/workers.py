@@ -37,10 +37,12 @@ def in_workers(
     try:
         for results in DataLoader(list(items), chunk, collate_fn=function, **processes):  # type: ignore[arg-type]
             yield from results
-    except RuntimeError as error:
-        if not str(error).startswith('DataLoader worker'):  # torch's word for one that was killed
-            raise
-        raise UsageError('a worker process was killed (out of memory?); run again, with fewer --workers') from None
+        return
+    except Exception as error:
+        mistake = error.with_traceback(None)  # which keeps torch's iterator, and that the workers
+    if str(mistake).startswith('DataLoader worker'):  # torch's word for one that was killed
+        raise UsageError('a worker process was killed (out of memory?); run again, with fewer --workers')
+    raise mistake
 
 
 def _leave_signals(worker: int) -> None:

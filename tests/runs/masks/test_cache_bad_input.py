@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import signal
 
@@ -163,6 +164,18 @@ def test_workers_return_every_result_once():
 
 def double(items):
     return [2 * item for item in items]
+
+
+def test_a_mistake_in_a_worker_leaves_no_worker_for_which_the_process_would_wait_for_ever():
+    with pytest.raises(UsageError, match='five is not wanted') as stop:
+        list(in_workers(refuse_five, range(400), workers=2))
+    assert multiprocessing.active_children() == [], stop  # which holds the mistake, as the process's end does
+
+
+def refuse_five(items):
+    if 5 in items:
+        raise UsageError('five is not wanted')
+    return items
 
 
 def test_check_lists_what_is_missing_damaged_or_of_another_size(tmp_path, capsys):
