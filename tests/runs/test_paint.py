@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers import REPAINT, REPO, load_repaint, mtimes, run_script, train_here
+from tests.helpers import REPAINT, REPO, mtimes, run_script, train_here
 from timm_repaint import paint
 from timm_repaint.data.shapes import ShapesDataset
 from timm_repaint.errors import UsageError
@@ -57,18 +57,6 @@ def test_the_tree_is_mirrored_in_the_images_own_sizes(run, images, tmp_path):
             image.load()
             found[str(path.relative_to(tmp_path / 'out'))] = image.size
     assert found == wanted
-
-
-def test_a_checkpoint_of_version_0_1_paints_as_the_same_networks_of_today(run, images, tmp_path):
-    (tmp_path / 'old').mkdir()
-    (tmp_path / 'old' / 'args.yaml').write_text((run / 'args.yaml').read_text())
-    repainter = load_repaint(run / 'last.pth.tar').repainter
-    generator = {'config': repainter.config, 'state_dict': dict(repainter.state_dict())}
-    torch.save({'task_state': {'repaint': {'repainter': generator}}}, tmp_path / 'old' / 'last.pth.tar')
-    for name, folder in (('first', run), ('second', tmp_path / 'old')):
-        assert call(folder, images, tmp_path / name, '--copies', 1) == 0
-    first, second = (pixels(tmp_path / name / 'a-1.png') for name in ('first', 'second'))
-    assert np.array_equal(first, second)
 
 
 def test_copies_differ_from_each_other_and_from_the_image(run, images, tmp_path):
