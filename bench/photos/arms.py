@@ -133,6 +133,12 @@ _ARMS = (
         f'{REPAINT} --repaint-generator shift-randconv {ONE_ANSWER}',
         RANDAUGMENT,
     ),
+    Arm(
+        'randaugment-shift-consistency-longer',
+        '-c robust in 24 epochs',
+        f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
+        f'{RANDAUGMENT} --epochs 24',
+    ),
     Arm('repaint-end', 'the defaults to the last epoch', both=f'{CROP_AND_FLIP} {REPAINT} {TO_THE_END}'),
     Arm(
         'consistency-end',
