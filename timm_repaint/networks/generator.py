@@ -114,7 +114,6 @@ class UpsamplingHead(nn.Module):
 
     def __init__(self, channels: int, cond_channels: int, out_channels: int, upscale: int):
         super().__init__()
-        self.upscale = upscale
         self.to_rgb = ToRgb(channels + cond_channels, out_channels)
         self.taps = Constants(coarse=coarse_taps(upscale))
 

@@ -286,7 +286,7 @@ class SpadeResBlock(nn.Module):
         """
         weights = weights or block_weights([self.spades])[0]
         given_in, given_out, *given_shortcut = zip(weights.features(condition), weights.biases, strict=True)
-        if self.has_shortcut:  # pixels that come several times have the same statistics as once
+        if self.has_shortcut:  # pixels that come several times have the mean and variance of one
             normalised = upsample(self.spade_in.normalise(x), upscale)
             shortcut = self.conv_shortcut(self.spade_shortcut.modulate(normalised, *given_shortcut[0]))
         else:
