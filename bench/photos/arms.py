@@ -75,6 +75,7 @@ _ARMS = (
     Arm('jitter-clean-end', 'the same with a last quarter without', first=JITTER),
     Arm('randaugment', 'RandAugment of magnitude 9', both=RANDAUGMENT),
     Arm('randaugment-longer', 'the same for as long as -c robust takes', both=f'{RANDAUGMENT} --epochs 24'),
+    Arm('randaugment-longest', 'for as long as -c robust takes in 24 epochs', both=f'{RANDAUGMENT} --epochs 36'),
     Arm(
         'augmix',
         'AugMix with its consistency term',
@@ -114,6 +115,12 @@ _ARMS = (
         'the same with a random colour shift, no network',
         f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
         JITTER,
+    ),
+    Arm(
+        'randaugment-shift',
+        'RandAugment, and a random colour shift in place of every second image: no longer than RandAugment',
+        f'{REPAINT} --repaint-generator shift',
+        RANDAUGMENT,
     ),
     Arm('randaugment-consistency', 'one answer, on top of RandAugment', f'{REPAINT} {ONE_ANSWER}', RANDAUGMENT),
     Arm(
