@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from bench.photos.arms import ARMS, NETWORK, NETWORKS, SETTINGS
+from bench.photos.conflict import make_conflicts
 from bench.photos.corruptions import make_corrupted, make_corrupted_boxes
-from bench.photos.runs import Place, corrupted_of, leave_result, masks_of, plan_run, read_rows
+from bench.photos.runs import Place, conflicts_of, corrupted_of, leave_result, masks_of, plan_run, read_rows
 from bench.photos.table import write_results
 from bench.runner import RESULT, run_all, tell_failed
 from timm_repaint.commandline import at_least, goes_on
@@ -24,6 +25,7 @@ def parse_args() -> argparse.Namespace:
     add('--seeds', nargs='+', type=int, default=[0], metavar='N')
     add('--jobs', type=at_least(1), default=2, metavar='N', help='runs at a time, a thread each (default: 2)')
     add('--corruptions', action='store_true', help="test on ImageNet-C's corruptions of the validation photographs too")
+    add('--conflicts', action='store_true', help="test classifiers on one class's shapes with another's textures too")
     args = parser.parse_args()
     for name in args.settings:
         if SETTINGS[name].detects and args.model != NETWORK:
@@ -45,12 +47,16 @@ def corrupt_validation(place: Place, setting: str) -> None:
 @goes_on
 def main() -> int:
     args = parse_args()
-    place = Place(args.data.resolve(), args.weights.resolve(), args.output.resolve(), args.corruptions, args.model)
+    folders = (args.data.resolve(), args.weights.resolve(), args.output.resolve())
+    place = Place(*folders, args.corruptions, args.conflicts, args.model)
     place.output.mkdir(parents=True, exist_ok=True)
     for setting in args.settings:
         masks_of(place, setting)
         if place.corruptions:
             corrupt_validation(place, setting)
+        if place.conflicts and not SETTINGS[setting].detects:
+            source = place.data / SETTINGS[setting].folder / 'validation'
+            make_conflicts(source, conflicts_of(place, setting))
     names = [
         (setting, arm, seed)
         for seed in args.seeds

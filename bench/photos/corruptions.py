@@ -32,12 +32,10 @@ def make_corrupted(photographs: Path, output: Path, per_class: int = PER_CLASS) 
     if done.is_file():
         return
     package = load_package()
-    square = Compose([Resize(SIZE_PX), CenterCrop(SIZE_PX)])
     paths = [path for folder in sorted(photographs.iterdir()) for path in sorted(folder.iterdir())[:per_class]]
     kinds = [(kind, severity) for kind in package.get_corruption_names() for severity in SEVERITIES]
     for path in progress(paths, 'corruptions'):
-        with Image.open(path) as image:
-            pixels = np.asarray(square(image.convert('RGB')))
+        pixels = square_u8(path)
         for kind, severity in kinds:
             target = output / f'{kind}-{severity}' / path.parent.name / f'{path.stem}.png'
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +79,12 @@ def make_corrupted_boxes(coco: Path, output: Path, split: str = 'val2017') -> No
     corrupted_content = {**content, 'images': images, 'annotations': boxes}
     (output / 'annotations' / f'instances_{split}.json').write_text(json.dumps(corrupted_content))
     done.touch()
+
+
+def square_u8(path: Path) -> np.ndarray:
+    """A photograph's centre, [146, 146, 3] uint8 RGB."""
+    with Image.open(path) as image:
+        return np.asarray(Compose([Resize(SIZE_PX), CenterCrop(SIZE_PX)])(image.convert('RGB')))
 
 
 def load_package() -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.photos.arms import ARMS, CLEAN_END_EPOCHS, COMMON, DETECTOR, EPOCHS, NETWORK, NETWORKS, SETTINGS
+from bench.photos.conflict import BY
 from bench.runner import REPO, RESULT, make_masks
 from timm_repaint.files import write_text
 
@@ -25,6 +26,7 @@ class Place:
         weights: Of the network on ImageNet.
         output: For runs, masks and subsets.
         corruptions: Whether checkpoints are tested on corrupted validation photographs too.
+        conflicts: Whether classifiers are tested on pictures of one class's shapes and another's textures too.
         network: What trains as a classifier.
     """
 
@@ -32,6 +34,7 @@ class Place:
     weights: Path
     output: Path
     corruptions: bool = False
+    conflicts: bool = False
     network: str = NETWORK
 
     def label(self, setting: str) -> str:
@@ -81,6 +84,11 @@ def corrupted_of(place: Place, name: str) -> Path:
     return place.output / 'corrupted' / SETTINGS[name].folder
 
 
+def conflicts_of(place: Place, name: str) -> Path:
+    """Where the pictures of a setting are whose shapes and textures are those of different classes."""
+    return place.output / 'conflicts' / SETTINGS[name].folder
+
+
 def plan_run(place: Place, setting: str, arm: str, seed: int) -> Run:
     """A run with its commands; each goes on from what an earlier try left."""
     folder = place.output / 'runs' / f'{place.label(setting)}-{arm}-seed{seed}'
@@ -98,6 +106,7 @@ def plan_tests(place: Place, name: str, last_phase: Path, out: Path) -> list[str
     if setting.detects:
         return ['-m', 'bench.photos.evaluate_detector', str(last_phase), str(out), str(source), *corrupted]
     splits = [str(source / split) for split in setting.splits]
+    splits += [str(conflicts_of(place, name) / by) for by in BY if place.conflicts]
     words = [str(EVALUATE), str(last_phase / 'last.pth.tar'), place.network, str(out), *splits, *corrupted]
     return [*words, *NETWORKS[place.network].options.split()]
 

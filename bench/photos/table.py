@@ -9,7 +9,8 @@ from bench.seeds import paired_difference, pd
 from timm_repaint.files import write_text
 from timm_repaint.markdown import markdown_table
 
-TESTS = ['validation', 'art_painting', 'cartoon', 'corrupted', 'mAP', 'AP50', 'corrupted mAP', 'corrupted AP50']
+TESTS = ['validation', 'art_painting', 'cartoon', 'corrupted', 'shape', 'texture']
+TESTS += ['mAP', 'AP50', 'corrupted mAP', 'corrupted AP50']
 OTHER_DOMAINS = ['art_painting', 'cartoon']
 BASELINE = 'plain'
 

@@ -17,6 +17,7 @@ from bench.photos import arms as arms_module
 from bench.photos import evaluate
 from bench.photos.__main__ import main
 from bench.photos.arms import ARMS, NETWORK, SETTINGS, Network, Setting
+from bench.photos.conflict import make_conflicts, swap_amplitudes
 from bench.photos.corruptions import make_corrupted, make_corrupted_boxes
 from bench.photos.runs import Place, leave_result, masks_of, plan_phases, plan_run, read_rows
 from bench.photos.table import cell, write_results
@@ -256,3 +257,25 @@ def test_weights_of_a_vit_get_the_names_that_timm_gives_them():
     found = to_timm(theirs, state['pos_embed'])
     assert found.keys() == state.keys()
     assert all(torch.equal(value, found[name]) for name, value in state.items())
+
+
+def test_conflicts_have_the_edges_of_one_class_and_the_frequencies_of_another(place):
+    folder = place.output / 'conflicts' / 'pacs'
+    for _ in range(2):
+        make_conflicts(place.data / 'pacs' / 'validation', folder, per_pair=2)
+    shapes, textures = (sorted((folder / by).rglob('*.png')) for by in ('shape', 'texture'))
+    assert len(shapes) == len(textures) == 4
+    by_texture = {path.name: path for path in textures}
+    for path in shapes:
+        shape, texture, _ = path.stem.split('-')
+        assert (path.parent.name, by_texture[path.name].parent.name) == (shape, texture) and shape != texture
+        assert path.read_bytes() == by_texture[path.name].read_bytes()
+    run = plan_run(replace(place, conflicts=True), 'domain-shift', 'plain', 0)
+    assert {str(folder / 'shape'), str(folder / 'texture')} <= set(run.commands[-1])
+    rows, columns = np.mgrid[:64, :64]
+    square = 100.0 + 50 * ((abs(rows - 20) < 8) & (abs(columns - 40) < 8))[..., None].repeat(3, 2)
+    stripes = 100.0 + 50 * np.sin(rows)[..., None].repeat(3, 2)
+    mixed = swap_amplitudes(square, stripes)
+    spectrum = np.abs(np.fft.fft2(mixed[..., 0]))[:32, 0]
+    assert spectrum[1:].argmax() == np.abs(np.fft.fft2(stripes[..., 0]))[:32, 0][1:].argmax()
+    assert np.array_equal(swap_amplitudes(square, square), square)

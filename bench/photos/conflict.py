@@ -1,0 +1,47 @@
+"""Pictures with the shapes of one class and the colours and textures of another, made once of validation photographs.
+
+A Fourier transform's phases say where edges are, its amplitudes how much there is of each colour and frequency.
+Source: Oppenheim and Lim, "The importance of phase in signals", Proceedings of the IEEE 1981.
+"""
+
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bench.photos.corruptions import square_u8
+from timm_repaint.progress import progress
+
+PER_PAIR = 10
+BY = ('shape', 'texture')
+
+
+def make_conflicts(photographs: Path, output: Path, per_pair: int = PER_PAIR) -> None:
+    """Write each picture twice, as `output/shape/CLASS/` and `output/texture/CLASS/`; a finished folder stays.
+
+    Args:
+        photographs: A folder a class.
+        output: Where the folders go.
+        per_pair: Pictures of each two classes in this order; of the first photographs of one and the next of the other.
+    """
+    done = output / 'done'
+    if done.is_file():
+        return
+    classes = {folder.name: sorted(folder.iterdir())[: 2 * per_pair] for folder in sorted(photographs.iterdir())}
+    for shape, texture in progress(list(permutations(classes, 2)), 'conflicts'):
+        pairs = zip(classes[shape][:per_pair], classes[texture][per_pair:], strict=False)
+        for number, (shaped, textured) in enumerate(pairs):
+            picture = Image.fromarray(swap_amplitudes(square_u8(shaped), square_u8(textured)))
+            for folder, name in zip(BY, (shape, texture), strict=True):
+                target = output / folder / name / f'{shape}-{texture}-{number}.png'
+                target.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(target)
+    done.touch()
+
+
+def swap_amplitudes(shape_u8: np.ndarray, texture_u8: np.ndarray) -> np.ndarray:
+    """The phases of one picture with the amplitudes of another, [H, W, 3] uint8 each and out."""
+    phases, amplitudes = (np.fft.fft2(image, axes=(0, 1)) for image in (shape_u8, texture_u8))
+    mixed = np.fft.ifft2(np.abs(amplitudes) * np.exp(1j * np.angle(phases)), axes=(0, 1))
+    return mixed.real.clip(0, 255).round().astype(np.uint8)
