@@ -93,6 +93,13 @@ _ARMS = (
         f'{REPAINT} --repaint-generator shift --repaint-mix both',
         detector='',
     ),
+    Arm(
+        'jitter-shift-both',
+        'the same on top of strong jitter',
+        f'{REPAINT} --repaint-generator shift --repaint-mix both',
+        JITTER,
+        detector='--color-jitter 0.8',
+    ),
     Arm('superpixels', 'the defaults with masks that need no cache', '--repaint --mask superpixels'),
     Arm(
         'consistency',

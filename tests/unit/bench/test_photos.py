@@ -73,7 +73,7 @@ def test_another_network_has_results_of_its_own_name(place):
 
 
 def test_a_detector_trains_with_options_that_it_takes_and_without_validation(place):
-    assert SETTINGS['animals'].arms == ['plain', 'jitter', 'shift', 'repaint', 'both', 'shift-both']
+    assert SETTINGS['animals'].arms == ['plain', 'jitter', 'shift', 'repaint', 'both', 'shift-both', 'jitter-shift-both']
     for arm in SETTINGS['animals'].arms:
         first, *others = plan_phases(place, 'animals', arm, 3, place.output / 'run')
         assert first[:3] == ['-m', 'timm_repaint.detection.train', str(place.data / 'animals')]
