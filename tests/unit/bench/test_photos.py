@@ -73,7 +73,8 @@ def test_another_network_has_results_of_its_own_name(place):
 
 
 def test_a_detector_trains_with_options_that_it_takes_and_without_validation(place):
-    assert SETTINGS['animals'].arms == ['plain', 'jitter', 'shift', 'repaint', 'both', 'shift-both', 'jitter-shift-both']
+    repainted = ['shift', 'repaint', 'both', 'shift-both', 'jitter-shift-both']
+    assert SETTINGS['animals'].arms == ['plain', 'jitter', *repainted]
     for arm in SETTINGS['animals'].arms:
         first, *others = plan_phases(place, 'animals', arm, 3, place.output / 'run')
         assert first[:3] == ['-m', 'timm_repaint.detection.train', str(place.data / 'animals')]
@@ -81,8 +82,8 @@ def test_a_detector_trains_with_options_that_it_takes_and_without_validation(pla
         args = parser.parse_args(first[2:])
         check_detection(parser, args)
         assert (args.seed, args.val_split, args.pretrained_backbone_path) == (3, '', str(place.weights))
-        assert (args.repaint, args.color_jitter) == (arm not in ('plain', 'jitter'), 0.8 if arm == 'jitter' else 0)
-        assert args.repaint_generator == ('shift' if arm.startswith('shift') else 'light')
+        assert (args.repaint, args.color_jitter) == (arm not in ('plain', 'jitter'), 0.8 * arm.startswith('jitter'))
+        assert args.repaint_generator == ('shift' if 'shift' in arm else 'light')
         assert args.repaint_mix == ('both' if arm.endswith('both') else 'replace')
         assert args.mask_dir == (str(place.output / 'masks' / 'animals') if args.repaint else '')
         assert [command[1] for command in others] == ['timm_repaint.detection.fine_tune'] * args.repaint
