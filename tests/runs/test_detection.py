@@ -199,11 +199,12 @@ def test_a_data_folder_of_another_layout_ends_with_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_training_photographs_can_be_learned_by_heart(coco, tmp_path):
+def test_the_training_photographs_can_be_learned_by_heart(shared_data, coco, tmp_path):
+    network = ('--model', 'tf_efficientdet_lite0', '--pretrained-backbone-path', shared_data / 'weights' / 'lite0.pth')
     splits = ('--train-split', 'train2017', '--val-split', 'train2017')
-    options = (*splits, '--img-size', 256, '-b', 6, '-vb', 13, '--no-aug', '--lr', '1e-3')
+    options = (*network, *splits, '--img-size', 256, '-b', 6, '-vb', 13, '--no-aug')
     epochs = ('--epochs', 160, '--repaint-epochs', 100, '--warmup-epochs', 5, '--clip-grad', 10, '--val-interval', 100)
     run = train_here(tmp_path, coco, *options, *epochs, '--repaint', '--repaint-width', 16)
     call_main(fine_tune.main, run)
-    assert column(run / 'fine_tune', 'eval_ap50')[-1] > 50
+    assert column(run / 'fine_tune', 'eval_ap50')[-1] > 70
     shutil.rmtree(run)
