@@ -34,15 +34,18 @@ def in_workers(
         processes = {'num_workers': workers, 'prefetch_factor': CHUNKS_AHEAD, 'worker_init_fn': _leave_signals}
         if 'fork' in multiprocessing.get_all_start_methods():  # spawn would import torch anew
             processes['multiprocessing_context'] = 'fork'
+    loader: DataLoader[Any] = DataLoader(list(items), chunk, collate_fn=function, **processes)  # type: ignore[arg-type]
+    batches: Any = iter(loader)
     try:
-        for results in DataLoader(list(items), chunk, collate_fn=function, **processes):  # type: ignore[arg-type]
+        for results in batches:
             yield from results
-        return
-    except Exception as error:
-        mistake = error.with_traceback(None)  # which keeps torch's iterator, and that the workers
-    if str(mistake).startswith('DataLoader worker'):  # torch's word for one that was killed
-        raise UsageError('a worker process was killed (out of memory?); run again, with fewer --workers')
-    raise mistake
+    except RuntimeError as error:
+        if str(error).startswith('DataLoader worker'):  # torch's word for one that was killed
+            raise UsageError('a worker process was killed (out of memory?); run again, with fewer --workers') from None
+        raise
+    finally:
+        if processes:  # the frames of an exception keep torch's iterator, which else would end its workers
+            batches._shutdown_workers()
 
 
 def _leave_signals(worker: int) -> None:
