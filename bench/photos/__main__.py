@@ -23,6 +23,7 @@ def parse_args() -> argparse.Namespace:
     add('--settings', nargs='+', choices=SETTINGS, default=['domain-shift'], metavar='NAME', help=', '.join(SETTINGS))
     add('--arms', nargs='+', choices=ARMS, metavar='ARM', help=f'(default: all) {", ".join(ARMS)}')
     add('--seeds', nargs='+', type=int, default=[0], metavar='N')
+    add('--epochs', type=at_least(4), metavar='N', help='in place of 16, or of 20 of a detector')
     add('--jobs', type=at_least(1), default=2, metavar='N', help='runs at a time, a thread each (default: 2)')
     add('--corruptions', action='store_true', help="test on ImageNet-C's corruptions of the validation photographs too")
     add('--conflicts', action='store_true', help="test classifiers on one class's shapes with another's textures too")
@@ -48,7 +49,7 @@ def corrupt_validation(place: Place, setting: str) -> None:
 def main() -> int:
     args = parse_args()
     folders = (args.data.resolve(), args.weights.resolve(), args.output.resolve())
-    place = Place(*folders, args.corruptions, args.conflicts, args.model)
+    place = Place(*folders, args.corruptions, args.conflicts, args.model, args.epochs)
     place.output.mkdir(parents=True, exist_ok=True)
     for setting in args.settings:
         masks_of(place, setting)

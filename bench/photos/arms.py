@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-EPOCHS, CLEAN_END_EPOCHS = 16, 4
+EPOCHS = 16
+CLEAN_END = 0.25  # of the epochs
 DETECTOR_EPOCHS = 20
 _OPTIONS = (
     '-j 0 --device cpu --channels-last --opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs 1 '
@@ -17,7 +18,7 @@ CROP_AND_FLIP = '--scale 0.5 1.0 --color-jitter 0'
 JITTER = '--scale 0.5 1.0 --color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
 RANDAUGMENT = '--scale 0.5 1.0 --aa rand-m9-mstd0.5'
 REPAINT = '--repaint --mask fh'
-TO_THE_END = f'--repaint-epochs {EPOCHS}'
+TO_THE_END = '--repaint-epochs {epochs}'
 ONE_ANSWER = '--repaint-mix both --repaint-consistency 4'
 
 
@@ -74,8 +75,6 @@ _ARMS = (
     Arm('jitter', 'strong colour jitter and grayscale to the end', both=JITTER, detector='--color-jitter 0.8'),
     Arm('jitter-clean-end', 'the same with a last quarter without', first=JITTER),
     Arm('randaugment', 'RandAugment of magnitude 9', both=RANDAUGMENT),
-    Arm('randaugment-longer', 'the same for as long as -c robust takes', both=f'{RANDAUGMENT} --epochs 24'),
-    Arm('randaugment-longest', 'for as long as -c robust takes in 24 epochs', both=f'{RANDAUGMENT} --epochs 36'),
     Arm(
         'augmix',
         'AugMix with its consistency term',
@@ -146,12 +145,6 @@ _ARMS = (
         'the same on top of RandAugment',
         f'{REPAINT} --repaint-generator shift-randconv {ONE_ANSWER}',
         RANDAUGMENT,
-    ),
-    Arm(
-        'randaugment-shift-consistency-longer',
-        '-c robust in 24 epochs',
-        f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
-        f'{RANDAUGMENT} --epochs 24',
     ),
     Arm('repaint-end', 'the defaults to the last epoch', both=f'{CROP_AND_FLIP} {REPAINT} {TO_THE_END}'),
     Arm(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.photos.arms import ARMS, CLEAN_END_EPOCHS, COMMON, DETECTOR, EPOCHS, NETWORK, NETWORKS, SETTINGS
+from bench.photos.arms import ARMS, CLEAN_END, COMMON, DETECTOR, EPOCHS, NETWORK, NETWORKS, SETTINGS
 from bench.photos.conflict import BY
 from bench.runner import REPO, RESULT, make_masks
 from timm_repaint.files import write_text
@@ -28,6 +28,7 @@ class Place:
         corruptions: Whether checkpoints are tested on corrupted validation photographs too.
         conflicts: Whether classifiers are tested on pictures of one class's shapes and another's textures too.
         network: What trains as a classifier.
+        epochs: In place of the bench's number.
     """
 
     data: Path
@@ -36,10 +37,12 @@ class Place:
     corruptions: bool = False
     conflicts: bool = False
     network: str = NETWORK
+    epochs: int | None = None
 
     def label(self, setting: str) -> str:
-        """A setting's name in results: another network than the first has results of its own."""
-        return setting if self.network == NETWORK else f'{setting}-{self.network}'
+        """A setting's name in results: other networks and numbers of epochs have results of their own."""
+        words = [setting] if self.network == NETWORK else [setting, self.network]
+        return '-'.join(words if self.epochs is None else [*words, f'{self.epochs}-epochs'])
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def plan_phases(place: Place, setting: str, name: str, seed: int, folder: Path) 
     """The commands that train; the last one leaves the checkpoint that counts."""
     arm, detects = ARMS[name], SETTINGS[setting].detects
     base = [*(train_detector if detects else train_classifier)(place, setting, name), '--val-split', '']
-    base += ['--seed', str(seed)]
+    base += ['--seed', str(seed), *([] if place.epochs is None else ['--epochs', str(place.epochs)])]
     if arm.reads_masks:
         base += ['--mask-dir', str(place.output / 'masks' / setting)]
     place_of_run = ('--output', str(folder.parent), '--experiment', folder.name, '--resume', 'auto')
@@ -126,7 +129,7 @@ def plan_phases(place: Place, setting: str, name: str, seed: int, folder: Path) 
         script = ['-m', 'timm_repaint.detection.fine_tune'] if detects else [str(REPO / 'fine_tune.py')]
         return [first, [*script, str(folder), '--resume', 'auto']]
     last = [*base, '--output', str(folder), '--experiment', 'fine_tune', '--resume', str(folder / 'last.pth.tar')]
-    return [[*first, '--stop-epoch', str(EPOCHS - CLEAN_END_EPOCHS)], last]
+    return [[*first, '--stop-epoch', str(round((place.epochs or EPOCHS) * (1 - CLEAN_END)))], last]
 
 
 def train_classifier(place: Place, setting: str, arm: str) -> list[str]:
@@ -136,7 +139,7 @@ def train_classifier(place: Place, setting: str, arm: str) -> list[str]:
     network = NETWORKS[place.network]
     weights = ('--pretrained', '--pretrained-path', str(place.weights), '--lr', network.lr, *network.options.split())
     command = [str(REPO / 'train.py'), str(images), '--num-classes', str(classes), '--model', place.network]
-    return [*command, *COMMON.split(), *weights, *shlex.split(ARMS[arm].both)]
+    return [*command, *COMMON.split(), *weights, *shlex.split(ARMS[arm].both.format(epochs=place.epochs or EPOCHS))]
 
 
 def train_detector(place: Place, setting: str, arm: str) -> list[str]:

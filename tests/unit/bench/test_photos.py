@@ -72,6 +72,18 @@ def test_another_network_has_results_of_its_own_name(place):
         assert 'vit_small_patch14_dinov2' in command and NETWORK not in command
 
 
+def test_other_numbers_of_epochs_have_results_of_their_own_name_and_the_same_shares_of_phases(place):
+    longer = replace(place, network=NETWORK, epochs=24)
+    run = plan_run(longer, 'domain-shift', 'jitter-clean-end', 0)
+    assert run.name == 'domain-shift-24-epochs-jitter-clean-end-seed0'
+    first, last, _ = run.commands
+    assert first[first.index('--stop-epoch') + 1] == '18' and '--stop-epoch' not in last
+    for command in (first, last, plan_run(longer, 'animals', 'plain', 0).commands[0]):
+        assert [command[at + 1] for at, word in enumerate(command) if word == '--epochs'][-1] == '24'
+    end = plan_run(longer, 'domain-shift', 'repaint-end', 0).commands[0]
+    assert end[end.index('--repaint-epochs') + 1] == '24'
+
+
 def test_a_detector_trains_with_options_that_it_takes_and_without_validation(place):
     repainted = ['shift', 'repaint', 'both', 'shift-both', 'jitter-shift-both']
     assert SETTINGS['animals'].arms == ['plain', 'jitter', *repainted]
