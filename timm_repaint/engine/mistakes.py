@@ -113,4 +113,4 @@ def explained() -> Iterator[None]:
             advice = NO_MEMORY
         if advice is None:
             raise
-        raise UsageError(f'{one_line(str(error))[:300]}: {advice}') from error
+        raise UsageError(f'{one_line(str(error))[:300].rstrip(".")}: {advice}') from error

@@ -85,7 +85,7 @@ def test_a_logger_without_its_package_is_refused_at_the_start(option, module, me
 @pytest.mark.parametrize(
     ('error', 'message'),
     [
-        (RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.'), 'give fewer --workers, or more'),
+        (RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.'), 'signal: Killed: a process that'),
         (torch.OutOfMemoryError('CUDA'), 'give a smaller --batch-size'),
         (ValueError('Expected more than 1 value per channel when training, got'), 'a --batch-size of 2 or more'),
         (RuntimeError('[pair.cc:545] Read error [::1]:1: Connection reset by peer.'), 'another process of the run has'),
