@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, as_mistake
 from timm_repaint.files import write_text
 
 MANIFEST_NAME = 'manifest.json'
@@ -20,10 +20,8 @@ def read_values(folder: str | Path) -> dict[str, Any]:
         UsageError: if it is not one.
     """
     path = Path(folder) / MANIFEST_NAME
-    try:
+    with as_mistake(f'{path} is not a manifest', ValueError, RecursionError):
         values = json.loads(path.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f'{path} is not a manifest: {error}') from error
     if not isinstance(values, dict):
         raise UsageError(f'{path} is not a manifest: it holds a {type(values).__name__}')
     return values
@@ -46,10 +44,8 @@ def claim(folder: str | Path, values: dict[str, Any]) -> None:
         if _holds_files(path.parent) and not path.exists():  # again: another process may have begun in between
             raise UsageError(f'{folder} holds files, but no {MANIFEST_NAME}; give an empty or a new folder')
         write_text(path, json.dumps(values, indent=2) + '\n', place=_link)
-    try:
+    with as_mistake(str(path)):
         found = differences(read_values(folder), values)
-    except OSError as error:
-        raise UsageError(f'{path}: {error.strerror}') from error
     if found:
         raise UsageError(f'{path} is of others: {"; ".join(found)}; use the same options, or another folder')
 
@@ -72,12 +68,8 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _holds_files(folder: Path) -> bool:
-    try:
-        return any(not name.startswith('.') for name in os.listdir(folder))
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise UsageError(f'{folder}: {error.strerror}') from error
+    with as_mistake(str(folder)):
+        return folder.exists() and any(not name.startswith('.') for name in os.listdir(folder))
 
 
 def _link(part: Path, path: Path) -> None:

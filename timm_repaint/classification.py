@@ -1,6 +1,6 @@
 """The scripts of both phases, and a classifier's: what train.py, fine_tune.py and `timm-repaint train` call."""
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 
 from timm import utils
@@ -12,13 +12,13 @@ from timm_repaint.engine.run import Functions, run_training
 from timm_repaint.errors import exits_on_mistakes
 from timm_repaint.options import build_config_parser, build_parser, check_options, parse_args
 
-Check = Callable[[argparse.ArgumentParser, argparse.Namespace], None]
+Check = Callable[[ArgumentParser, Namespace], None]
 
 
 @exits_on_mistakes
 def train_network(
-    parser: argparse.ArgumentParser,
-    parse: Callable[[], tuple[argparse.Namespace, str]],
+    parser: ArgumentParser,
+    parse: Callable[[], tuple[Namespace, str]],
     load_functions: Callable[[], Functions],
     check: Check = check_options,
 ) -> int:
@@ -35,7 +35,7 @@ def train_network(
 
 @exits_on_mistakes
 def fine_tune_network(
-    build: Callable[..., argparse.ArgumentParser],
+    build: Callable[..., ArgumentParser],
     train_command: Sequence[str],
     load_functions: Callable[[], Functions],
     check: Check = check_options,

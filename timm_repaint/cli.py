@@ -1,8 +1,7 @@
 """`timm-repaint COMMAND …`, or `python -m timm_repaint.cli COMMAND …`: a table of the programs, each loaded at use."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple, NoReturn
 
@@ -50,8 +49,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(0)
     name, rest = find_command(words)
     command = COMMANDS[name]
-    with command_line(f'{PROGRAM} {name}', rest):
+    before, sys.argv = sys.argv, [f'{PROGRAM} {name}', *rest]  # the programs read it, and name themselves by its first
+    try:
         run_command(lambda: getattr(import_module(f'timm_repaint.{command.module}'), command.function)())
+    finally:
+        sys.argv = before
 
 
 def find_command(words: Sequence[str]) -> tuple[str, list[str]]:
@@ -75,17 +77,6 @@ def usage(names: Sequence[str] = tuple(COMMANDS)) -> str:
     width = max(map(len, names))
     lines = (f'  {name:<{width}}  {COMMANDS[name].help}' for name in names)
     return '\n'.join([f'usage: {PROGRAM} COMMAND ...; {PROGRAM} COMMAND --help has its options', '', *lines])
-
-
-@contextmanager
-def command_line(program: str, words: Sequence[str]) -> Iterator[None]:
-    """The process's command line is this one: the programs read it, and name themselves by its first word."""
-    before = sys.argv
-    sys.argv = [program, *words]
-    try:
-        yield
-    finally:
-        sys.argv = before
 
 
 if __name__ == '__main__':

@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, ParamSpec
 
 Params = ParamSpec('Params')
@@ -83,6 +84,21 @@ class PatientStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+@contextmanager
+def as_mistake(what: str, *kinds: type[Exception], advice: str = '') -> Iterator[None]:
+    """Inside, an error of these kinds (none: of the disk's) becomes a `UsageError`: what went wrong, why, advice.
+
+    Raises:
+        UsageError: then.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except kinds or OSError as error:  # noqa: B030 (a tuple, or a class)
+        raise UsageError(f'{what}: {getattr(error, "strerror", None) or error}{advice}') from error
 
 
 def _message(error: UsageError) -> str:

@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import as_mistake
 
 PART = '.part'
 PART_SECONDS = 10.0  # a file is written at once: older ones were left by a process that was killed
@@ -40,7 +40,7 @@ def write_whole(
     part = path.with_name(f'.{uuid.uuid4().hex}{PART}')  # not named after a process: other hosts write here too
     content = BytesIO()
     write(content)
-    try:
+    with as_mistake(f'cannot write {path}'):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(part, 'wb') as file:
@@ -48,8 +48,6 @@ def write_whole(
             place(part, path)
         finally:
             part.unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f'cannot write {path}: {error.strerror or error}') from error
 
 
 def write_text(path: str | Path, text: str, place: Callable[[Path, Path], None] = os.replace) -> None:

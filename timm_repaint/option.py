@@ -3,8 +3,8 @@
 From the fields come the constructor's checks, the command line, and the documentation's table.
 """
 
-import argparse
 import math
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Concatenate, ParamSpec, get_args
@@ -80,7 +80,7 @@ def takes(
 
 
 def add_options(
-    parser: argparse.ArgumentParser, config_class: Any, prefix: str = '', groups: tuple[str, ...] | None = None
+    parser: ArgumentParser, config_class: Any, prefix: str = '', groups: tuple[str, ...] | None = None
 ) -> None:
     """Add a dataclass's fields to a command line: `prob` is `--repaint-prob` with the prefix 'repaint_'.
 

@@ -5,9 +5,9 @@ image's own size. Labels stay true: shapes stay where they are. A second call go
 with another run, painter or seed is refused. `timm-repaint paint RUN IMAGES OUT` is the same as with `--run`.
 """
 
-import argparse
 import os
 import sys
+from argparse import ArgumentParser, Namespace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from timm_repaint.masks.folder import CachedMasks, FolderMasks
 from timm_repaint.masks.manifest import MANIFEST_NAME, sha256
 from timm_repaint.masks.workers import in_workers
 from timm_repaint.options.run_file import read_args
-from timm_repaint.painters import PAINTERS, RANDCONV, AnyRepainter, create_painter
+from timm_repaint.painters import PAINTERS, RANDCONV, AnyRepainter, SegmentPainter
 from timm_repaint.painting.before_after import check_places, show
 from timm_repaint.painting.brush import FORMATS, Brush, Canvas, Manner
 from timm_repaint.painting.companions import copy_companions, find_companions
@@ -35,8 +35,8 @@ from timm_repaint.saved import PRETRAINED, PRETRAINED_FILE, load_repainter
 from timm_repaint.version import __version__
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog='timm-repaint paint',
         usage='%(prog)s [-h] [--run RUN | --painter NAME] [options] IMAGES [IMAGES ...] OUT',
         description='Repaint images by a trained run, by the generator that comes along, or without a network.',
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, Photographs]:
+def parse_args(argv: list[str] | None = None) -> tuple[Namespace, Photographs]:
     parser = build_parser()
     args = parser.parse_args(argv)
     *images, args.out = args.paths
@@ -105,7 +105,7 @@ def checkpoint_path(run: str) -> Path:
     return path
 
 
-def choose_masks(args: argparse.Namespace, root: Path, num_labels: int | None) -> Any:
+def choose_masks(args: Namespace, root: Path, num_labels: int | None) -> Any:
     """Where the label maps of images come from: stored, of the named source, or of the run's.
 
     Raises:
@@ -120,7 +120,7 @@ def choose_masks(args: argparse.Namespace, root: Path, num_labels: int | None) -
     elif args.run and not args.mask:
         path = checkpoint_path(args.run)
         advice = f'it says how the masks of {path.name} were made; copy it there, or give --mask'
-        masks = create_mask_source(MaskOptions.of(argparse.Namespace(**read_args(path.parent, advice))))
+        masks = create_mask_source(MaskOptions.of(Namespace(**read_args(path.parent, advice))))
     else:
         masks = create_mask_source(MaskOptions(mask=args.mask or 'fh', mask_checkpoint=args.mask_checkpoint))
     if args.painter not in PAINTERS and masks.num_labels != num_labels:
@@ -129,14 +129,14 @@ def choose_masks(args: argparse.Namespace, root: Path, num_labels: int | None) -
     return masks
 
 
-def create_brush(args: argparse.Namespace, root: Path, labelled: bool) -> tuple[Brush, dict[str, Any]]:
+def create_brush(args: Namespace, root: Path, labelled: bool) -> tuple[Brush, dict[str, Any]]:
     """What paints, and what decides the repaints of an image; `labelled`: there are labels of pixels as stored."""
     as_stored = labelled or bool(args.mask_dir)
     who: dict[str, Any] = {}
     repainter: AnyRepainter
     if args.painter in PAINTERS:
         masks = choose_masks(args, root, None)
-        repainter = create_painter(args.painter, getattr(masks, 'num_labels', None))
+        repainter = SegmentPainter(args.painter, getattr(masks, 'num_labels', None))
         who['painter'] = args.painter
     else:
         path = PRETRAINED_FILE if args.painter else checkpoint_path(args.run)

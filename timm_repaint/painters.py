@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timm_repaint.networks import label_maps
+from timm_repaint.networks.label_maps import Draws
 from timm_repaint.repainter import Repainted, Repainter, check_inputs
 
 # Standard deviation of the shift that all pixels of a segment share, on the scale of [-1, 1].
@@ -25,8 +26,9 @@ class SegmentPainter(nn.Module):
     """Each segment in its mean colour or with its detail, plus a random shift a segment and channel: sharp shapes.
 
     Args:
-        generator: a key of `SHIFTS`: 'mean' (no shift, flat), 'jitter' (flat), 'shift' (with detail) or
-            'shift-randconv' (that, and then every second image, at random, by `filter_at_random`).
+        generator: one of `PAINTERS`: 'mean' (no shift, flat), 'jitter' (flat), 'shift' (with detail), 'shift-randconv'
+            (that, and then every second image, at random, by `filter_at_random`) or 'randconv' (that filter alone,
+            whatever the label map).
         num_labels: number of classes of semantic maps; None for segment maps. A class is one segment.
         detail: of 'shift' and 'shift-randconv': 'keep' (the image's own), 'swap' or 'none', as of `Repainter`.
     """
@@ -38,9 +40,9 @@ class SegmentPainter(nn.Module):
         self.filters = generator.endswith(RANDCONV)
         if generator not in NO_DETAIL:
             self.detail = self.config['detail'] = label_maps.check_choice('detail', detail, label_maps.DETAILS)
-        self.shift_std = SHIFTS[generator]
+        self.shift_std = SHIFTS.get(generator)  # None: the image is filtered as it is
 
-    def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repainted:
+    def forward(self, image_pm1: Tensor, labels: Tensor, generator: Draws = None) -> Repainted:
         """Repaint a batch.
 
         Args:
@@ -54,6 +56,8 @@ class SegmentPainter(nn.Module):
         """
         check_inputs(image_pm1, labels)
         shapes = label_maps.find_shapes(labels)
+        if self.shift_std is None:
+            return Repainted(filter_at_random(image_pm1, generator), None, shapes)
         slots = shapes.slots
         colours, _ = label_maps.pool_segments(image_pm1, slots)  # [B, 256, 3]
         shifts = label_maps.draw_normal((len(labels), label_maps.SEGMENT_SLOTS, 3), labels.device, generator)
@@ -66,7 +70,7 @@ class SegmentPainter(nn.Module):
         return Repainted(repaint_pm1, None, shapes)
 
 
-def filter_at_random(image_pm1: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def filter_at_random(image_pm1: Tensor, generator: Draws = None) -> Tensor:
     """Each image mixed with itself under a random filter: new colours and local texture, shapes as they are.
 
     An image's filter is drawn from N(0, 1 / (3 k^2)) for its size k, one of `KERNELS_PX`, and its share is uniform.
@@ -93,34 +97,9 @@ def filter_at_random(image_pm1: Tensor, generator: torch.Generator | None = None
     return torch.lerp(filtered.view(batch, channels, height, width), image_pm1.float(), share).clamp(-1, 1)
 
 
-class ConvolutionPainter(nn.Module):
-    """Each image by `filter_at_random`, whatever its label map.
-
-    Args:
-        num_labels: number of classes of semantic maps; None for segment maps.
-    """
-
-    def __init__(self, num_labels: int | None = None) -> None:
-        super().__init__()
-        self.config: dict[str, Any] = {'generator': RANDCONV, 'num_labels': num_labels}
-
-    def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repainted:
-        """Repaint a batch: arguments, returns and raises as of `SegmentPainter`."""
-        check_inputs(image_pm1, labels)
-        return Repainted(filter_at_random(image_pm1, generator), None, label_maps.find_shapes(labels))
-
-
-AnyPainter = SegmentPainter | ConvolutionPainter
-AnyRepainter = Repainter | AnyPainter
-
-
-def create_painter(generator: str, num_labels: int | None = None, detail: str = 'keep') -> AnyPainter:
-    """A painter without a network, by its name in `PAINTERS`."""
-    if generator == RANDCONV:
-        return ConvolutionPainter(num_labels)
-    return SegmentPainter(generator, num_labels, detail)
+AnyRepainter = Repainter | SegmentPainter
 
 
 def create_repainter(config: dict[str, Any]) -> AnyRepainter:
     """A learned or a network-free repainter from its `config`, the keyword arguments of its class."""
-    return create_painter(**config) if config['generator'] in PAINTERS else Repainter(**config)
+    return SegmentPainter(**config) if config['generator'] in PAINTERS else Repainter(**config)

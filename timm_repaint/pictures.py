@@ -5,7 +5,9 @@ Links are followed and hidden folders left out; images of more than 8 bits are s
 
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.utils import natural_key
 
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, as_mistake
 
 # What Pillow raises for a file that it cannot read: damaged, of another kind, or suspiciously large.
 UNREADABLE = (
@@ -44,11 +46,9 @@ def walk(root: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
     todo: list[tuple[str, tuple[str, ...]]] = [('', (top,))]
     while todo:
         folder, trail = todo.pop()
-        try:
-            with os.scandir(os.path.join(root, folder) if folder else root) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError as error:
-            raise UsageError(f'cannot read the folder {error.filename}: {error.strerror}') from error
+        path = os.path.join(root, folder) if folder else root
+        with as_mistake(f'cannot read the folder {path}'), os.scandir(path) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
         files: list[str] = []
         folders: list[tuple[str, tuple[str, ...]]] = []
         for entry in entries:
@@ -68,8 +68,8 @@ def walk(root: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
         todo += reversed(folders)
 
 
-def has_ending(name: str, endings: Iterable[str]) -> bool:
-    return os.path.splitext(name)[1].lower() in endings
+def ending_of(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def find_pictures(root: str | os.PathLike[str]) -> list[str]:
@@ -81,7 +81,7 @@ def find_pictures(root: str | os.PathLike[str]) -> list[str]:
         UsageError: see `walk`.
     """
     endings = get_img_extensions(as_set=True)
-    found = [os.path.join(folder, name) for folder, names in walk(root) for name in names if has_ending(name, endings)]
+    found = [os.path.join(folder, name) for folder, names in walk(root) for name in names if ending_of(name) in endings]
     if os.path.isdir(os.path.join(root, 'annotations')):
         found = [name for name in found if not name.startswith(COCO_STUFF)]
     return sorted(found, key=_order)
@@ -162,6 +162,13 @@ def read_picture_size(file: Any) -> tuple[int, int]:
     """
     with Image.open(file) as picture:
         return picture.height, picture.width
+
+
+def data_url(picture: Image.Image, kind: str, **options: Any) -> str:
+    """An image as an address that holds it, for a page that needs no other file; `kind`: 'png', 'jpeg' or 'webp'."""
+    content = BytesIO()
+    picture.save(content, kind, **options)
+    return f'data:image/{kind};base64,{b64encode(content.getvalue()).decode()}'
 
 
 def to_pm1(images_u8: Sequence[np.ndarray], device: torch.device | str = 'cpu') -> torch.Tensor:

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import find_source
 from timm_repaint.masks.superpixels import SuperpixelMasks
-from timm_repaint.painters import NO_DETAIL, PAINTERS, RANDCONV, create_painter
+from timm_repaint.painters import NO_DETAIL, PAINTERS, RANDCONV, SegmentPainter
 from timm_repaint.pictures import to_pm1, to_u8
 
 
@@ -47,7 +47,7 @@ class RandomRepaint(v2.Transform):
         self.source = find_source(masks)
         if self.source is None or (self.source.on_device and not isinstance(self.source, SuperpixelMasks)):
             raise UsageError("masks must work on the CPU, image by image: 'fh', 'superpixels' or a source of your own")
-        self.repainter = create_painter(painter, self.source.num_labels, detail)
+        self.repainter = SegmentPainter(painter, self.source.num_labels, detail)
 
     def forward(self, *inputs: Any, **_: Any) -> Any:
         """Repaint the image among the inputs: RGB, a PIL image, a uint8 tensor [3, H, W] or a uint8 array [H, W, 3].

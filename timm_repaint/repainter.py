@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from timm_repaint.networks import label_maps
 from timm_repaint.networks.encoder import Encoder, Posterior
 from timm_repaint.networks.generator import SpadeGenerator, generator_spec
-from timm_repaint.networks.label_maps import Shapes
+from timm_repaint.networks.label_maps import Draws, Shapes
 from timm_repaint.precision import working_dtype
 
 MIN_SIZE_PX = 32
@@ -27,9 +27,7 @@ class Repainted(NamedTuple):
     shapes: Shapes  # of its label maps
 
 
-def sample_latent(
-    mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
-) -> Tensor:
+def sample_latent(mu: Tensor, logvar: Tensor, generator: Draws = None, temperature: float = 1.0) -> Tensor:
     """Draw z from N(mu, temperature^2 exp(logvar)), with gradients to both (Kingma and Welling, ICLR 2014).
 
     Args:
@@ -77,15 +75,8 @@ class Repainter(nn.Module):
         for name, value in {'latent_dim': latent_dim, 'width': width, 'num_labels': num_labels}.items():
             if value is not None and value < 1:
                 raise ValueError(f'{name} is {value}, must be at least 1')
-        self.config: dict[str, Any] = {
-            'latent': latent,
-            'latent_dim': latent_dim,
-            'width': width,
-            'generator': generator,
-            'num_labels': num_labels,
-            'temperature': temperature,
-            'detail': detail,
-        }
+        self.config: dict[str, Any] = {'latent': latent, 'latent_dim': latent_dim, 'width': width}
+        self.config |= {'generator': generator, 'num_labels': num_labels, 'temperature': temperature, 'detail': detail}
         self.temperature = temperature
         self.detail = label_maps.check_choice('detail', detail, label_maps.DETAILS)
         self.num_labels = num_labels
@@ -99,7 +90,7 @@ class Repainter(nn.Module):
         spec = generator_spec(generator, width)
         self.generator = SpadeGenerator(self.cond_channels, global_dim, spec, with_detail=detail != 'none')
 
-    def forward(self, image_pm1: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Repainted:
+    def forward(self, image_pm1: Tensor, labels: Tensor, generator: Draws = None) -> Repainted:
         """Repaint a batch.
 
         Args:
@@ -117,7 +108,7 @@ class Repainter(nn.Module):
         return Repainted(self.paint(image_pm1, posterior, shapes, generator), posterior, shapes)
 
     def paint(
-        self, image_pm1: Tensor, posterior: Posterior, labels: Tensor | Shapes, generator: torch.Generator | None = None
+        self, image_pm1: Tensor, posterior: Posterior, labels: Tensor | Shapes, generator: Draws = None
     ) -> Tensor:
         """Draw the latents and paint; the posterior may be of another image, the label maps as `find_shapes` has them.
 
@@ -130,9 +121,7 @@ class Repainter(nn.Module):
         detail = label_maps.draw_detail(self.detail, image_pm1, shapes.slots, generator)  # [B, 3, H, W]
         return self.generator(condition, z, detail)
 
-    def condition(
-        self, posterior: Posterior, labels: Tensor | Shapes, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def condition(self, posterior: Posterior, labels: Tensor | Shapes, generator: Draws = None) -> Tensor:
         """What G sees at full size: segments' drawn codes and boundaries, or what D sees with latent 'global'.
 
         Args:

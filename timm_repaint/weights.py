@@ -1,6 +1,6 @@
 """Files of weights that nobody has to trust, as only tensors and plain values are loaded; and networks from them."""
 
-import argparse
+from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +31,7 @@ def read_checkpoint(path: str) -> Any:
     try:
         if path.endswith('.safetensors'):
             return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location='cpu', weights_only=True)
     except OSError as error:
         raise UsageError(f'{path}: {error.strerror}; name a checkpoint') from error

@@ -13,7 +13,7 @@ import torch
 from tests.helpers import REPAINT, SHAPES, column, fine_tune_here, load_checkpoint, mtimes, same_tensors, train_here
 from tests.processes import status_of
 from timm_repaint.engine.checkpoint import SafeSaver
-from timm_repaint.engine.folder_lock import NAME, FolderLock
+from timm_repaint.engine.folder_lock import NAME, RunFolder
 from timm_repaint.errors import UsageError
 
 LAST = 'last.pth.tar'
@@ -28,7 +28,7 @@ def read_all(folder):
 
 def test_a_run_in_a_folder_that_is_in_use_is_refused_before_it_writes(tmp_path):
     (tmp_path / 'run').mkdir()
-    other = FolderLock(tmp_path / 'run')
+    other = RunFolder(tmp_path / 'run')
     other.take()
     with pytest.raises(UsageError, match='is in use by another run'):
         train_here(tmp_path, *SHAPES, '--epochs', 1)

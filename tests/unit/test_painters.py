@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.helpers import REPAINT, load_checkpoint, load_repaint, train_here
-from timm_repaint.painters import SHIFTS, ConvolutionPainter, SegmentPainter, create_repainter
+from timm_repaint.painters import SHIFTS, SegmentPainter, create_repainter
 from timm_repaint.repainter import Repainter
 from timm_repaint.saved import load_repainter
 
@@ -77,7 +77,7 @@ def test_randconv_answers_a_dot_with_normal_filters_of_its_four_sizes():
     image_pm1 = torch.zeros(images, 3, 32, 32)
     image_pm1[:, 0, at, at] = 0.1
     labels = torch.zeros(images, 32, 32, dtype=torch.int64)
-    painted = ConvolutionPainter()(image_pm1, labels, torch.Generator().manual_seed(0)).image_pm1
+    painted = SegmentPainter('randconv')(image_pm1, labels, torch.Generator().manual_seed(0)).image_pm1
     sizes_px = (painted != 0).any(dim=3).any(dim=1).sum(dim=1)
     assert sorted(sizes_px.unique().tolist()) == [1, 3, 5, 7]
     for size_px in (1, 3, 5, 7):
@@ -92,7 +92,7 @@ def test_randconv_answers_a_dot_with_normal_filters_of_its_four_sizes():
 
 def test_randconv_is_the_image_mixed_with_itself_under_its_own_filter():
     image_pm1, labels = halves()
-    painted = ConvolutionPainter()(image_pm1, labels, torch.Generator().manual_seed(3)).image_pm1
+    painted = SegmentPainter('randconv')(image_pm1, labels, torch.Generator().manual_seed(3)).image_pm1
     draws = torch.Generator().manual_seed(3)
     chosen, share = torch.special.ndtr(torch.randn(2, 2, generator=draws))
     weights = torch.randn(2, 3, 3, 7, 7, generator=draws)
@@ -118,7 +118,7 @@ def test_every_second_image_is_filtered_after_the_shift():
 
 
 @pytest.mark.parametrize(
-    ('generator', 'kind'), [('jitter', SegmentPainter), ('randconv', ConvolutionPainter), ('light', Repainter)]
+    ('generator', 'kind'), [('jitter', SegmentPainter), ('randconv', SegmentPainter), ('light', Repainter)]
 )
 def test_a_repainter_is_made_from_its_config(generator, kind):
     repainter = create_repainter({'generator': generator, 'num_labels': None})

@@ -5,9 +5,9 @@ one hangs on the image's name alone, so shards and a second call, which goes on 
 Source: Geirhos et al., "ImageNet-trained CNNs are biased towards texture", ICLR 2019.
 """
 
-import argparse
 import hashlib
 import sys
+from argparse import ArgumentParser, Namespace
 from functools import partial
 from pathlib import Path
 
@@ -27,8 +27,8 @@ JPEG_QUALITY = 95
 SMALLEST_PX = 16  # below, maps of an eighth are too small to reflect their borders
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+def parse_args(argv: list[str] | None = None) -> Namespace:
+    parser = ArgumentParser(
         prog='timm-repaint stylize',
         description='Paint each image in the style of a picture, chosen by the name of the image (AdaIN).',
     )
@@ -58,7 +58,7 @@ def read_image(path: Path, size_px: int) -> Tensor:
 
 
 @torch.inference_mode()
-def stylize(args: argparse.Namespace, networks: AdaIN, names: list[str], styles: list[str]) -> tuple[int, list[str]]:
+def stylize(args: Namespace, networks: AdaIN, names: list[str], styles: list[str]) -> tuple[int, list[str]]:
     """Stylize the images that are not there yet; returns how many were made, and what went wrong with which image."""
     made, failed = 0, []
     for name in progress(names, 'stylize'):

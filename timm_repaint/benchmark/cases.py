@@ -1,6 +1,6 @@
 """What is measured: a model at a size, and the options of train.py that both kinds of training get."""
 
-import argparse
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -54,7 +54,7 @@ class Case:
     steps: int = 3
 
 
-def plan_cases(options: argparse.Namespace, extra: Sequence[str]) -> list[Case]:
+def plan_cases(options: Namespace, extra: Sequence[str]) -> list[Case]:
     """Every model at the default size; then, where asked for, other sizes, other batches and the variants.
 
     Raises:
@@ -76,7 +76,7 @@ def plan_cases(options: argparse.Namespace, extra: Sequence[str]) -> list[Case]:
     return list(dict.fromkeys(cases))
 
 
-def train_options(case: Case, repaint: bool) -> argparse.Namespace:
+def train_options(case: Case, repaint: bool) -> Namespace:
     """The options of train.py for a case; what stands in `case.options` comes before the benchmark's own defaults.
 
     Raises:

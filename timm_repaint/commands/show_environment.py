@@ -1,8 +1,8 @@
 """`timm-repaint env`: versions and hardware, for bug reports."""
 
-import argparse
 import os
 import platform
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
@@ -18,9 +18,7 @@ PACKAGES = {
 
 def main() -> int:
     """Print a line a fact; returns the process's exit status."""
-    argparse.ArgumentParser(
-        prog='timm-repaint env', description='Versions and hardware, to go with a bug report.'
-    ).parse_args()
+    ArgumentParser(prog='timm-repaint env', description='Versions and hardware, to go with a bug report.').parse_args()
     for name, value in facts():
         print(f'{name + ":":<14}{value}')
     return 0

@@ -7,7 +7,7 @@ timm-repaint options -c paper --get mask lr   # or several, a line each
 timm-repaint options -c paper --where         # the recipe's file
 """
 
-import argparse
+from argparse import ArgumentParser
 from typing import Any
 
 import yaml
@@ -25,7 +25,7 @@ from timm_repaint.recipes import find_recipe
 
 def main() -> int:
     """Print what is asked for; returns the process's exit status."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='timm-repaint options',
         description="Repaint's options, each with its default and the paper's value; or one value of a recipe.",
     )
@@ -46,7 +46,7 @@ def main() -> int:
     return 0
 
 
-def resolve(config: str) -> argparse.ArgumentParser:
+def resolve(config: str) -> ArgumentParser:
     """The training's parser with a recipe's values as defaults; the detector's, if the recipe is one of a detector."""
     parser = build_parser()
     if not config:
@@ -56,7 +56,7 @@ def resolve(config: str) -> argparse.ArgumentParser:
     return with_file(parser, config)
 
 
-def value_of(parser: argparse.ArgumentParser, name: str) -> Any:
+def value_of(parser: ArgumentParser, name: str) -> Any:
     """The default of an option, by its flag or name with dashes or underscores; `task` is the kind of training.
 
     Raises:
@@ -80,7 +80,7 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def table(parser: argparse.ArgumentParser, has_recipe: bool) -> str:
+def table(parser: ArgumentParser, has_recipe: bool) -> str:
     """A line an option: default, the recipe's value, the paper's."""
     defaults = build_parser()
     rows = [('option', 'default', *(['recipe'] if has_recipe else []), 'paper')]

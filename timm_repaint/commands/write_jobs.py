@@ -4,9 +4,9 @@ The scripts of the package are those of a checkout: they read `launch.sh` from i
 as SLURM runs a copy of a script and nothing beside it; without a checkout the scripts start the installed program.
 """
 
-import argparse
 import re
 import shlex
+from argparse import ArgumentParser
 from pathlib import Path
 
 from timm_repaint.errors import UsageError
@@ -21,7 +21,7 @@ SOURCE_LINES = re.compile(rf'# shellcheck source={SHARED}\nsource {IN_CHECKOUT}/
 
 def main() -> int:
     """Write the scripts, and say what to do with them; returns the process's exit status."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='timm-repaint slurm',
         description='Write job scripts for a SLURM cluster with the installed package; they need no checkout.',
     )

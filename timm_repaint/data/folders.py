@@ -8,7 +8,7 @@ alike, and says which folders are classes; with one, only the split folders are 
 import os
 import pickle
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -20,7 +20,7 @@ from timm.utils import natural_key
 
 from timm_repaint.errors import UsageError, first_of
 from timm_repaint.log import logger
-from timm_repaint.pictures import HALF, is_hidden, walk
+from timm_repaint.pictures import HALF, ending_of, is_hidden, walk
 
 SPLITS = ('train', 'training', 'val', 'valid', 'validation', 'eval', 'evaluation', 'test')
 READERS = ('torch', 'hfds', 'hfids', 'tfds', 'wds')
@@ -146,7 +146,7 @@ def count_endings(root: str) -> Endings:
     Raises:
         UsageError: if a link leads back to a folder above it: timm would follow it without end.
     """
-    return {folder: Counter(_ending(name) for name in names) for folder, names in walk(root)}
+    return {folder: Counter(ending_of(name) for name in names) for folder, names in walk(root)}
 
 
 def check_classes(dataset: Any, split: str, num_classes: int, found: Endings | None) -> None:
@@ -199,24 +199,22 @@ def tell_spare_classes(dataset: Any, num_classes: int) -> None:
 def check_same_classes(train: Any, validation: Any) -> None:
     """Refuse splits whose class numbers do not mean the same."""
     ours, theirs = class_numbers(train), class_numbers(validation)
-    if ours is None or theirs is None or ours == theirs:
-        return
-    raise UsageError(
-        f'training and validation have other class folders, so that one number would mean two classes: '
-        f'{tell_difference(ours, theirs)}; rename or add folders, or {CLASS_MAP}'
-    )
+    if ours is not None and theirs is not None and ours != theirs:
+        refuse_others([*ours], [*theirs], 'have other class folders', f'rename or add folders, or {CLASS_MAP}')
 
 
-def tell_difference(train: Iterable[str], validation: Iterable[str]) -> str:
-    """Which classes one of two splits lacks."""
-    ours, theirs = list(train), list(validation)
+def refuse_others(ours: Sequence[str], theirs: Sequence[str], what: str, advice: str) -> None:
+    """Refuse splits whose classes differ, with those that one of them lacks."""
     lacks, more = ([name for name in a if name not in set(b)] for a, b in ((ours, theirs), (theirs, ours)))
     told = [
         f'{text} {first_of(names)}'
         for text, names in (('the validation split lacks', lacks), ('only the validation split has', more))
         if names
     ]
-    return '; '.join(told) or 'their order differs'
+    raise UsageError(
+        f'training and validation {what}, so that one number would mean two classes: '
+        f'{"; ".join(told) or "their order differs"}; {advice}'
+    )
 
 
 def class_numbers(dataset: Any) -> Mapping[str, int] | None:
@@ -264,7 +262,7 @@ class ClassTree:
         parents = {os.path.dirname(path): path for path in reversed(images)}
         names = {'' if (name := os.path.relpath(path, root)) == os.curdir else name: path for path in parents}
         self.root, self.found, self.filled = root, found, set(names)
-        self.endings = get_img_extensions(as_set=True) | set(map(_ending, images))  # more by --input-key
+        self.endings = get_img_extensions(as_set=True) | set(map(ending_of, images))  # more by --input-key
         self.loose: str | None = parents[names['']] if '' in names else None
 
     def path(self, name: str) -> str:
@@ -319,10 +317,6 @@ def _check_empty(tree: ClassTree, split: str) -> None:
         f'{split} split: no images in class folder {first_of([tree.path(name) for name in empty])}'
         f'{f" ({_counts(holds)})" if holds else ""}; remove the folder or fill it; {_reading(tree, holds)}'
     )
-
-
-def _ending(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
 
 
 def _counts(endings: Mapping[str, int]) -> str:

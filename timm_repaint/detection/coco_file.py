@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, as_mistake
 
 MAX_SIDE_PX = 2**31 - 1
 LISTS = {
@@ -124,13 +124,10 @@ def read_json(path: str) -> Any:
     Raises:
         UsageError: if it cannot be read.
     """
-    try:
-        with open(path, encoding='utf-8-sig') as file:
-            return json.load(file)
-    except OSError as error:
-        raise UsageError(f'cannot read {path}: {error.strerror}') from error
-    except (ValueError, RecursionError) as error:  # JSON's, UTF-8's, a number of thousands of digits; lists in lists
-        raise UsageError(f'{path} is no file of COCO annotations: {type(error).__name__} {error}') from error
+    # JSON's, UTF-8's, a number of thousands of digits; lists in lists.
+    wrong = as_mistake(f'{path} is no file of COCO annotations', ValueError, RecursionError)
+    with as_mistake(f'cannot read {path}'), wrong, open(path, encoding='utf-8-sig') as file:
+        return json.load(file)
 
 
 def is_number(value: Any) -> bool:

@@ -5,8 +5,8 @@ objects are filled up with class -1. Validation targets are the images' numbers,
 knows.
 """
 
-import argparse
 import os
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from timm_repaint.data.folders import tell_difference
+from timm_repaint.data.folders import refuse_others
 from timm_repaint.data.masked import append_labels, extend_normalization
 from timm_repaint.data.named import Skipping
 from timm_repaint.data.replay import label_picture
@@ -123,7 +123,7 @@ def collate(samples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.stack(targets) if targets[0].ndim == 0 else pad_objects(targets)
 
 
-def data_root(args: argparse.Namespace) -> str:
+def data_root(args: Namespace) -> str:
     """The data folder.
 
     Raises:
@@ -140,12 +140,12 @@ def coco_split(split: str) -> str:
     return COCO_SPLITS.get(split, split)
 
 
-def read_class_names(args: argparse.Namespace) -> tuple[str, ...]:
+def read_class_names(args: Namespace) -> tuple[str, ...]:
     """The classes of the training split."""
     return CLASSES if args.dataset == SHAPES else read_coco(data_root(args), coco_split(args.train_split)).class_names
 
 
-def read_images(args: argparse.Namespace, split: str, size_px: int, training: bool) -> DetectionImages:
+def read_images(args: Namespace, split: str, size_px: int, training: bool) -> DetectionImages:
     """The images of a split: COCO's layout, or the built-in shapes.
 
     Raises:
@@ -237,9 +237,5 @@ def check_apart(train: DetectionDataset, validation: DetectionDataset) -> None:
 def check_same_classes(train: DetectionDataset, validation: DetectionDataset) -> None:
     """Refuse splits whose class numbers do not mean the same."""
     ours, theirs = train.annotations.class_names, validation.annotations.class_names
-    if ours == theirs:
-        return
-    raise UsageError(
-        'training and validation split list other categories, so that one number would mean two classes: '
-        f'{tell_difference(ours, theirs)}; both have to list the same ones'
-    )
+    if ours != theirs:
+        refuse_others(ours, theirs, 'split list other categories', 'both have to list the same ones')

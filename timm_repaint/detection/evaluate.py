@@ -1,6 +1,6 @@
 """Validation of a detector: loss, and COCO's average precision by faster-coco-eval."""
 
-import argparse
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,7 +28,7 @@ def validate(
     model: nn.Module,
     loader: Any,
     loss_fn: nn.Module | None,
-    args: argparse.Namespace,
+    args: Namespace,
     device: torch.device,
     amp_autocast: Callable[[], AbstractContextManager] = nullcontext,
     model_dtype: torch.dtype | None = None,

@@ -39,9 +39,6 @@ class CocoImages:
         self._check_files(annotation_path(root, split))
         self._check_sizes()
 
-    def __len__(self) -> int:
-        return len(self.annotations)
-
     def _check_files(self, listed_in: str) -> None:
         """Refuse a split whose images are not all there: to find that out in the middle would cost an epoch."""
         folders = {os.path.dirname(name) for name in self.annotations.file_names}

@@ -1,7 +1,7 @@
 """The stages of a run that are a detector's own, once its packages are known to be there."""
 
-import argparse
 import warnings
+from argparse import Namespace
 from importlib.util import find_spec
 
 import timm
@@ -36,7 +36,7 @@ def load_functions() -> Functions:
     return Functions(create_model, loop.train_one_epoch, validate, *stages, fine_tune_command=DETECTION_COMMAND)
 
 
-def find_functions(args: argparse.Namespace) -> Functions:
+def find_functions(args: Namespace) -> Functions:
     """The stages of the script that the options are for: a classifier's, or `load_functions`."""
     if is_detection(vars(args)):
         return load_functions()

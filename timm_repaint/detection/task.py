@@ -1,7 +1,7 @@
 """T is an EfficientDet: effdet's model and loss as a timm training task."""
 
-import argparse
 import os
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -61,7 +61,7 @@ class DetectionTask(ClassificationTask):
         return {'loss': loss, 'output': class_logits[0], 'class_loss': class_loss, 'box_loss': box_loss}
 
 
-def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> nn.Module:
+def build_model(args: Namespace, create_model: Callable[..., Any]) -> nn.Module:
     """EfficientDet from effdet's factory, on the CPU, with as many classes as the data have.
 
     Raises:
@@ -107,7 +107,7 @@ def load_backbone(model: Any, path: str) -> None:
     if not os.path.isfile(path):
         raise UsageError(f'--pretrained-backbone-path {path}: there is no such file')
     name, out_indices = model.config.backbone_name, model.config.backbone_indices or (2, 3, 4)
-    wanted = argparse.Namespace(model=name, initial_checkpoint='', pretrained_path=path, pretrained=True)
+    wanted = Namespace(model=name, initial_checkpoint='', pretrained_path=path, pretrained=True)
     backbone = create_from_files(
         timm.create_model,
         wanted,
@@ -147,7 +147,7 @@ def set_bn_momentum(model: nn.Module, momentum: float) -> None:
             module.momentum = momentum
 
 
-def resolve_data(args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
+def resolve_data(args: Namespace, model: nn.Module) -> dict[str, Any]:
     """Input size, mean, std and interpolation from the options and the model's configuration (timm's function)."""
     config: Any = model.config
     own = {
@@ -159,8 +159,6 @@ def resolve_data(args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
     return resolve_data_config(vars(args), pretrained_cfg=own, verbose=utils.is_primary(args))
 
 
-def build_task(
-    model: nn.Module, args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None
-) -> DetectionTask:
+def build_task(model: nn.Module, args: Namespace, device: torch.device, dtype: torch.dtype | None) -> DetectionTask:
     """The training task; the arguments are those of `engine/criterion.py`."""
     return DetectionTask(model, device, dtype, verbose=utils.is_primary(args))

@@ -5,8 +5,8 @@ size or batch can be asked for: `--val-split cue-conflict`. Prints loss, mAP@0.5
 (of its weight average, with `--model-ema`); of another file with `--initial-checkpoint FILE`.
 """
 
-import argparse
 import os
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ from timm_repaint.options.option_table import check_words
 from timm_repaint.options.run_file import NO_WEIGHTS, is_detection, read_args
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     """The run's options with those of the command line on top; None: the process's.
 
     Raises:
@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def measure(args: argparse.Namespace) -> OrderedDict[str, float]:
+def measure(args: Namespace) -> OrderedDict[str, float]:
     """'loss', 'map' and 'ap50' of the checkpoint on the split of the options; see `evaluate.validate`."""
     functions = load_functions()
     from timm_repaint.detection.coco_loaders import build_eval_loader

@@ -1,9 +1,9 @@
 """Checkpoints: timm's saver, whose files are whole at any moment, and resuming from a file that nobody has to trust."""
 
-import argparse
 import glob
 import os
 import pickle
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from timm import utils
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
+from torch.optim import Optimizer
 
 from timm_repaint.engine.setup import Precision
 from timm_repaint.errors import UsageError
@@ -154,7 +155,7 @@ def told(path: str, written: str) -> Iterator[None]:
         ) from error
 
 
-def check_same_optimizer(checkpoint: str, optimizer: torch.optim.Optimizer, state: Any) -> None:
+def check_same_optimizer(checkpoint: str, optimizer: Optimizer, state: Any) -> None:
     """Refuse the state of another kind of optimizer, or of other groups of parameters: torch would take some of it.
 
     Raises:
@@ -178,13 +179,7 @@ def check_same_optimizer(checkpoint: str, optimizer: torch.optim.Optimizer, stat
         )
 
 
-def resume(
-    task: TrainingTask,
-    checkpoint: str,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    args: argparse.Namespace,
-) -> int:
+def resume(task: TrainingTask, checkpoint: str, optimizer: Optimizer, precision: Precision, args: Namespace) -> int:
     """Load `checkpoint` and create the weight average; returns the epoch to go on with.
 
     timm's functions load tensors and plain values only.
@@ -228,7 +223,7 @@ def fitting(checkpoint: str, what: str) -> Iterator[None]:
         raise UsageError(f'checkpoint {checkpoint} does not fit {what}: {type(error).__name__}: {error}') from error
 
 
-def resume_repaint(repaint: Repaint, checkpoint: str, args: argparse.Namespace) -> None:
+def resume_repaint(repaint: Repaint, checkpoint: str, args: Namespace) -> None:
     """Load E, G, D and their optimizers.
 
     Raises:

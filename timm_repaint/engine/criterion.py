@@ -1,6 +1,6 @@
 """The training task, classification or distillation from a teacher, and how T learns it: timm's factories."""
 
-import argparse
+from argparse import Namespace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from timm_repaint.log import logger
 from timm_repaint.options.idle import mixup_active
 
 
-def loss_kwargs(args: argparse.Namespace) -> dict[str, Any]:
+def loss_kwargs(args: Namespace) -> dict[str, Any]:
     """Arguments of timm's `create_classification_loss` for the loss options.
 
     Raises:
@@ -33,9 +33,7 @@ def loss_kwargs(args: argparse.Namespace) -> dict[str, Any]:
     return kwargs
 
 
-def build_task(
-    model: nn.Module, args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None
-) -> TrainingTask:
+def build_task(model: nn.Module, args: Namespace, device: torch.device, dtype: torch.dtype | None) -> TrainingTask:
     """timm's task for the options: `--isda` makes it ISDA, `--kd-model-name` a distillation."""
     common: dict[str, Any] = {'device': device, 'dtype': dtype, 'verbose': utils.is_primary(args)}
     common['criterion_kwargs'] = loss_kwargs(args)
@@ -56,7 +54,7 @@ def build_task(
     )
 
 
-def resolve_lr(args: argparse.Namespace) -> float:
+def resolve_lr(args: Namespace) -> float:
     """The learning rate: `--lr`, or `--lr-base` scaled by the global batch size over `--lr-base-size`."""
     if args.lr:
         return args.lr
@@ -72,7 +70,7 @@ def resolve_lr(args: argparse.Namespace) -> float:
     return lr
 
 
-def build_optimizer(task: TrainingTask, args: argparse.Namespace, lr: float) -> torch.optim.Optimizer:
+def build_optimizer(task: TrainingTask, args: Namespace, lr: float) -> torch.optim.Optimizer:
     """The task network's optimizer; with feature distillation its projection learns too."""
     kwargs = {**optimizer_kwargs(cfg=args), 'lr': lr, **args.opt_kwargs}
     model = task.get_trainable_module()

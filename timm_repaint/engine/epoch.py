@@ -1,9 +1,9 @@
 """What the plain and the repaint epoch share: gradient accumulation, averages, the progress line."""
 
-import argparse
 import os
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +75,7 @@ class MeanMeter:
         self.total = self.total + total
         self.count = self.count + count
 
-    def mean(self, args: argparse.Namespace, device: torch.device) -> float | None:
+    def mean(self, args: Namespace, device: torch.device) -> float | None:
         """The mean over all samples of all processes; None where there was none."""
         sums = torch.stack([torch.as_tensor(x, dtype=torch.float32, device=device) for x in (self.total, self.count)])
         if args.distributed:
@@ -99,7 +99,7 @@ class ProgressLog:
         self,
         epoch: int,
         num_updates: int,
-        args: argparse.Namespace,
+        args: Namespace,
         updates_of_run: int | None = None,
         stream: TextIO = sys.stderr,
     ) -> None:

@@ -1,8 +1,8 @@
 """The options of the fine-tune phase: those of a `--repaint` run, set up to go on from its last checkpoint."""
 
-import argparse
 import os
 import shlex
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,8 +26,8 @@ DETECTION_COMMAND = 'python -m timm_repaint.detection.fine_tune'
 
 
 def parse_args(
-    parser: argparse.ArgumentParser, train_command: Sequence[str], argv: Sequence[str] | None = None
-) -> tuple[argparse.Namespace, str]:
+    parser: ArgumentParser, train_command: Sequence[str], argv: Sequence[str] | None = None
+) -> tuple[Namespace, str]:
     """The run's options with those of the command line on top, set up for the fine-tune phase.
 
     Stops with the parser's error if the folder has no checkpoint, is no repaint run, or its repaint phase is not done.
@@ -51,7 +51,7 @@ def parse_args(
     args.started_from = sha256(start) if os.path.isfile(start) else None
     if not args.resume or (args.resume == 'auto' and not goes_on(run_dir, args.started_from)):
         args.resume = start
-        check_phase(args, argparse.Namespace(**run_options), parser, train_command)
+        check_phase(args, Namespace(**run_options), parser, train_command)
         args.no_resume_opt |= optimizer_differs(args, run_options)
     del args.run_dir
     return args, yaml.safe_dump(vars(args), default_flow_style=False)
@@ -90,7 +90,7 @@ def epochs_done(checkpoint: str) -> int:
     return epoch + 1
 
 
-def optimizer_differs(args: argparse.Namespace, run_options: dict[str, Any]) -> bool:
+def optimizer_differs(args: Namespace, run_options: dict[str, Any]) -> bool:
     """Whether an option of the optimizer is another one than in the run; then the optimizer starts afresh."""
     changed = [name for name in sorted(Role.OPTIMIZER.names) if getattr(args, name) != run_options.get(name)]
     if changed:
@@ -98,7 +98,7 @@ def optimizer_differs(args: argparse.Namespace, run_options: dict[str, Any]) -> 
     return bool(changed)
 
 
-def read_options(run_dir: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
+def read_options(run_dir: str, parser: ArgumentParser) -> dict[str, Any]:
     """The options of a repaint run from its `args.yaml`.
 
     Raises:
@@ -112,12 +112,7 @@ def read_options(run_dir: str, parser: argparse.ArgumentParser) -> dict[str, Any
     return options
 
 
-def check_phase(
-    args: argparse.Namespace,
-    run_args: argparse.Namespace,
-    parser: argparse.ArgumentParser,
-    train_command: Sequence[str],
-) -> None:
+def check_phase(args: Namespace, run_args: Namespace, parser: ArgumentParser, train_command: Sequence[str]) -> None:
     """Stop if the run has no checkpoint, its repaint phase is not complete, or nothing is left to do after it."""
     checkpoint = args.resume
     if not os.path.isfile(checkpoint):

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, as_mistake
 from timm_repaint.log import logger
 from timm_repaint.options.run_file import ARGS, CUE_CONFLICT, EARLIER, FINE_TUNE
 
@@ -30,11 +30,11 @@ OTHERS = (
 )
 
 
-class FolderLock:
-    """A lock of a folder that one process at a time can take.
+class RunFolder:
+    """A folder that one process at a time writes a run to, as it has the folder's lock.
 
     Args:
-        folder: Must be there when the lock is taken.
+        folder: Is made when the lock is taken, with those above it.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -45,16 +45,15 @@ class FolderLock:
         self._beat: threading.Thread | None = None
 
     def take(self) -> None:
-        """Take the lock, which this process must not have.
+        """Make the folder and take its lock, which this process must not have.
 
         Raises:
-            UsageError: if another process has it, or the folder cannot be written.
+            UsageError: if another process has it, or the folder cannot be made or written.
         """
-        try:
+        with as_mistake(f'cannot write to the folder {self.folder}', advice='; give another --output'):
+            os.makedirs(self.folder, exist_ok=True)
             while not self._take_once():  # the owner of before removed the file between two steps
                 pass
-        except OSError as error:
-            raise UsageError(f'cannot write {self.path}: {error.strerror}') from error
 
     @property
     def held(self) -> bool:
@@ -84,9 +83,7 @@ class FolderLock:
             kernel_locks = lock_by_kernel(self._file)
             owner = read_owner(self._file)
             if kernel_locks is False or (owner and lives(owner, bool(kernel_locks), self.path)):
-                raise UsageError(
-                    f'{self.folder} is in use by {describe(owner)}; wait for its end, or give another name'
-                )
+                raise UsageError(f'{self.folder} is in use by {describe(owner)}; wait for its end or give another name')
             if not self.held:
                 return False
             os.ftruncate(self._file, 0)
@@ -99,6 +96,44 @@ class FolderLock:
         self._beat = threading.Thread(target=beat, args=(self._file, self._over), daemon=True)
         self._beat.start()
         return True
+
+    def set_aside(self) -> None:
+        """Put the files of an earlier run, if it has left checkpoints, into a folder of their own.
+
+        Raises:
+            UsageError: if its fine-tune phase goes on.
+        """
+        names = sorted(os.listdir(self.folder))
+        if not matching(names, RESULTS):
+            return
+        fine_tune = os.path.join(self.folder, FINE_TUNE)
+        if os.path.isdir(fine_tune):
+            lock = RunFolder(fine_tune)
+            lock.take()
+            lock.release()
+        earlier = next(name for number in count(1) if (name := f'{EARLIER}{number}') not in names)
+        target = os.path.join(self.folder, earlier)
+        with as_mistake(f'cannot move the files of an earlier run to {target}'):
+            os.mkdir(target)
+            for name in matching(names, (*RESULTS, *OTHERS, FINE_TUNE)):
+                os.rename(os.path.join(self.folder, name), os.path.join(target, name))
+        logger.warning(
+            '%s holds another run, and this one does not go on from it: its files are now in %s.', self.folder, target
+        )
+
+    def keep(self) -> bool:
+        """Make the folder anew if somebody has removed it; returns whether it was there.
+
+        Raises:
+            UsageError: if another run has taken it since.
+        """
+        if self.held:
+            return True
+        self.take()
+        logger.warning(
+            '%s was removed while the run writes to it: it is there again, with what comes from here on.', self.folder
+        )
+        return False
 
 
 def lock_by_kernel(file: int) -> bool | None:
@@ -169,64 +204,6 @@ def describe(owner: dict[str, Any]) -> str:
     if not owner:
         return 'another run'
     return f'another run (process {owner.get("pid")} on {owner.get("host")}, since {owner.get("since")})'
-
-
-class RunFolder(FolderLock):
-    """The lock of a folder that this process alone writes a run to."""
-
-    def take(self) -> None:
-        """Make the folder, with those above it, and take its lock.
-
-        Raises:
-            UsageError: if it cannot be made, or another run goes on in it.
-        """
-        try:
-            os.makedirs(self.folder, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f'cannot make the folder {self.folder}: {error.strerror}; give another --output'
-            ) from error
-        super().take()
-
-    def set_aside(self) -> None:
-        """Put the files of an earlier run, if it has left checkpoints, into a folder of their own.
-
-        Raises:
-            UsageError: if its fine-tune phase goes on.
-        """
-        names = sorted(os.listdir(self.folder))
-        if not matching(names, RESULTS):
-            return
-        fine_tune = os.path.join(self.folder, FINE_TUNE)
-        if os.path.isdir(fine_tune):
-            lock = FolderLock(fine_tune)
-            lock.take()
-            lock.release()
-        earlier = next(name for number in count(1) if (name := f'{EARLIER}{number}') not in names)
-        target = os.path.join(self.folder, earlier)
-        try:
-            os.mkdir(target)
-            for name in matching(names, (*RESULTS, *OTHERS, FINE_TUNE)):
-                os.rename(os.path.join(self.folder, name), os.path.join(target, name))
-        except OSError as error:
-            raise UsageError(f'cannot move the files of an earlier run to {target}: {error.strerror}') from error
-        logger.warning(
-            '%s holds another run, and this one does not go on from it: its files are now in %s.', self.folder, target
-        )
-
-    def keep(self) -> bool:
-        """Make the folder anew if somebody has removed it; returns whether it was there.
-
-        Raises:
-            UsageError: if another run has taken it since.
-        """
-        if self.held:
-            return True
-        self.take()
-        logger.warning(
-            '%s was removed while the run writes to it: it is there again, with what comes from here on.', self.folder
-        )
-        return False
 
 
 def matching(names: list[str], patterns: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,7 @@
 """Data sets and loaders: timm's factories, the built-in shapes, and label maps beside the images for `--repaint`."""
 
-import argparse
 import os
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +57,7 @@ class Loaders:
             self.train.sampler.set_epoch(epoch)
 
 
-def check_source(args: argparse.Namespace) -> None:
+def check_source(args: Namespace) -> None:
     """Refuse a data folder that is not there, or splits of it that are not there or share images."""
     root = args.data_dir or args.data
     if args.dataset == 'shapes':
@@ -67,7 +67,7 @@ def check_source(args: argparse.Namespace) -> None:
     folders.check_splits(args.dataset, root, args.train_split, args.val_split)
 
 
-def build_dataset(args: argparse.Namespace, split: str, data_config: dict[str, Any], is_training: bool) -> Any:
+def build_dataset(args: Namespace, split: str, data_config: dict[str, Any], is_training: bool) -> Any:
     """One split of `--dataset`: timm's, or the built-in shapes.
 
     Raises:
@@ -175,7 +175,7 @@ def loader_kwargs(network: Network) -> dict[str, Any]:
     }
 
 
-def _augmentation_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) -> dict[str, Any]:
+def _augmentation_kwargs(args: Namespace, data_config: dict[str, Any]) -> dict[str, Any]:
     """timm's augmentation options. With `--repaint`, random erasing waits for the repaint (see `after_repaint`)."""
     interpolation = args.train_interpolation
     if args.no_aug or not interpolation:
@@ -193,7 +193,7 @@ def _augmentation_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) 
     }
 
 
-def _eval_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) -> dict[str, Any]:
+def _eval_kwargs(args: Namespace, data_config: dict[str, Any]) -> dict[str, Any]:
     workers = args.workers
     if args.distributed and ('tfds' in args.dataset or 'wds' in args.dataset):
         workers = min(2, workers)  # fewer shares to pad when samples are spread over processes and workers
@@ -205,7 +205,7 @@ def _eval_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) -> dict[
     }
 
 
-def mixup_kwargs(args: argparse.Namespace) -> dict[str, Any]:
+def mixup_kwargs(args: Namespace) -> dict[str, Any]:
     """Arguments of timm's `Mixup`."""
     names = 'mixup_alpha=mixup cutmix_alpha=cutmix cutmix_minmax prob=mixup_prob switch_prob=mixup_switch_prob '
     return options_as(args, f'{names} mode=mixup_mode label_smoothing=smoothing num_classes')
@@ -213,7 +213,7 @@ def mixup_kwargs(args: argparse.Namespace) -> dict[str, Any]:
 
 def _train_loader(
     dataset: Any,
-    args: argparse.Namespace,
+    args: Namespace,
     data_config: dict[str, Any],
     kwargs: dict[str, Any],
     masks: MaskSource | StoredMasks | None,
@@ -249,7 +249,7 @@ def _train_loader(
     return loader, mixup_fn
 
 
-def _scheduled_kwargs(args: argparse.Namespace, data_config: dict[str, Any]) -> dict[str, Any]:
+def _scheduled_kwargs(args: Namespace, data_config: dict[str, Any]) -> dict[str, Any]:
     """Arguments of timm's scheduled batches: several training sizes, or a fixed number of batches an epoch."""
     if not args.train_img_sizes and not args.train_batches_per_epoch:
         return {}
@@ -268,7 +268,7 @@ def _model_patch_size(model: torch.nn.Module) -> Any:
     return getattr(embeds, 'patch_size', None) or (16, 16)
 
 
-def _naflex_train_loader(dataset: Any, args: argparse.Namespace, model: torch.nn.Module, kwargs: dict[str, Any]) -> Any:
+def _naflex_train_loader(dataset: Any, args: Namespace, model: torch.nn.Module, kwargs: dict[str, Any]) -> Any:
     if args.aug_splits > 1:
         raise UsageError('--naflex-loader does not work with --aug-splits')
     mixup_fn = None

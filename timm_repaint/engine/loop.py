@@ -1,6 +1,6 @@
 """One epoch of training and of validation. Names and arguments of the two functions are timm's."""
 
-import argparse
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -10,7 +10,9 @@ import torch
 from timm import utils
 from timm.data import Mixup
 from timm.task import ClassificationEvaluator, TrainingTask, evaluation_sample_limit
-from torch import nn
+from timm.utils import CheckpointSaver, NativeScaler
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from timm_repaint.engine.epoch import Micro, ProgressLog, accumulate, save_batch_image, synchronize, updates_per_epoch
 from timm_repaint.engine.meters import TrainMeters
@@ -27,21 +29,21 @@ def train_one_epoch(
     epoch: int,
     model: nn.Module,
     loader: Any,
-    optimizer: torch.optim.Optimizer,
-    args: argparse.Namespace,
+    optimizer: Optimizer,
+    args: Namespace,
     task: TrainingTask | None = None,
     device: torch.device = DEFAULT_DEVICE,
     lr_scheduler: Any = None,
-    saver: utils.CheckpointSaver | None = None,
+    saver: CheckpointSaver | None = None,
     output_dir: str | None = None,
     amp_autocast: Callable[[], AbstractContextManager] = suppress,
-    loss_scaler: utils.NativeScaler | None = None,
+    loss_scaler: NativeScaler | None = None,
     model_dtype: torch.dtype | None = None,
     mixup_fn: Mixup | None = None,
     num_updates_total: int | None = None,
     naflex_mode: bool = False,
     repaint: Repaint | None = None,
-    erasing: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    erasing: Callable[[Tensor], Tensor] | None = None,
 ) -> OrderedDict[str, float]:
     """Train the task network for one epoch, behind `repaint` where it is given.
 
@@ -91,11 +93,14 @@ def train_one_epoch(
         if micro.need_update:
             done = epoch * num_updates + micro.update_idx + 1
             if learns:
-                finish_update(task, optimizer, args, device, done)
+                optimizer.zero_grad()
+                task.update_ema(step=done)
+                if args.synchronize_step:
+                    synchronize(device)
             progress.updated()
             if progress.due(micro):
                 progress.write(micro, meters.text(args, device))
-                if args.save_images and utils.is_primary(args) and isinstance(inputs, torch.Tensor) and learns:
+                if args.save_images and utils.is_primary(args) and isinstance(inputs, Tensor) and learns:
                     save_batch_image(inputs, output_dir, micro.batch_idx)
             save_recovery(saver, epoch, micro, args)
             if lr_scheduler is not None:
@@ -112,14 +117,12 @@ def task_role(task: TrainingTask, learns: bool, need_update: bool) -> Iterator[N
         yield
 
 
-def amp_scale(loss_scaler: utils.NativeScaler | None, device: torch.device) -> torch.Tensor | float:
+def amp_scale(loss_scaler: NativeScaler | None, device: torch.device) -> Tensor | float:
     """What the gradient scaler multiplies a loss by, a scalar on its device."""
     return 1.0 if loss_scaler is None else loss_scaler._scaler.scale(torch.ones((), device=device))
 
 
-def to_device(
-    batch: tuple, args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None
-) -> tuple[Any, torch.Tensor]:
+def to_device(batch: tuple, args: Namespace, device: torch.device, dtype: torch.dtype | None) -> tuple[Any, Tensor]:
     """A loader's batch (images [B, C, H, W], target) on the device; timm's prefetcher, if used, has put it there."""
     inputs, target = batch
     if args.no_prefetcher:
@@ -128,12 +131,12 @@ def to_device(
         else:
             inputs = inputs.to(device=device, dtype=dtype)
         target = target.to(device)
-    if args.channels_last and isinstance(inputs, torch.Tensor):
+    if args.channels_last and isinstance(inputs, Tensor):
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     return inputs, target
 
 
-def switch_mixup_off(loader: Any, mixup_fn: Mixup | None, epoch: int, args: argparse.Namespace) -> None:
+def switch_mixup_off(loader: Any, mixup_fn: Mixup | None, epoch: int, args: Namespace) -> None:
     """From `--mixup-off-epoch` on, neither the loader nor the device mixes images."""
     if not args.mixup_off_epoch or epoch < args.mixup_off_epoch:
         return
@@ -143,7 +146,7 @@ def switch_mixup_off(loader: Any, mixup_fn: Mixup | None, epoch: int, args: argp
         mixup_fn.mixup_enabled = False
 
 
-def batch_loss_scale(loader: Any, batch_size: int, naflex_mode: bool, args: argparse.Namespace) -> float:
+def batch_loss_scale(loader: Any, batch_size: int, naflex_mode: bool, args: Namespace) -> float:
     """Weight of a batch whose size varies: relative to the mean batch (scheduled) or to `--batch-size` (NaFlex)."""
     if naflex_mode:
         return float((batch_size / args.batch_size) ** LOSS_SCALES[args.naflex_loss_scale])
@@ -153,7 +156,7 @@ def batch_loss_scale(loader: Any, batch_size: int, naflex_mode: bool, args: argp
     return float((batch_size / mean_size) ** LOSS_SCALES[args.variable_batch_loss_scale])
 
 
-def rank_scale(batch_size: int, args: argparse.Namespace, device: torch.device) -> torch.Tensor | float:
+def rank_scale(batch_size: int, args: Namespace, device: torch.device) -> Tensor | float:
     """With NaFlex each process may have another batch size: weight its mean loss by its share, a scalar."""
     if not (args.distributed and args.naflex_loader):
         return 1.0
@@ -163,11 +166,11 @@ def rank_scale(batch_size: int, args: argparse.Namespace, device: torch.device) 
 
 
 def backward(
-    loss: torch.Tensor,
+    loss: Tensor,
     task: TrainingTask,
-    optimizer: torch.optim.Optimizer,
-    args: argparse.Namespace,
-    loss_scaler: utils.NativeScaler | None,
+    optimizer: Optimizer,
+    args: Namespace,
+    loss_scaler: NativeScaler | None,
     need_update: bool,
 ) -> None:
     """Backward pass of the task's loss, a scalar, and, where an update ends, clipping and the optimizer's step."""
@@ -184,21 +187,7 @@ def backward(
         optimizer.step()
 
 
-def finish_update(
-    task: TrainingTask,
-    optimizer: torch.optim.Optimizer,
-    args: argparse.Namespace,
-    device: torch.device,
-    num_updates: int,
-) -> None:
-    """After a step of the task's optimizer: clear the gradients and move the weight average."""
-    optimizer.zero_grad()
-    task.update_ema(step=num_updates)
-    if args.synchronize_step:
-        synchronize(device)
-
-
-def save_recovery(saver: utils.CheckpointSaver | None, epoch: int, micro: Micro, args: argparse.Namespace) -> None:
+def save_recovery(saver: CheckpointSaver | None, epoch: int, micro: Micro, args: Namespace) -> None:
     """Save a recovery checkpoint at the interval, and if a signal asks the run to stop.
 
     Raises:
@@ -224,7 +213,7 @@ def validate(
     model: nn.Module,
     loader: Any,
     loss_fn: nn.Module,
-    args: argparse.Namespace,
+    args: Namespace,
     device: torch.device = DEFAULT_DEVICE,
     amp_autocast: Callable[[], AbstractContextManager] = suppress,
     model_dtype: torch.dtype | None = None,

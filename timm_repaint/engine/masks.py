@@ -1,7 +1,7 @@
 """Where a run's masks come from: made in the loader's workers, read from files, or made on the device."""
 
-import argparse
 import os
+from argparse import Namespace
 from typing import Any
 
 from timm_repaint.data.stored import StoredMaskImages, StoredMaskStream, has_files
@@ -14,7 +14,7 @@ from timm_repaint.masks.folder import CachedMasks, FolderMasks, OutlineMasks, St
 from timm_repaint.masks.manifest import sha256
 
 
-def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMasks:
+def build_masks(args: Namespace, dataset: Any) -> MaskSource | StoredMasks:
     """The run's masks: those of `--mask-dir` for images that are files, else the source behind `--mask`.
 
     Raises:
@@ -51,7 +51,7 @@ def build_masks(args: argparse.Namespace, dataset: Any) -> MaskSource | StoredMa
     return masks
 
 
-def find_image_root(args: argparse.Namespace, dataset: Any) -> str:
+def find_image_root(args: Namespace, dataset: Any) -> str:
     """The folder that `--mask-dir` mirrors: the data folder, or the folder of its training split.
 
     Raises:
@@ -69,7 +69,7 @@ def find_image_root(args: argparse.Namespace, dataset: Any) -> str:
     )
 
 
-def check_cache_options(args: argparse.Namespace, masks: CachedMasks | ArchiveMasks) -> None:
+def check_cache_options(args: Namespace, masks: CachedMasks | ArchiveMasks) -> None:
     """Refuse a cache of another source, or of other parameters than those that the command line names."""
     manifest = masks.manifest
     if manifest.source != args.mask:
@@ -80,7 +80,7 @@ def check_cache_options(args: argparse.Namespace, masks: CachedMasks | ArchiveMa
             raise UsageError(f'{args.mask_dir} was made with {option} {made}, not {value}; leave the option out')
 
 
-def asked_parameters(args: argparse.Namespace) -> list[tuple[str, str, Any]]:
+def asked_parameters(args: Namespace) -> list[tuple[str, str, Any]]:
     """Options of the mask source, their names in a cache's manifest, and their values; None: left at the default."""
     if args.mask == 'fh':
         return [

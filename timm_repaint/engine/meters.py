@@ -1,7 +1,7 @@
 """Means over an epoch of what training reports."""
 
-import argparse
 import math
+from argparse import Namespace
 from collections import OrderedDict
 from dataclasses import fields
 from typing import Any
@@ -49,15 +49,15 @@ class TrainMeters:
         for name, value in metrics.as_dict().items():
             self.meters[name].update(value)
 
-    def means(self, args: argparse.Namespace, device: torch.device) -> OrderedDict[str, float]:
+    def means(self, args: Namespace, device: torch.device) -> OrderedDict[str, float]:
         """By name; nan where there was none."""
         means = self._measured(args, device)
         return OrderedDict((name, math.nan if mean is None else mean) for name, mean in means.items())
 
-    def _measured(self, args: argparse.Namespace, device: torch.device) -> dict[str, float | None]:
+    def _measured(self, args: Namespace, device: torch.device) -> dict[str, float | None]:
         return {name: meter.mean(args, device) for name, meter in self.meters.items()}
 
-    def text(self, args: argparse.Namespace, device: torch.device) -> str:
+    def text(self, args: Namespace, device: torch.device) -> str:
         """For the log line."""
         means = self._measured(args, device)
         if not self.repaints:

@@ -1,7 +1,7 @@
 """What a run can know ahead of its work, and what torch's and timm's errors mean where a user can mend them."""
 
-import argparse
 import os
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -28,7 +28,7 @@ KNOWN = {
 }
 
 
-def check_start(args: argparse.Namespace, folder: str) -> None:
+def check_start(args: Namespace, folder: str) -> None:
     """Refuse what would end the run only after its networks and data are there.
 
     Args:

@@ -1,12 +1,12 @@
 """What a run leaves behind: its folder, checkpoints, `summary.csv`, and records for W&B or TensorBoard."""
 
-import argparse
 import csv
 import json
 import logging
 import math
 import os
 import shutil
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,14 +30,15 @@ from timm_repaint.options.run_file import ARGS
 
 DEFAULT_OUTPUT = './output/train'
 GALLERY = 'repaint/gallery'
+Metrics = OrderedDict[str, float]
 
 
-def experiment_dir(args: argparse.Namespace) -> str | None:
+def experiment_dir(args: Namespace) -> str | None:
     """The folder of a named experiment; None where the name comes from the time of the start."""
     return os.path.join(args.output or DEFAULT_OUTPUT, args.experiment) if args.experiment else None
 
 
-def resume_path(args: argparse.Namespace) -> str:
+def resume_path(args: Namespace) -> str:
     """The checkpoint to resume from: '' for none. `--resume auto` looks for the experiment's own last checkpoint.
 
     Raises:
@@ -106,7 +107,7 @@ class RunOutput:
         saver: timm's checkpoint saver; None on other processes.
     """
 
-    def __init__(self, args: argparse.Namespace, img_size: int) -> None:
+    def __init__(self, args: Namespace, img_size: int) -> None:
         self.args = args
         self.folder: str | None = None
         self.saver: utils.CheckpointSaver | None = None
@@ -200,13 +201,7 @@ class RunOutput:
         if self._run_folder is not None:
             self._run_folder.release()
 
-    def write_summary(
-        self,
-        epoch: int,
-        train_metrics: OrderedDict[str, float],
-        eval_metrics: OrderedDict[str, float] | None,
-        lr: float,
-    ) -> None:
+    def write_summary(self, epoch: int, train_metrics: Metrics, eval_metrics: Metrics | None, lr: float) -> None:
         if self.folder is None:
             return
         self.keep_folder()

@@ -1,6 +1,6 @@
 """What a training run consists of."""
 
-import argparse
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ class Plan:
 class Run:
     """Everything that the epochs need, made by the stages in `engine/run.py`."""
 
-    args: argparse.Namespace
+    args: Namespace
     device: torch.device
     precision: Precision
     data_config: dict[str, Any]
@@ -51,6 +51,6 @@ class Run:
         return best_by(self.args, self.loaders)
 
 
-def best_by(args: argparse.Namespace, loaders: Loaders) -> str:
+def best_by(args: Namespace, loaders: Loaders) -> str:
     """The column of `summary.csv` that picks the best epoch."""
     return args.eval_metric if loaders.eval is not None else 'loss'

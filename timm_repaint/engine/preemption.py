@@ -7,13 +7,13 @@ result from an undisturbed run's. The recovery checkpoint is for `--resume FILE`
 epoch, as timm's script does after its own recovery checkpoints.
 """
 
-import argparse
 import atexit
 import multiprocessing
 import os
 import signal
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -58,7 +58,7 @@ class StopRequest:
         self.interrupted = True
         raise KeyboardInterrupt
 
-    def agreed(self, args: argparse.Namespace) -> bool:
+    def agreed(self, args: Namespace) -> bool:
         """Whether to stop now; all processes have to ask after each update, and get the same answer.
 
         Several processes ask each other, and hear the answer one update later: so no device has to wait for it.

@@ -7,7 +7,7 @@ MixUp, latents and dropout are then the same whether the epochs before it ran in
 Runs without `--repaint` are timm's: seeded once, with workers that live as long as the run.
 """
 
-import argparse
+from argparse import Namespace
 
 import numpy as np
 from timm import utils
@@ -15,7 +15,7 @@ from timm import utils
 from timm_repaint.log import logger
 
 
-def seed_epoch(args: argparse.Namespace, epoch: int) -> None:
+def seed_epoch(args: Namespace, epoch: int) -> None:
     """Seed Python's, NumPy's and torch's generators, those of all devices included, for an epoch.
 
     By 32 bits that differ between runs' seeds, processes and epochs.
@@ -23,7 +23,7 @@ def seed_epoch(args: argparse.Namespace, epoch: int) -> None:
     utils.random_seed(int(np.random.SeedSequence((args.seed, args.rank, epoch)).generate_state(1)[0]))
 
 
-def warn_of_inexact_resume(args: argparse.Namespace) -> None:
+def warn_of_inexact_resume(args: Namespace) -> None:
     """Name the options whose state outlives an epoch but is in no checkpoint."""
     if args.use_multi_epochs_loader:
         logger.warning('--use-multi-epochs-loader reads ahead of the epoch: a resumed run sees other augmentations.')

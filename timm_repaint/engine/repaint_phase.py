@@ -1,6 +1,6 @@
 """The repaint phase's parts from the options."""
 
-import argparse
+from argparse import Namespace
 from typing import Any
 
 import torch
@@ -16,9 +16,7 @@ from timm_repaint.options.conflicts import parse_schedule
 from timm_repaint.repaint import Repaint
 
 
-def build_repaint(
-    args: argparse.Namespace, data_config: dict[str, Any], loaders: Loaders, device: torch.device
-) -> Repaint:
+def build_repaint(args: Namespace, data_config: dict[str, Any], loaders: Loaders, device: torch.device) -> Repaint:
     """S, E, G and D as the options describe them, on their device."""
     check_input_size(args, data_config)
     repaint = Repaint.from_config(repaint_config(args, data_config, loaders.masks)).to(device)
@@ -28,7 +26,7 @@ def build_repaint(
     return repaint
 
 
-def repaint_config(args: argparse.Namespace, data_config: dict[str, Any], masks: Any) -> RepaintConfig:
+def repaint_config(args: Namespace, data_config: dict[str, Any], masks: Any) -> RepaintConfig:
     """The `--repaint-…` options as a config; label maps come with the images, or from a network on the device."""
     given = vars(args)
     values = {name: given[f'repaint_{name}'] for name in DEFAULTS if f'repaint_{name}' in given}
@@ -42,11 +40,11 @@ def repaint_config(args: argparse.Namespace, data_config: dict[str, Any], masks:
     return RepaintConfig(tuple(data_config['mean']), tuple(data_config['std']), **values)
 
 
-def _train_sizes(args: argparse.Namespace, data_config: dict[str, Any]) -> list[int]:
+def _train_sizes(args: Namespace, data_config: dict[str, Any]) -> list[int]:
     return args.train_img_sizes or list(data_config['input_size'][-2:])
 
 
-def check_input_size(args: argparse.Namespace, data_config: dict[str, Any]) -> None:
+def check_input_size(args: Namespace, data_config: dict[str, Any]) -> None:
     """Refuse what the generator cannot paint, known only when the model has said its input size.
 
     Raises:
@@ -59,7 +57,7 @@ def check_input_size(args: argparse.Namespace, data_config: dict[str, Any]) -> N
         raise UsageError(f'--repaint needs images of at least 32 px, the input is {sizes}; give a larger --img-size')
 
 
-def build_erasing(args: argparse.Namespace, device: torch.device) -> Erasing | None:
+def build_erasing(args: Namespace, device: torch.device) -> Erasing | None:
     """Random erasing and CutOut, which with `--repaint` wait for the repaint instead of acting in the loader."""
     erasing: Any = None
     if args.reprob > 0 and not args.no_aug:

@@ -1,9 +1,9 @@
 """A training run from options to result: START HERE for the order of the stages."""
 
-import argparse
 import math
 import os
 import time
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class Functions:
 
 
 @explained()
-def run_training(args: argparse.Namespace, args_text: str, functions: Functions, exact_resume: bool = False) -> int:
+def run_training(args: Namespace, args_text: str, functions: Functions, exact_resume: bool = False) -> int:
     """Train as the options say and leave the results in the run's folder.
 
     Args:
@@ -120,7 +120,7 @@ def run_training(args: argparse.Namespace, args_text: str, functions: Functions,
     return 0
 
 
-def build_network(args: argparse.Namespace, functions: Functions) -> Network:
+def build_network(args: Namespace, functions: Functions) -> Network:
     """The stages before the data."""
     device = setup_device(args)
     precision = resolve_precision(args, device)
@@ -133,7 +133,7 @@ def build_network(args: argparse.Namespace, functions: Functions) -> Network:
 
 
 def build_run(
-    args: argparse.Namespace, functions: Functions, checkpoint: str, fresh_workers: bool = False, to_train: bool = True
+    args: Namespace, functions: Functions, checkpoint: str, fresh_workers: bool = False, to_train: bool = True
 ) -> Run:
     """All stages before the first epoch; no file is written.
 
@@ -178,12 +178,12 @@ def finish_run(run: Run) -> None:
         report_cue_conflict(run)
 
 
-def with_values(args: argparse.Namespace, **values: Any) -> argparse.Namespace:
+def with_values(args: Namespace, **values: Any) -> Namespace:
     """A copy of the options with values that were left to be worked out."""
-    return argparse.Namespace(**{**vars(args), **values})
+    return Namespace(**{**vars(args), **values})
 
 
-def wrap_task(task: TrainingTask, repaint: Repaint | None, args: argparse.Namespace, device: torch.device) -> None:
+def wrap_task(task: TrainingTask, repaint: Repaint | None, args: Namespace, device: torch.device) -> None:
     """Compile the networks and wrap them for several processes, as the options ask."""
     if args.torchcompile:
         task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
@@ -195,7 +195,7 @@ def wrap_task(task: TrainingTask, repaint: Repaint | None, args: argparse.Namesp
         task.prepare_distributed(device_ids=device_ids, broadcast_buffers=not args.no_ddp_bb)
 
 
-def schedule(args: argparse.Namespace, loaders: Loaders, optimizer: torch.optim.Optimizer, epochs_done: int) -> Plan:
+def schedule(args: Namespace, loaders: Loaders, optimizer: torch.optim.Optimizer, epochs_done: int) -> Plan:
     """The learning-rate schedule over all of `--epochs`, and the first and last epoch of this run."""
     updates = updates_per_epoch(len(loaders.train), max(1, args.grad_accum_steps))
     kwargs = scheduler_kwargs(args, decreasing_metric=best_by(args, loaders) == 'loss')

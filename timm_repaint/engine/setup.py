@@ -1,9 +1,9 @@
 """First stages of a run: process group, device, number formats, random seeds and the classifier."""
 
-import argparse
 import importlib
 import os
 import pickle
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -45,20 +45,20 @@ class Precision:
 class Network:
     """T on its device, before any data."""
 
-    args: argparse.Namespace  # with the device's part, classes and learning rate worked out
+    args: Namespace  # with the device's part, classes and learning rate worked out
     device: torch.device
     precision: Precision
     model: nn.Module
     data_config: dict[str, Any]
 
 
-def options_as(args: argparse.Namespace, names: str) -> dict[str, Any]:
+def options_as(args: Namespace, names: str) -> dict[str, Any]:
     """Options as arguments of timm's: 'hflip re_mode=remode' are `hflip`, and `remode` under timm's name for it."""
     pairs = (one.partition('=') for one in names.split())
     return {name: getattr(args, own or name) for name, _, own in pairs}
 
 
-def setup_device(args: argparse.Namespace) -> torch.device:
+def setup_device(args: Namespace) -> torch.device:
     """Join the process group if there is one, choose the device and seed the random generators.
 
     timm's `init_distributed_device` writes `device`, `rank`, `world_size`, `local_rank` and `distributed` into `args`.
@@ -89,7 +89,7 @@ def setup_device(args: argparse.Namespace) -> torch.device:
     return device
 
 
-def resolve_precision(args: argparse.Namespace, device: torch.device) -> Precision:
+def resolve_precision(args: Namespace, device: torch.device) -> Precision:
     """Read `--amp`, `--amp-dtype` and `--model-dtype`.
 
     Raises:
@@ -108,7 +108,7 @@ def resolve_precision(args: argparse.Namespace, device: torch.device) -> Precisi
     return Precision(model_dtype, autocast, utils.NativeScaler(device=device.type) if scaled else None)
 
 
-def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> nn.Module:
+def build_model(args: Namespace, create_model: Callable[..., Any]) -> nn.Module:
     """Create the classifier with timm's factory, on the CPU, with `num_classes` from the options or the data."""
     in_chans = args.in_chans or (args.input_size[0] if args.input_size else 3)
     num_classes = args.num_classes
@@ -138,7 +138,7 @@ def build_model(args: argparse.Namespace, create_model: Callable[..., Any]) -> n
     return model
 
 
-def create_from_files(create_model: Callable[..., Any], args: argparse.Namespace, *values: Any, **kwargs: Any) -> Any:
+def create_from_files(create_model: Callable[..., Any], args: Namespace, *values: Any, **kwargs: Any) -> Any:
     """Call timm's factory; a name, an argument or a file of weights that it cannot use is the user's mistake.
 
     Raises:
@@ -174,7 +174,7 @@ def create_from_files(create_model: Callable[..., Any], args: argparse.Namespace
         raise UsageError(f'cannot make --model {args.model}{f" from {path}" if path else ""}: {told}') from error
 
 
-def check_input(model: nn.Module, args: argparse.Namespace, data_config: dict[str, Any]) -> None:
+def check_input(model: nn.Module, args: Namespace, data_config: dict[str, Any]) -> None:
     """Show the classifier, on the CPU, one black image of each training size but its own, before anything is written.
 
     Raises:
@@ -215,7 +215,7 @@ def _init_head(model: Any, scale: float | None, bias: float | None) -> None:
             nn.init.constant_(head.bias, bias)
 
 
-def resolve_data(args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
+def resolve_data(args: Namespace, model: nn.Module) -> dict[str, Any]:
     """Input size, mean, std, interpolation and crop from the options and the model's defaults (timm's function)."""
     options = dict(vars(args))
     if args.dataset == 'shapes' and not args.img_size and not args.input_size:
@@ -225,9 +225,7 @@ def resolve_data(args: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
     return data_config
 
 
-def place_model(
-    model: nn.Module, args: argparse.Namespace, device: torch.device, dtype: torch.dtype | None
-) -> nn.Module:
+def place_model(model: nn.Module, args: Namespace, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
     """Move the classifier to its device and format, and convert its batch norms where the options ask for it."""
     if args.split_bn:
         if args.aug_splits <= 1 and not args.resplit:

@@ -7,8 +7,8 @@ timm-repaint masks wds/ OUT --data-dir SHARDS --split 'train-{0000..0009}.tar|10
 timm-repaint masks hfds/NAME OUT --split train
 """
 
-import argparse
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,8 +23,8 @@ from timm_repaint.masks.manifest import claim_folder, describe
 from timm_repaint.option import add_options
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+def parse_args(argv: list[str] | None = None) -> Namespace:
+    parser = ArgumentParser(
         prog='timm-repaint masks', description='Make the masks of a folder of images, or check them.'
     )
     add = parser.add_argument
@@ -60,19 +60,19 @@ def report(outcome: cache.Outcome, checked: bool, skip_unreadable: bool = False)
 @goes_on
 def main() -> int:
     args = parse_args()
-    folders = cache.Folders(args.images, args.out, args.size)
     index, count = args.shard
     packed = None
     if is_packed_name(args.images):
         packed = PackedImages(args.images, args.data_dir, args.split, args.input_key)
+    folders = cache.Folders(args.images, args.out, args.size, packed)
     images: Sequence[Any] = cache.list_images(folders) if packed is None else packed_parts(packed.dataset)
     names = images[index - 1 :: count]
     if args.check:
-        return report(cache.check_cache(folders, names, args.workers, packed), checked=True)
+        return report(cache.check_cache(folders, names, args.workers), checked=True)
     source: Any = create_mask_source(MaskOptions.of(args))
     source = source.to(args.device) if source.on_device else source
     claim_folder(args.out, describe(args.mask, source, args.size, args.mask_checkpoint))
-    made = cache.make_masks(folders, names, source, args.workers, args.batch_size, packed)
+    made = cache.make_masks(folders, names, source, args.workers, args.batch_size)
     return report(made, checked=False, skip_unreadable=args.skip_unreadable)
 
 

@@ -32,11 +32,23 @@ MAX_WAITING_BATCHES = 8  # batches' worth of decoded images that wait for others
 
 @dataclass(frozen=True)
 class Folders:
-    """Where images come from and masks go to, and the masks' size (see mask_size)."""
+    """Where images come from and masks go to.
+
+    Attributes:
+        images: the folder of the images.
+        masks: that of the masks.
+        size_px: of the masks, see mask_size.
+        packed: where the images are if they are no files.
+    """
 
     images: str
     masks: str
     size_px: int = DEFAULT_SIZE_PX
+    packed: PackedImages | None = None
+
+    @property
+    def sharded(self) -> bool:
+        return self.packed is not None and is_sharded(self.packed.dataset)
 
     def mask_path(self, name: str) -> str:
         return os.path.join(self.masks, mask_name(name))
@@ -118,14 +130,7 @@ def _at_mask_size(content: bytes, size_px: int) -> np.ndarray:
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def make_masks(
-    folders: Folders,
-    names: Sequence[Any],
-    source: Any,
-    workers: int,
-    batch_size: int = 8,
-    packed: PackedImages | None = None,
-) -> Outcome:
+def make_masks(folders: Folders, names: Sequence[Any], source: Any, workers: int, batch_size: int = 8) -> Outcome:
     """Makes the masks that are not there yet, or were made from images that have been replaced.
 
     Args:
@@ -135,40 +140,38 @@ def make_masks(
             the workers only read images for it.
         workers: number of worker processes.
         batch_size: images a batch on the device.
-        packed: where the images are if they are no files.
 
     Raises:
         UsageError: if a mask cannot be written.
     """
-    chunk = 1 if packed is not None and is_sharded(packed.dataset) else CHUNK
-    in_processes = partial(in_workers, items=names, workers=workers, chunk=chunk)
+    in_processes = partial(in_workers, items=names, workers=workers, chunk=1 if folders.sharded else CHUNK)
     if source.on_device:
-        decoded = in_processes(partial(_decode_list, folders, packed))
+        decoded = in_processes(partial(_decode_list, folders))
         done = _segment_on_device(decoded, source, batch_size)
     else:
-        done = in_processes(partial(segment_images, folders, source, packed=packed))
-    return _count(done, 'masks', _number_of(names, packed))
+        done = in_processes(partial(segment_images, folders, source))
+    return _count(done, 'masks', _number_of(names, folders))
 
 
-def check_cache(folders: Folders, names: Sequence[Any], workers: int, packed: PackedImages | None = None) -> Outcome:
+def check_cache(folders: Folders, names: Sequence[Any], workers: int) -> Outcome:
     """Compares a cache with its images: masks that are missing, unreadable, of a wrong size or with wrong labels.
 
     Args:
-        folders, names, workers, packed: see make_masks.
+        folders, names, workers: see make_masks.
 
     Raises:
         UsageError: if folders.masks is no cache.
     """
-    masks = CachedMasks(folders.masks, folders.images) if packed is None else ArchiveMasks(folders.masks)
-    done = in_workers(partial(_check, folders, masks, packed), names, workers, CHUNK if packed is None else 1)
-    return _count(done, 'check', _number_of(names, packed))
+    masks = CachedMasks(folders.masks, folders.images) if folders.packed is None else ArchiveMasks(folders.masks)
+    done = in_workers(partial(_check, folders, masks), names, workers, CHUNK if folders.packed is None else 1)
+    return _count(done, 'check', _number_of(names, folders))
 
 
-def _number_of(names: Sequence[Any], packed: PackedImages | None) -> int:
+def _number_of(names: Sequence[Any], folders: Folders) -> int:
     """How many images there are, for the progress; 0 where shards do not say it."""
-    if packed is None or not is_sharded(packed.dataset):
+    if folders.packed is None or not folders.sharded:
         return len(names)
-    return packed.dataset.reader.num_samples or 0
+    return folders.packed.dataset.reader.num_samples or 0
 
 
 def _count(done: Iterator[_Image], label: str, total: int) -> Outcome:
@@ -183,14 +186,14 @@ def _count(done: Iterator[_Image], label: str, total: int) -> Outcome:
     return outcome
 
 
-def _images(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> Iterator[_Image]:
+def _images(folders: Folders, parts: list[Any]) -> Iterator[_Image]:
     """The images of some parts of a data set; see archive.packed_parts, of files their names."""
     for part in parts:
-        if packed is None:
+        if folders.packed is None:
             yield _Image(part, folders.mask_path(part), os.path.join(folders.images, part))
             continue
         try:
-            for name, content in read_packed(packed.dataset, part):
+            for name, content in read_packed(folders.packed.dataset, part):
                 yield _Image(name, folders.mask_path(packed_name(content)), content=content)
         except Exception as error:  # a shard that ends too early
             yield _Image(str(part), problem=_reason(error))
@@ -209,10 +212,10 @@ def _reason(error: Exception) -> str:
     return f'{type(error).__name__}: {error}'
 
 
-def segment_images(folders: Folders, source: Any, parts: list[Any], packed: PackedImages | None = None) -> list[_Image]:
+def segment_images(folders: Folders, source: Any, parts: list[Any]) -> list[_Image]:
     """Makes the masks of some images, in this process; see make_masks."""
     done = []
-    for image in _decode(folders, packed, parts):
+    for image in _decode(folders, parts):
         if image.image_u8 is not None:
             try:
                 labels = source(image.image_u8)  # [h, w]
@@ -224,8 +227,8 @@ def segment_images(folders: Folders, source: Any, parts: list[Any], packed: Pack
     return done
 
 
-def _decode(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> Iterator[_Image]:
-    for image in _images(folders, packed, parts):
+def _decode(folders: Folders, parts: list[Any]) -> Iterator[_Image]:
+    for image in _images(folders, parts):
         try:
             if image.problem or _has_mask(image):
                 yield image._replace(content=b'')
@@ -237,8 +240,8 @@ def _decode(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> 
             yield image._replace(content=b'', problem=_reason(error))
 
 
-def _decode_list(folders: Folders, packed: PackedImages | None, parts: list[Any]) -> list[_Image]:
-    return list(_decode(folders, packed, parts))
+def _decode_list(folders: Folders, parts: list[Any]) -> list[_Image]:
+    return list(_decode(folders, parts))
 
 
 def _segment_on_device(images: Iterable[_Image], source: Any, batch_size: int) -> Iterator[_Image]:
@@ -266,12 +269,10 @@ def _segment_batch(source: Any, group: list[_Image]) -> Iterator[_Image]:
         yield decoded.save(label_map)
 
 
-def _check(
-    folders: Folders, masks: CachedMasks | ArchiveMasks, packed: PackedImages | None, parts: list[Any]
-) -> list[_Image]:
+def _check(folders: Folders, masks: CachedMasks | ArchiveMasks, parts: list[Any]) -> list[_Image]:
     """Compares some masks with their images; runs in a worker."""
     done = []
-    for image in _images(folders, packed, parts):
+    for image in _images(folders, parts):
         problem = image.problem
         try:
             if not problem:

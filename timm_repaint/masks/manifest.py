@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from timm_repaint.claim import MANIFEST_NAME, claim, read_values
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, as_mistake
 from timm_repaint.version import __version__
 
 FORMAT = 1
@@ -59,12 +59,9 @@ def describe(name: str, source: Any, size_px: int, checkpoint: str = '') -> Mani
 def sha256(path: str) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    try:
-        with open(path, 'rb') as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    except OSError as error:
-        raise UsageError(f'checkpoint {path}: {error.strerror}') from error
+    with as_mistake(f'checkpoint {path}'), open(path, 'rb') as file:
+        while block := file.read(2**20):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -75,12 +72,8 @@ def read_manifest(mask_dir: str | Path) -> Manifest:
         UsageError: if there is none, or it is not one.
     """
     path = Path(mask_dir) / MANIFEST_NAME
-    try:
+    with as_mistake(str(path), advice=f'; make the masks with: python -m timm_repaint.masks IMAGES {mask_dir}'):
         values = read_values(mask_dir)
-    except OSError as error:
-        raise UsageError(
-            f'{path}: {error.strerror}; make the masks with: python -m timm_repaint.masks IMAGES {mask_dir}'
-        ) from None
     for one in fields(Manifest):
         value = values.get(one.name)
         wanted: Any = dict if one.name == 'parameters' else one.type

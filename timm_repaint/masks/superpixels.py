@@ -52,9 +52,8 @@ class SuperpixelMasks(DeviceMasks):
         if step == 1:
             return join(opponent(image_pm1).round_(), least_px)[0]
         fine = opponent(shrink(image_pm1, step // 2))  # [3, B, 2h, 2w]
-        quarters = (
-            fine.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(3, 5, 0, 1, 2, 4).contiguous()
-        )  # [2, 2, 3, B, h, w]
+        split = fine.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # [3, B, h, 2, w, 2]
+        quarters = split.permute(3, 5, 0, 1, 2, 4).contiguous()  # [2, 2, 3, B, h, w]
         small = quarters[0, 0] + quarters[0, 1] + quarters[1, 0] + quarters[1, 1]  # [3, B, h, w]
         segments, means = join(small.mul_(0.25).round_(), least_px)
         return resize_labels(refine(segments, means, quarters), (height, width))

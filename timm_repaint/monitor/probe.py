@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from timm_repaint.data.samples import Samples
 from timm_repaint.networks.encoder import Posterior
@@ -57,7 +57,7 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 def repaint_copies(
-    repainter: nn.Module, samples: Samples, copies: int, draws: torch.Generator, batch_size: int
+    repainter: nn.Module, samples: Samples, copies: int, draws: Generator, batch_size: int
 ) -> list[Tensor]:
     """Repaints of the samples, `copies` times [N, 3, H, W] float32 in [-1, 1], on the device of `draws`."""
     image_pm1, labels = samples.images_pm1.to(draws.device), samples.label_tensor.to(draws.device)
@@ -70,13 +70,11 @@ def repaint_copies(
 
 def mixed_order(count: int) -> tuple[Tensor, Tensor]:
     """An order for batches of all classes, as in training: folders come class by class; and the way back. [count]."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(count, generator=Generator().manual_seed(0))
     return order, order.argsort()
 
 
-def measure_repaints(
-    repainter: nn.Module, samples: Samples, draws: torch.Generator, batch_size: int
-) -> dict[str, float]:
+def measure_repaints(repainter: nn.Module, samples: Samples, draws: Generator, batch_size: int) -> dict[str, float]:
     """How repaints of the samples differ, from each other and from the originals.
 
     Returns:
@@ -131,7 +129,7 @@ def probe_leak(
     repainter: nn.Module,
     find_hits: Callable[[Tensor], Tensor],
     samples: Samples,
-    draws: torch.Generator,
+    draws: Generator,
     batch_size: int,
 ) -> Leak:
     """T's accuracy on images it never saw, on their repaints, and on repaints with the latents of other images.
@@ -174,7 +172,7 @@ def chance_gain(before: Tensor, after: Tensor) -> float:
 
 
 def repaint_swapped(
-    repainter: Repainter, image_pm1: Tensor, labels: Tensor, draws: torch.Generator, batch_size: int
+    repainter: Repainter, image_pm1: Tensor, labels: Tensor, draws: Generator, batch_size: int
 ) -> Tensor:
     """Repaints [N, 3, H, W] of the images' shapes, each with the latents of the image half the set away."""
     half = len(labels) // 2

@@ -206,9 +206,8 @@ class SpadeGenerator(nn.Module):
         kind = (cond_channels, spec.hidden, spec.kernel_size)
         for widths in spec.stages:
             pairs = itertools.pairwise([channels, *widths])
-            self.stages.append(
-                nn.ModuleList(spade.SpadeResBlock(*pair, *kind, spectral=spec.spectral) for pair in pairs)
-            )
+            blocks = (spade.SpadeResBlock(*pair, *kind, spectral=spec.spectral) for pair in pairs)
+            self.stages.append(nn.ModuleList(blocks))
             channels = widths[-1]
         upscale = STRIDE // 2 ** (len(spec.stages) - 1)
         out_channels = 6 if with_detail else 3

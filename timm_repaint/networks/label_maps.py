@@ -19,6 +19,7 @@ RANDOM_CODE_DIM = 8
 COPIES = 8  # of the sums of large maps
 LARGE_PX = 128  # width
 DETAILS = ('keep', 'swap', 'none')
+Draws = torch.Generator | None  # a source of random numbers; None: the global one
 
 
 class Shapes(NamedTuple):
@@ -213,7 +214,7 @@ def check_choice(what: str, name: str, choices: Collection[str]) -> str:
     return name
 
 
-def draw_detail(kind: str, image: Tensor, slots: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
+def draw_detail(kind: str, image: Tensor, slots: Tensor, generator: Draws = None) -> Tensor | None:
     """The detail that goes into a repaint, [B, C, H, W]; None where it is painted without.
 
     Args:
@@ -228,7 +229,7 @@ def draw_detail(kind: str, image: Tensor, slots: Tensor, generator: torch.Genera
     return swap_detail(detail, slots, generator) if kind == 'swap' else detail
 
 
-def swap_detail(detail: Tensor, slots: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def swap_detail(detail: Tensor, slots: Tensor, generator: Draws = None) -> Tensor:
     """Each segment gets the detail of a random image of the batch (its own one too), from a random place.
 
     Where a segment's source reaches beyond the image, it goes on at the opposite border. So in a large batch the
@@ -252,15 +253,14 @@ def swap_detail(detail: Tensor, slots: Tensor, generator: torch.Generator | None
     return swapped.permute(0, 3, 1, 2)
 
 
-def draw_normal(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+def draw_normal(shape: tuple[int, ...], device: torch.device, generator: Draws = None) -> Tensor:
     """Draw float32 from N(0, 1) on `device`; a generator of another device draws on its own, so numbers stay its."""
-    source = generator.device if generator is not None else device
     if generator is None:  # torch.compile takes no generator, not even none, where batches differ in size
-        return torch.randn(shape, device=source)
-    return torch.randn(shape, generator=generator, device=source).to(device)
+        return torch.randn(shape, device=device)
+    return torch.randn(shape, generator=generator, device=generator.device).to(device)
 
 
-def draw_uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+def draw_uniform(shape: tuple[int, ...], device: torch.device, generator: Draws = None) -> Tensor:
     """Draw float32 from 0 to 1, as `draw_normal`; 1 itself can come, as ndtr rounds up."""
     return torch.special.ndtr(draw_normal(shape, device, generator))
 
@@ -270,9 +270,7 @@ def num_condition_channels(num_labels: int | None) -> int:
     return 1 + (RANDOM_CODE_DIM if num_labels is None else num_labels + 1)
 
 
-def discriminator_condition(
-    labels: Tensor | Shapes, num_labels: int | None, generator: torch.Generator | None = None
-) -> Tensor:
+def discriminator_condition(labels: Tensor | Shapes, num_labels: int | None, generator: Draws = None) -> Tensor:
     """The shapes alone, without anything from the image: what D sees, and G with latent 'global' (SPADE's scheme).
 
     Args:

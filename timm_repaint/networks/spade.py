@@ -52,16 +52,8 @@ class BorderConv2d(nn.Conv2d):
 class SpectralConv2d(BorderConv2d):
     """Convolution with spectral norm; the norm is computed in float32 under autocast too."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: int = 0,
-        padding_mode: Literal['zeros', 'replicate'] = 'zeros',
-    ):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, padding_mode=padding_mode)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         spectral_norm(self)
 
     def forward(self, x: Tensor, given: tuple[Tensor, Tensor | None] | None = None) -> Tensor:

@@ -3,9 +3,9 @@
 `check_options` runs before any work. Each check looks at the options and yields a sentence for every problem.
 """
 
-import argparse
 import os
 import re
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from timm.optim import get_optimizer_info
@@ -22,7 +22,7 @@ MIN_IMAGE_PX = 32  # the generator starts from a map of 1/32 of the image's side
 MIXUP_MODES = ('batch', 'pair', 'elem')
 
 
-def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def check_options(parser: ArgumentParser, args: Namespace) -> None:
     """Stops at the first conflict between options, before any work.
 
     Without `--repaint` timm's options are left alone. Options that were set and do nothing are named in a warning.
@@ -51,7 +51,7 @@ def parse_schedule(text: str) -> tuple[int, int]:
     return counts
 
 
-def resolve_repaint_epochs(args: argparse.Namespace) -> int:
+def resolve_repaint_epochs(args: Namespace) -> int:
     """Number of epochs with repaints: `--repaint-epochs`, or three quarters of `--epochs`.
 
     The three quarters are rounded, a half in favour of fine-tuning, and at least 1: 150 of 200, 7 of 10, 1 of 2.
@@ -76,12 +76,12 @@ def resolve_stop_epoch(stop_epoch: int | None, num_epochs: int) -> int:
     return stop_epoch
 
 
-def _check_evaluation(args: argparse.Namespace) -> Iterator[str]:
+def _check_evaluation(args: Namespace) -> Iterator[str]:
     if args.cue_conflict and args.dataset != 'shapes':
         yield f'--cue-conflict needs --dataset shapes, whose texture labels it uses; got --dataset {args.dataset!r}'
 
 
-def _check_baselines(args: argparse.Namespace) -> Iterator[str]:
+def _check_baselines(args: Namespace) -> Iterator[str]:
     """A sentence for each problem of these options."""
     yield from _check_isda(args)
     if args.cutout and args.no_aug:
@@ -92,7 +92,7 @@ def _check_baselines(args: argparse.Namespace) -> Iterator[str]:
         yield '--cutout happens where the prefetcher normalises the images; leave out --no-prefetcher'
 
 
-def _check_isda(args: argparse.Namespace) -> Iterator[str]:
+def _check_isda(args: Namespace) -> Iterator[str]:
     if not args.isda:
         return
     reason = '--isda needs hard labels, one class an image'
@@ -108,7 +108,7 @@ def _check_isda(args: argparse.Namespace) -> Iterator[str]:
             yield f'--isda looks at the features ahead of the classifier, which {flag} hides; leave {flag} out'
 
 
-def _check_limits(args: argparse.Namespace) -> Iterator[str]:
+def _check_limits(args: Namespace) -> Iterator[str]:
     for config_class, prefix in CONFIGS:
         shown = [name for name, one in options_of(config_class).items() if one.group and name != 'schedule']
         values = {name: getattr(args, f'{prefix}{name}') for name in shown}
@@ -116,7 +116,7 @@ def _check_limits(args: argparse.Namespace) -> Iterator[str]:
             yield '--' + f'{prefix}{name}'.replace('_', '-') + f' {problem}'
 
 
-def _check_phases(args: argparse.Namespace) -> Iterator[str]:
+def _check_phases(args: Namespace) -> Iterator[str]:
     if args.repaint_epochs is not None and not 1 <= args.repaint_epochs <= args.epochs:
         yield f'--repaint-epochs is {args.repaint_epochs}, but must be from 1 to --epochs {args.epochs}'
     try:
@@ -125,15 +125,15 @@ def _check_phases(args: argparse.Namespace) -> Iterator[str]:
         yield f'--repaint-schedule: {error}'
 
 
-def _check_generator(args: argparse.Namespace) -> Iterator[str]:
+def _check_generator(args: Namespace) -> Iterator[str]:
     own = {name.removeprefix(PREFIX): value for name, value in vars(args).items() if name.startswith(PREFIX)}
-    for problem in generator_problems(argparse.Namespace(**own)):
+    for problem in generator_problems(Namespace(**own)):
         yield f'--repaint-{problem}'
     if args.repaint_checkpoint not in ('', PRETRAINED) and not os.path.isfile(args.repaint_checkpoint):
         yield f"--repaint-checkpoint: there is no file {args.repaint_checkpoint}; ours is '{PRETRAINED}'"
 
 
-def _check_masks(args: argparse.Namespace) -> Iterator[str]:
+def _check_masks(args: Namespace) -> Iterator[str]:
     if args.mask == 'outlines' and args.dataset != 'shapes':
         yield f'--mask outlines is for --dataset shapes, which knows them; got --dataset {args.dataset!r}'
     if args.mask_classes is not None and args.mask != 'folder':
@@ -142,7 +142,7 @@ def _check_masks(args: argparse.Namespace) -> Iterator[str]:
         yield '--mask outlines reads no files; leave out --mask-dir'
 
 
-def _check_loading(args: argparse.Namespace) -> Iterator[str]:
+def _check_loading(args: Namespace) -> Iterator[str]:
     reasons = {
         'naflex_loader': 'needs whole images, but --naflex-loader gives patch sequences; leave one of them out',
         'aug_splits': 'gives each image views of its own; leave out --aug-splits',
@@ -155,7 +155,7 @@ def _check_loading(args: argparse.Namespace) -> Iterator[str]:
         yield '--variable-batch-loss-scale weighs plain batches only; with --repaint leave it out'
 
 
-def _check_model(args: argparse.Namespace) -> Iterator[str]:
+def _check_model(args: Namespace) -> Iterator[str]:
     if args.torchscript:
         yield '--torchscript has no place for the gradient to the generator; with --repaint use --torchcompile'
     try:
@@ -166,7 +166,7 @@ def _check_model(args: argparse.Namespace) -> Iterator[str]:
         yield f'--opt {args.opt} wants second derivatives, which --repaint does not compute; use a first-order one'
 
 
-def _check_images(args: argparse.Namespace) -> Iterator[str]:
+def _check_images(args: Namespace) -> Iterator[str]:
     reason = '--repaint paints RGB images'
     if args.in_chans not in (None, 3):
         yield f'{reason}, but --in-chans is {args.in_chans}; leave it out'
@@ -184,14 +184,14 @@ def _check_images(args: argparse.Namespace) -> Iterator[str]:
             yield f'--repaint needs images of {MIN_IMAGE_PX} px or more, but {flag} has {min(values)}'
 
 
-def _check_mixing(args: argparse.Namespace) -> Iterator[str]:
+def _check_mixing(args: Namespace) -> Iterator[str]:
     if mixup_active(args) and args.mixup_mode not in MIXUP_MODES:
         yield f'--mixup-mode is {args.mixup_mode}, but with --repaint must be one of {", ".join(MIXUP_MODES)}'
     if mixup_active(args) and args.repaint_consistency:
         yield '--repaint-consistency compares a repaint with its original, which --mixup and --cutmix mix with others'
 
 
-def _check_pairs(args: argparse.Namespace) -> Iterator[str]:
+def _check_pairs(args: Namespace) -> Iterator[str]:
     if not mixup_active(args) or args.naflex_loader:
         return
     for flag, sizes in (('--batch-size', [args.batch_size]), ('--train-batch-sizes', args.train_batch_sizes or [])):

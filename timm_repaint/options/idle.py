@@ -1,6 +1,6 @@
 """Options that do nothing beside others, which is said: it would be noticed only after a training."""
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,7 +21,7 @@ STREAMS = ('tfds', 'wds', 'hfids')  # kinds of --dataset
 FH = 'fh_scale fh_sigma fh_min_size fh_backend'
 
 
-def warn_of_idle(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def warn_of_idle(parser: ArgumentParser, args: Namespace) -> None:
     """Name the options that do nothing, each with what makes it so."""
     for reason, names in (*_timm(args), *_repaint(args)):
         idle = unlike_defaults(parser, args, frozenset(names.split()))
@@ -29,12 +29,12 @@ def warn_of_idle(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
             logger.warning('%s these options do nothing: %s', reason, ', '.join(idle))
 
 
-def mixup_active(args: argparse.Namespace) -> bool:
+def mixup_active(args: Namespace) -> bool:
     """Whether MixUp or CutMix make the targets soft."""
     return args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax is not None
 
 
-def _timm(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def _timm(args: Namespace) -> Iterator[tuple[str, str]]:
     """Reasons, and the options of timm's that do nothing for them."""
     aug, none = not args.no_aug, args.sched == 'none'
     # By their word behind `needs` in the table, where that is no option's name: why they do nothing, and whether they
@@ -81,7 +81,7 @@ def _timm(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
         yield f'with --opt {args.opt}', ' '.join(options)
 
 
-def _repaint(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def _repaint(args: Namespace) -> Iterator[tuple[str, str]]:
     """The same of ours."""
     if not args.repaint:
         yield 'without --repaint', ' '.join(sorted(REPAINT_OPTIONS))

@@ -3,9 +3,9 @@
 Outside of these timm's script ends with a traceback, trains nothing, or does as if there were another.
 """
 
-import argparse
 import copy
 import math
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -45,7 +45,7 @@ def read_table() -> dict[str, dict[str, dict[str, Any]]]:
     return yaml.safe_load(TABLE.read_text(encoding='utf-8'))
 
 
-def add_table(parser: argparse.ArgumentParser, detection: bool = False) -> None:
+def add_table(parser: ArgumentParser, detection: bool = False) -> None:
     """Add all groups but the detectors' own, or that one alone."""
     for title, entries in read_table().items():
         if (title == DETECTION) == detection:
@@ -75,7 +75,7 @@ def by_name() -> dict[str, dict[str, Any]]:
     return entries
 
 
-def check_numbers(args: argparse.Namespace) -> Iterator[str]:
+def check_numbers(args: Namespace) -> Iterator[str]:
     """A sentence for each number that is out of its range; options that are not set are not looked at."""
     for name, entry in by_name().items():
         value = getattr(args, name, None)
@@ -87,7 +87,7 @@ def check_numbers(args: argparse.Namespace) -> Iterator[str]:
                 yield f'--{name.replace("_", "-")} is {one}; it must be {limit.wanted}'
 
 
-def check_words(args: argparse.Namespace) -> Iterator[str]:
+def check_words(args: Namespace) -> Iterator[str]:
     """A sentence for each word that is none of those of its option."""
     for name, entry in by_name().items():
         words, value = entry.get('words'), vars(args).get(name)

@@ -3,7 +3,7 @@
 The roles of an option stand where it is declared; one without a role decides what a network learns.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from enum import Enum
 
 from timm_repaint.option import options_of
@@ -41,7 +41,7 @@ ROLES |= {name: one.roles.split() for name, one in DECLARED.items()}
 REPAINT_OPTIONS = frozenset(name for name, one in DECLARED.items() if one.group) - {'repaint'}
 
 
-def unlike_defaults(parser: argparse.ArgumentParser, args: argparse.Namespace, names: frozenset[str]) -> list[str]:
+def unlike_defaults(parser: ArgumentParser, args: Namespace, names: frozenset[str]) -> list[str]:
     """The options of these names that have another value than the parser's default, as flags."""
     values = vars(args)
     unlike = [name for name in values if name in names and values[name] != parser.get_default(name)]

@@ -1,7 +1,5 @@
 """Images beside their repaints, to look at: a picture, or a page that holds all it shows."""
 
-import base64
-import io
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +13,7 @@ from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text, write_whole
 from timm_repaint.masks.label_png import image_comment, png_info, read_note
 from timm_repaint.painting.brush import Brush, load_image, working_image
+from timm_repaint.pictures import data_url
 
 SHEET_ROWS, SHEET_COPIES, PAGE_ROWS = 8, 4, 100
 CELL_PX, GAP_PX = 224, 6
@@ -74,16 +73,10 @@ def write_sheet(path: str, brush: Brush, stems: dict[str, str]) -> None:
 def write_page(path: str, brush: Brush, stems: dict[str, str]) -> None:
     """A page that opens without anything beside it."""
     shown = spread(stems, PAGE_ROWS)
-    rows = [{'name': name, 'pictures': [_encode(one) for one in row_of(brush, name, stem)]} for name, stem in shown]
+    pictures = {name: [data_url(one, 'jpeg', quality=80) for one in row_of(brush, name, stem)] for name, stem in shown}
     template = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True).get_template(TEMPLATE.name)
-    text = template.render(title=brush.root.resolve().name, rows=rows, total=len(stems))
+    text = template.render(title=brush.root.resolve().name, rows=pictures, total=len(stems))
     write_text(path, text.encode(errors='replace').decode())
-
-
-def _encode(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, 'JPEG', quality=80)
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def show(sheet: str | None, page: str | None, brush: Brush, stems: dict[str, str]) -> Sequence[str]:

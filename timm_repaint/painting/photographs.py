@@ -9,7 +9,7 @@ from pathlib import Path
 
 from timm.data.readers.img_extensions import get_img_extensions
 
-from timm_repaint.pictures import find_pictures, has_ending
+from timm_repaint.pictures import ending_of, find_pictures
 
 
 @dataclass(frozen=True)
@@ -61,4 +61,4 @@ def expand(word: str) -> list[str]:
     endings = get_img_extensions(as_set=True)
     found = sorted(glob.glob(word, recursive=True))
     # ** matches folders and what is in them.
-    return [path for path in found if has_ending(path, endings) or ('**' not in word and os.path.isdir(path))]
+    return [path for path in found if ending_of(path) in endings or ('**' not in word and os.path.isdir(path))]

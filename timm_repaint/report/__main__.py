@@ -1,7 +1,7 @@
 """Reports on finished runs: `timm-repaint report html|tables|shape-bias|gallery|leak`."""
 
-import argparse
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ MOVED = 'mini'  # the evidence bench, which was here in version 0.1
 PAPER_SEEDS = (1, 2, 3, 4, 5)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='timm-repaint report', description='Reports on finished runs.')
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog='timm-repaint report', description='Reports on finished runs.')
     commands = parser.add_subparsers(dest='command', required=True)
     tables = commands.add_parser(
         'tables',

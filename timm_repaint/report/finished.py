@@ -1,6 +1,6 @@
 """Reports on the repaint phase of a run from its folder: a gallery, and the leak probe."""
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
 from timm_repaint.detection.installed import find_functions
@@ -21,7 +21,7 @@ def load_run(folder: Path, device: str) -> Run:
         UsageError: if the folder holds no repaint run with a checkpoint.
     """
     checkpoint = folder / 'last.pth.tar'
-    saved = argparse.Namespace(**{**vars(build_parser().parse_args([])), **read_repaint_args(folder)})
+    saved = Namespace(**{**vars(build_parser().parse_args([])), **read_repaint_args(folder)})
     functions = find_functions(saved)
     no_others = {**NO_WEIGHTS, 'no_resume_opt': True}
     if saved.repaint_generator not in PAINTERS:

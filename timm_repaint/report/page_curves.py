@@ -63,9 +63,8 @@ def _draw(columns: dict[str, str], groups: Sequence[Group]) -> Any:
                 lines[group.name if len(columns) == 1 else f'{group.name}, {columns[column]}'] = points
                 seen += _draw_line(chart, points, colour, dash)
         for start in {run.fine_tune_from for run in group.runs if run.fine_tune_from is not None}:
-            chart.add_layout(
-                models.Span(location=start - 0.5, dimension='height', line_color=colour, line_dash='dotted')
-            )
+            line = models.Span(location=start - 0.5, dimension='height', line_color=colour, line_dash='dotted')
+            chart.add_layout(line)
     chart.add_tools(_hover(chart, models, lines))
     chart.xaxis.axis_label = 'epoch'
     chart.xaxis.ticker.update(min_interval=1)

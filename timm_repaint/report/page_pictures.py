@@ -1,9 +1,7 @@
 """The galleries of a page: small pictures inside the page, within a number of bytes; masks as outlines."""
 
-from base64 import b64encode
 from collections.abc import Sequence
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from PIL import Image
 
 from timm_repaint.errors import one_line
 from timm_repaint.monitor.gallery import read_gallery
-from timm_repaint.pictures import UNREADABLE
+from timm_repaint.pictures import UNREADABLE, data_url
 from timm_repaint.report.page_runs import Group, ShownRun
 
 PICTURES_BYTES = 3_000_000  # of all galleries: with bokeh's 1.3 MB and the curves a page stays below 5 MB
@@ -73,7 +71,7 @@ def draw_repaints(path: Path, changed: int, size_px: int, quality: int) -> list[
     """The repaints of a gallery, a strip of all copies for each image; `changed` is the file's time, for the cache."""
     _, _, *copies = read_gallery(path)
     strips = [np.concatenate([_shrink(cell, size_px) for cell in column]) for column in zip(*copies, strict=True)]
-    return [_webp(Image.fromarray(strip), quality) for strip in strips]
+    return [data_url(Image.fromarray(strip), 'webp', quality=quality) for strip in strips]
 
 
 @lru_cache(maxsize=1024)
@@ -82,7 +80,7 @@ def draw_fixed(path: Path, changed: int, size_px: int, quality: int) -> tuple[li
     originals, masks, *_ = read_gallery(path)
     small = [_shrink(cell, size_px) for cell in originals]
     outlines = [_outline(mask, cell.size) for mask, cell in zip(masks, small, strict=True)]
-    return [_webp(cell, quality) for cell in small], outlines
+    return [data_url(cell, 'webp', quality=quality) for cell in small], outlines
 
 
 def _shrink(cell: Image.Image, size_px: int) -> Image.Image:
@@ -99,16 +97,4 @@ def _outline(mask: Image.Image, size: tuple[int, int]) -> str:
     edges[1:] |= (labels[1:] != labels[:-1]).any(-1)
     lines = Image.fromarray(edges, 'L').convert('P')
     lines.putpalette([0, 0, 0, *OUTLINE_RGB])
-    content = BytesIO()
-    lines.save(content, 'PNG', transparency=0, bits=1, optimize=True)
-    return _address('png', content)
-
-
-def _webp(picture: Image.Image, quality: int) -> str:
-    content = BytesIO()
-    picture.save(content, 'WEBP', quality=quality)
-    return _address('webp', content)
-
-
-def _address(kind: str, content: BytesIO) -> str:
-    return f'data:image/{kind};base64,{b64encode(content.getvalue()).decode()}'
+    return data_url(lines, 'png', transparency=0, bits=1, optimize=True)

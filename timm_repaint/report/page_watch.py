@@ -6,7 +6,7 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from timm_repaint.errors import UsageError, one_line
+from timm_repaint.errors import UsageError, as_mistake, one_line
 from timm_repaint.options.run_file import ARGS
 from timm_repaint.report.page import render_page
 from timm_repaint.report.summary import SUMMARY
@@ -68,10 +68,8 @@ def open_server(folders: Sequence[Path], port: int) -> ThreadingHTTPServer:
         UsageError: if the page cannot be made, or the port is taken.
     """
     render_page(folders)  # mistakes are said here, not in the browser
-    try:
+    with as_mistake(f'cannot serve at port {port}', OSError, OverflowError, advice='; give another --port'):
         return ThreadingHTTPServer((HOST, port), partial(Handler, folders))
-    except (OSError, OverflowError) as error:
-        raise UsageError(f'cannot serve at port {port}: {error}; give another --port') from error
 
 
 def watch(folders: Sequence[Path], port: int) -> None:

@@ -4,8 +4,8 @@ timm's `push_to_hf_hub` makes the repository and writes weights (safetensors) an
 options, its best figure and its last gallery. You log in beforehand, with `hf auth login`.
 """
 
-import argparse
 import os
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from timm.models import push_to_hf_hub
 from torch import nn
 
 from timm_repaint.engine.setup import build_model
-from timm_repaint.errors import UsageError, run_command
+from timm_repaint.errors import UsageError, as_mistake, run_command
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import Role
 from timm_repaint.options.run_file import FINE_TUNE, NO_WEIGHTS, is_detection, read_args
@@ -31,8 +31,8 @@ GALLERY = 'gallery.png'
 PRIVATE = Role.MACHINE.names | Role.DATA.names | Role.OUTPUT.names
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='timm-repaint push', description='Put a classifier on the Hugging Face Hub.')
+def parse_args() -> Namespace:
+    parser = ArgumentParser(prog='timm-repaint push', description='Put a classifier on the Hugging Face Hub.')
     parser.add_argument('run', type=Path, metavar='RUN', help='folder of a train.py run, or of its fine-tune phase')
     parser.add_argument('repo', metavar='REPO', help='OWNER/NAME on the Hub; it is made if it is not there')
     parser.add_argument('--private', action='store_true', help='a new repository is only seen by you')
@@ -44,7 +44,7 @@ def finished_phase(run: Path) -> Path:
     return run / FINE_TUNE if (run / FINE_TUNE / CHECKPOINT).is_file() else run
 
 
-def load_classifier(folder: Path) -> tuple[nn.Module, argparse.Namespace]:
+def load_classifier(folder: Path) -> tuple[nn.Module, Namespace]:
     """The best classifier of a phase, and its options.
 
     Raises:
@@ -53,11 +53,11 @@ def load_classifier(folder: Path) -> tuple[nn.Module, argparse.Namespace]:
     saved = read_args(folder, 'RUN is the output folder of a train.py run')
     if is_detection(saved):
         raise UsageError(f'{folder} is a detector; the Hub takes classifiers of timm')
-    args = argparse.Namespace(**{**vars(build_parser().parse_args([])), **saved, 'rank': 0})
+    args = Namespace(**{**vars(build_parser().parse_args([])), **saved, 'rank': 0})
     path = folder / CHECKPOINT
     if not path.is_file():
         raise UsageError(f'{path} does not exist: the run has no checkpoint yet')
-    model = build_model(argparse.Namespace(**{**vars(args), **NO_WEIGHTS}), timm.create_model)
+    model = build_model(Namespace(**{**vars(args), **NO_WEIGHTS}), timm.create_model)
     fill(model, read_state_dict(str(path)), str(path), f'a {args.model}')
     return model.eval(), args
 
@@ -75,7 +75,7 @@ def last_gallery(run: Path) -> Path | None:
     return max(pictures, key=os.path.getmtime, default=None)
 
 
-def describe(folder: Path, args: argparse.Namespace, repo: str, gallery: bool) -> dict[str, Any]:
+def describe(folder: Path, args: Namespace, repo: str, gallery: bool) -> dict[str, Any]:
     """A model card in timm's words."""
     parser = build_parser()
     changed = {
@@ -103,7 +103,7 @@ def main() -> int:
     model, saved = load_classifier(folder)
     gallery = last_gallery(args.run)
     card = describe(folder, saved, args.repo, gallery is not None)
-    try:
+    with as_mistake(f'the Hub refuses {args.repo}', OSError, HFValidationError, advice='; see hf auth login'):
         if gallery is not None:  # ahead of the model, whose card shows it
             api = huggingface_hub.HfApi(library_name='timm_repaint', library_version=__version__)
             api.create_repo(args.repo, private=args.private, exist_ok=True)
@@ -117,8 +117,6 @@ def main() -> int:
             safe_serialization=True,
             data_config=resolve_data_config(vars(saved), model=model),
         )
-    except (OSError, HFValidationError) as error:  # no network, login or right to write; no such name
-        raise UsageError(f'the Hub refuses {args.repo}: {error}; see hf auth login') from error
     print(f'https://huggingface.co/{args.repo}')
     return 0
 

@@ -10,8 +10,8 @@ Table 5's DeepLab-v2 (1.17) is not that of its rows (1.02); no row of ours stand
 Tables 4 and 5 are those of Tables 1 and 2, so the masks of these are DeepLab-v2's.
 """
 
-import argparse
 import re
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -119,9 +119,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[TableRun], list[str]]:
             continue
         twin = runs.setdefault((run.recipe, run.seed), run)
         if twin is not run:
-            raise UsageError(
-                f'{twin.folder} and {folder} are both seed {run.seed} of {run.recipe}; name only one of them'
-            )
+            raise UsageError(f'{twin.folder} and {folder} are both seed {run.seed} of {run.recipe}; name one of them')
         if run.scaled:
             remarks.append(f'{folder} is a smaller trial of {run.recipe}: {", ".join(run.scaled)}')
     full = {run.recipe for run in runs.values() if not run.scaled}
@@ -200,7 +198,7 @@ def load_recipes() -> dict[str, dict[str, Any]]:
     return {**_load_folder(RECIPES), **_load_folder(DETECTION)}
 
 
-def recipe_parser(path: Path) -> argparse.ArgumentParser:
+def recipe_parser(path: Path) -> ArgumentParser:
     """The parser of the script that a recipe is for."""
     return build_detection_parser() if path.is_relative_to(DETECTION) else build_parser()
 
@@ -219,7 +217,7 @@ def recipe_path(name: str) -> Path:
     return detection if detection.is_file() else RECIPES / f'{name}.yaml'
 
 
-def load_recipe(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
+def load_recipe(parser: ArgumentParser, path: Path) -> dict[str, Any]:
     """The options that a recipe sets.
 
     Raises:

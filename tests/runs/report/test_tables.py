@@ -287,7 +287,7 @@ def test_two_runs_with_one_seed_are_refused_with_both_folders(tmp_path):
     folders = [write_run(tmp_path / name, 'resnet50-baseline', 3, 50.0) for name in 'ab']
     with pytest.raises(UsageError) as caught:
         read_runs([tmp_path])
-    assert 'both seed 3 of resnet50-baseline; name only one' in str(caught.value)
+    assert 'both seed 3 of resnet50-baseline; name one' in str(caught.value)
     assert all(str(folder) in str(caught.value) for folder in folders)
 
 

@@ -97,9 +97,9 @@ def changed(**values):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('{', 'is no file of COCO annotations: JSONDecodeError'),
-        ('[' * 100_000, 'is no file of COCO annotations: RecursionError'),
-        ('[' + '9' * 5000 + ']', 'is no file of COCO annotations: ValueError'),
+        ('{', 'is no file of COCO annotations: Expecting property name'),
+        ('[' * 100_000, 'is no file of COCO annotations: maximum recursion depth'),
+        ('[' + '9' * 5000 + ']', 'is no file of COCO annotations: Exceeds the limit'),
         ('[]', 'it holds a list, but has to be an object with images, annotations, categories'),
         ({'images': [], 'categories': CATEGORIES}, 'it has no list of annotations'),
         ({'images': {}, 'annotations': [], 'categories': CATEGORIES}, 'images is no list'),

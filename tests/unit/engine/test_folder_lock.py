@@ -9,7 +9,7 @@ import time
 import pytest
 
 from timm_repaint.engine import folder_lock
-from timm_repaint.engine.folder_lock import NAME, FolderLock, this_process
+from timm_repaint.engine.folder_lock import NAME, RunFolder, this_process
 from timm_repaint.errors import UsageError
 
 
@@ -19,7 +19,7 @@ def taken_by_a_child(tmp_path):
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        lock = FolderLock(tmp_path)
+        lock = RunFolder(tmp_path)
         lock.take()
         os.write(writer, b'x')
         time.sleep(60)
@@ -49,14 +49,14 @@ def test_a_second_process_is_told_who_has_the_folder(disk, taken_by_a_child, tmp
     with pytest.raises(
         UsageError, match=rf'{tmp_path} is in use by another run \(process {taken_by_a_child} on .*since'
     ):
-        FolderLock(tmp_path).take()
+        RunFolder(tmp_path).take()
 
 
 def test_a_killed_process_leaves_no_lock(disk, taken_by_a_child, tmp_path):
     kill(taken_by_a_child)
     assert (tmp_path / NAME).exists()
     start = time.monotonic()
-    lock = FolderLock(tmp_path)
+    lock = RunFolder(tmp_path)
     lock.take()
     assert lock.held and time.monotonic() - start < 1
     lock.release()
@@ -65,11 +65,11 @@ def test_a_killed_process_leaves_no_lock(disk, taken_by_a_child, tmp_path):
 
 def test_a_process_of_the_same_number_is_another_one(disk, tmp_path):
     (tmp_path / NAME).write_text(json.dumps({**this_process(), 'started': '1'}))
-    FolderLock(tmp_path).take()
+    RunFolder(tmp_path).take()
 
 
 def test_one_process_takes_it_once(disk, tmp_path):
-    first, second = FolderLock(tmp_path), FolderLock(tmp_path)
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
     first.take()
     with pytest.raises(UsageError, match='in use'):
         second.take()
@@ -79,7 +79,7 @@ def test_one_process_takes_it_once(disk, tmp_path):
 @pytest.mark.parametrize('alive', [True, False])
 def test_a_process_of_another_machine_is_dead_without_a_heartbeat(alive, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock, 'BEAT_SECONDS', 0.2)
-    other, own = FolderLock(tmp_path), FolderLock(tmp_path)
+    other, own = RunFolder(tmp_path), RunFolder(tmp_path)
     monkeypatch.setattr(folder_lock.socket, 'gethostname', lambda: 'elsewhere')
     other.take()
     monkeypatch.undo()
@@ -99,25 +99,26 @@ def test_a_process_of_another_machine_is_dead_without_a_heartbeat(alive, tmp_pat
 def test_a_lock_that_says_nothing_is_taken(content, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock, 'BEAT_SECONDS', 0.01)
     (tmp_path / NAME).write_text(content)
-    FolderLock(tmp_path).take()
+    RunFolder(tmp_path).take()
 
 
 def test_a_removed_folder_is_noticed_and_another_runs_lock_is_left_alone(tmp_path):
     folder = tmp_path / 'run'
     folder.mkdir()
-    lock = FolderLock(folder)
+    lock = RunFolder(folder)
     lock.take()
     (folder / NAME).unlink()
     assert not lock.held
-    other = FolderLock(folder)
+    other = RunFolder(folder)
     other.take()
     lock.release()
     assert other.held
 
 
 def test_a_folder_that_cannot_be_written_is_told_with_the_reason(tmp_path):
-    with pytest.raises(UsageError, match='No such file or directory'):
-        FolderLock(tmp_path / 'missing').take()
+    (tmp_path / 'file').touch()
+    with pytest.raises(UsageError, match='Not a directory; give another --output'):
+        RunFolder(tmp_path / 'file' / 'run').take()
 
 
 def test_the_kernels_lock_is_one(taken_by_a_child, tmp_path):
