@@ -11,6 +11,8 @@ from timm_repaint import Repaint, with_masks  # +
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 if __name__ == '__main__':
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     folder, epochs, checkpoint = [*sys.argv[1:], None][:3]
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     data = ImageFolder(f'{folder}/train', timm.data.create_transform(128, is_training=True, mean=MEAN, std=STD))

@@ -54,9 +54,15 @@ def differences(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """What another manifest has otherwise, one 'name is A, not B' each, A the first one's value."""
     ours, others = _flat(mine), _flat(theirs)
     names = sorted((ours.keys() | others.keys()) - {VERSION})
-    return [
-        f'{name} is {ours.get(name)}, not {others.get(name)}' for name in names if ours.get(name) != others.get(name)
-    ]
+    differ = [name for name in names if ours.get(name) != others.get(name)]
+    # Another source has other settings, which say nothing more.
+    differ = [name for name in differ if name in ours and name in others] or differ
+    return [f'{name} is {_show(ours.get(name))}, not {_show(others.get(name))}' for name in differ]
+
+
+def _show(value: Any) -> str:
+    text = 'none' if value is None else str(value)
+    return text if len(text) < 64 else f'{text[:8]}...'  # a digest
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import NamedTuple, NoReturn
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def find_command(words: Sequence[str]) -> tuple[str, list[str]]:
     """The command's name, of one or two words, and its own words; unknown ones end the program with the choices."""
     for length in (2, 1):
-        name = ' '.join(words[:length])
+        name = ' '.join(words[:length]).replace('_', '-')
         if name in COMMANDS:
             return name, list(words[length:])
     group = [name for name in COMMANDS if words and name.startswith(f'{words[0]} ')]
@@ -68,7 +69,9 @@ def find_command(words: Sequence[str]) -> tuple[str, list[str]]:
         sys.exit(0)
     wrong = ' '.join(words[: 2 if group else 1])
     complaint = f'no command is called {wrong!r}' if wrong else 'no command is given'
-    print(f'{PROGRAM}: error: {complaint}; choose from {", ".join(group or COMMANDS)}', file=sys.stderr)
+    similar = [f'did you mean {name}?' for name in get_close_matches(wrong, COMMANDS, n=1) if not group]
+    advice = ' '.join([*similar, f'choose from {", ".join(group or COMMANDS)}'])
+    print(f'{PROGRAM}: error: {complaint}; {advice}', file=sys.stderr)
     sys.exit(MISTAKE)
 
 

@@ -1,6 +1,5 @@
 """RepaintConfig: what `Repaint` is made of, each value once: default, meaning, limits, and what the paper has."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -187,8 +186,11 @@ def _problems(config: RepaintConfig) -> Iterator[str]:
         yield f'{name} {problem}'
     for name in ('mean', 'std'):
         values = getattr(config, name)
-        if len(values) != 3 or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
-            yield f'{name} is {values}; it must be three numbers, for red, green and blue in [0, 1]'
+        if len(values) != 3 or not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in values):
+            yield (
+                f'{name} is {values}; it must be three numbers from 0 to 1, for red, green and blue of images in '
+                '[0, 1]: divide those of images in [0, 255] by 255'
+            )
     if not all(value > 0 for value in config.std):
         yield f'std is {config.std}; its values must be above 0'
     pair = isinstance(config.schedule, (tuple, list)) and len(config.schedule) == 2

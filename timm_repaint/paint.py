@@ -182,8 +182,7 @@ def main(argv: list[str] | None = None) -> int:
     companions = find_companions(images)
     brush, manifest = create_brush(args, images.root, any(companions))
     if not images.names:
-        print(f'no images in {images.root}', file=sys.stderr)
-        return 1
+        raise UsageError(f'no images in {images.root}; give a folder of them, or files')
     claim(brush.out, manifest)
     remove_parts(brush.out)
     canvases = paint_all(brush, images, args.workers)
@@ -194,6 +193,8 @@ def main(argv: list[str] | None = None) -> int:
     unreadable = [canvas.unreadable for canvas in canvases if canvas.unreadable]
     for line in unreadable:
         print(f'unreadable: {one_line(line)}', file=sys.stderr)
+    also = f', {len(unreadable)} could not be read' if unreadable else ''
+    print(f'{args.copies * len(stems)} repaints of {len(stems)} images are in {args.out}{also}')
     return 1 if unreadable else 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.utils import natural_key
 
@@ -162,6 +162,13 @@ def read_picture_size(file: Any) -> tuple[int, int]:
     """
     with Image.open(file) as picture:
         return picture.height, picture.width
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file is no image."""
+    if isinstance(error, UnidentifiedImageError):  # its message has the address of the bytes
+        return 'no image that Pillow can read'
+    return f'{type(error).__name__}: {error}'
 
 
 def data_url(picture: Image.Image, kind: str, **options: Any) -> str:

@@ -87,7 +87,8 @@ def test_the_list_of_commands_loads_neither_torch_nor_timm():
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (('trian',), "no command is called 'trian'; choose from train, fine-tune, detect train, detect fine-tune, "),
+        (('trian',), "no command is called 'trian'; did you mean train? choose from train, fine-tune, detect train, "),
+        (('finetune',), "no command is called 'finetune'; did you mean fine-tune? choose from train, "),
         ((), 'no command is given; choose from train, fine-tune, '),
         (('detect',), "no command is called 'detect'; choose from detect train, detect fine-tune, detect validate"),
         (

@@ -191,7 +191,7 @@ def test_a_run_of_a_detector_is_refused_with_its_command(run, tmp_path, capsys):
         yaml.safe_dump({**options, 'scale_jitter': [1, 1], 'pretrained_backbone': True})
     )
     told = error_of(capsys, tmp_path)
-    assert f'fine-tune it with: python -m timm_repaint.detection.fine_tune {tmp_path}' in told
+    assert f'fine-tune it with: timm-repaint detect fine-tune {tmp_path}' in told
 
 
 @pytest.mark.parametrize('stop', [('--stop-epoch', 1), ('--epochs', 3)], ids=['stopped', 'interrupted'])

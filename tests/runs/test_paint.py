@@ -157,7 +157,8 @@ def test_unreadable_images_are_named_and_the_others_painted(run, images, tmp_pat
     (images / 'cut.png').write_bytes(cut[: len(cut) // 2])
     done = run_script('-m timm_repaint.paint', run, images, tmp_path / 'out', '--copies', 1, fails=True)
     assert done.returncode == 1
-    assert f'unreadable: {images}/cat/broken.jpg' in done.stderr
+    assert f'unreadable: {images}/cat/broken.jpg: no image that Pillow can read' in done.stderr
+    assert done.stdout.splitlines()[-1] == f'3 repaints of 3 images are in {tmp_path}/out, 2 could not be read'
     assert f'unreadable: {images}/cut.png' in done.stderr
     assert 'Traceback' not in done.stderr
     assert len(list((tmp_path / 'out').rglob('*.png'))) == 3
@@ -211,10 +212,10 @@ def test_a_checkpoint_file_stands_for_its_run(run, images, tmp_path):
 # Refused -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_without_images_ends_with_1(run, tmp_path, capsys):
+def test_a_folder_without_images_is_refused(run, tmp_path):
     (tmp_path / 'images').mkdir()
-    assert call(run, tmp_path / 'images', tmp_path / 'out') == 1
-    assert 'no images in' in capsys.readouterr().err
+    with pytest.raises(UsageError, match=f'no images in {tmp_path}/images; give a folder of them, or files'):
+        call(run, tmp_path / 'images', tmp_path / 'out')
 
 
 def test_a_folder_of_other_repaints_or_files_is_refused_and_left_as_it_is(run, images, tmp_path):

@@ -1,6 +1,7 @@
 """train.py --repaint: what a run leaves behind, its variants, resume."""
 
 import json
+import shutil
 from operator import itemgetter
 
 import pytest
@@ -296,6 +297,46 @@ def test_resume_from_a_plain_run_says_how_to_start_from_it(tmp_path):
         train_here(tmp_path, *REPAINT, '--epochs', 2, '--resume', plain / 'last.pth.tar', name='repaint')
     started = train_here(tmp_path, *REPAINT, '--epochs', 2, '--initial-checkpoint', plain / 'last.pth.tar')
     assert_trained(started)
+
+
+@pytest.mark.parametrize('how', ['auto', 'path'])
+def test_a_run_with_repaints_does_not_go_on_without_them_in_its_folder(run, tmp_path, how):
+    shutil.copytree(run, tmp_path / 'run')
+    before = {path: path.read_bytes() for path in (tmp_path / 'run').iterdir() if path.is_file()}
+    checkpoint = 'auto' if how == 'auto' else tmp_path / 'run' / 'last.pth.tar'
+    with pytest.raises(SystemExit) as ended:
+        train_here(tmp_path, *REPAINT[1:], '--epochs', 4, '--resume', checkpoint)
+    assert ended.value.code == (
+        f'error: {tmp_path}/run is a run with --repaint, which is not given here: give it, or fine-tune that run with '
+        f'timm-repaint fine-tune {tmp_path}/run'
+    )
+    assert before == {path: path.read_bytes() for path in (tmp_path / 'run').iterdir() if path.is_file()}
+
+
+def test_options_that_are_not_those_of_before_are_named_where_a_run_goes_on(tmp_path, caplog):
+    options = (*REPAINT, '--epochs', 3, '--mask', 'superpixels')
+    train_here(tmp_path, *options, '--stop-epoch', 1)
+    assert 'goes on' not in caplog.text
+    train_here(tmp_path, *options, '--resume', 'auto', '--stop-epoch', 1)
+    assert 'No epoch is left: 1 of 1 are done.' in caplog.text and 'other options' not in caplog.text
+    train_here(tmp_path, *options, '--resume', 'auto', '--lr', 0.5, '--mask', 'fh', '--log-interval', 7)
+    told = 'goes on with other options than before (in brackets): --lr 0.5 (0.05), --mask fh (superpixels).'
+    assert told in caplog.text
+    assert "The optimizer's state in the checkpoint overrules --lr; --no-resume-opt starts it afresh." in caplog.text
+    caplog.clear()
+    train_here(tmp_path, *options, '--resume', 'auto', '--lr', 0.4, '--no-resume-opt')
+    assert '--lr 0.4 (0.5)' in caplog.text and 'overrules' not in caplog.text
+
+
+def test_a_checkpoint_of_another_network_is_told_in_a_line_that_can_be_read(run, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        train_here(tmp_path, *REPAINT, '--model', 'test_vit', '--resume', run / 'last.pth.tar', name='vit')
+    assert 'does not fit --model test_vit' in ended.value.code and len(ended.value.code) < 600 + len(str(run))
+
+
+def test_a_painter_without_a_network_has_no_number_of_parameters(tmp_path, caplog):
+    train_here(tmp_path, *REPAINT[:-2], '--epochs', 2, '--repaint-generator', 'shift')
+    assert 'Repaint: shift, without a network.' in caplog.text
 
 
 def test_resume_from_a_run_of_version_0_1_says_how_to_start_from_it(run, tmp_path):

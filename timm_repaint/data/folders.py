@@ -199,22 +199,23 @@ def tell_spare_classes(dataset: Any, num_classes: int) -> None:
 def check_same_classes(train: Any, validation: Any) -> None:
     """Refuse splits whose class numbers do not mean the same."""
     ours, theirs = class_numbers(train), class_numbers(validation)
-    if ours is not None and theirs is not None and ours != theirs:
-        refuse_others([*ours], [*theirs], 'have other class folders', f'rename or add folders, or {CLASS_MAP}')
+    if ours is None or theirs is None or ours == theirs:
+        return
+    raise UsageError(
+        f'training and validation have other class folders, so that one number would mean two classes: '
+        f'{tell_difference(list(ours), list(theirs))}; rename or add folders, or {CLASS_MAP}'
+    )
 
 
-def refuse_others(ours: Sequence[str], theirs: Sequence[str], what: str, advice: str) -> None:
-    """Refuse splits whose classes differ, with those that one of them lacks."""
+def tell_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """Which classes the training split or the validation split lacks."""
     lacks, more = ([name for name in a if name not in set(b)] for a, b in ((ours, theirs), (theirs, ours)))
     told = [
         f'{text} {first_of(names)}'
         for text, names in (('the validation split lacks', lacks), ('only the validation split has', more))
         if names
     ]
-    raise UsageError(
-        f'training and validation {what}, so that one number would mean two classes: '
-        f'{"; ".join(told) or "their order differs"}; {advice}'
-    )
+    return '; '.join(told) or 'their order differs'
 
 
 def class_numbers(dataset: Any) -> Mapping[str, int] | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from timm_repaint.data.folders import refuse_others
+from timm_repaint.data.folders import tell_difference
 from timm_repaint.data.masked import append_labels, extend_normalization
 from timm_repaint.data.named import Skipping
 from timm_repaint.data.replay import label_picture
@@ -237,5 +237,9 @@ def check_apart(train: DetectionDataset, validation: DetectionDataset) -> None:
 def check_same_classes(train: DetectionDataset, validation: DetectionDataset) -> None:
     """Refuse splits whose class numbers do not mean the same."""
     ours, theirs = train.annotations.class_names, validation.annotations.class_names
-    if ours != theirs:
-        refuse_others(ours, theirs, 'split list other categories', 'both have to list the same ones')
+    if ours == theirs:
+        return
+    raise UsageError(
+        'training and validation split list other categories, so that one number would mean two classes: '
+        f'{tell_difference(ours, theirs)}; both have to list the same ones'
+    )

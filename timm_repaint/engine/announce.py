@@ -50,7 +50,9 @@ def announce_end(run: Run, completed: int, fine_tune_command: str) -> None:
     of_repaint = resolve_repaint_epochs(run.args) if run.repaint is not None else 0
     checkpoint = 'last.pth.tar' if run.repaint is not None else 'model_best.pth.tar'
     if completed < (of_repaint or total):
-        state, following = 'Stopped early', 'the same command with --resume auto and without --stop-epoch'
+        state, following = 'Stopped early', 'the same command with --resume auto'
+        if run.args.stop_epoch:
+            following += ' and without --stop-epoch'
     elif completed < total:
         state, following = 'Repaint phase done', f'{fine_tune_command} {shlex.quote(str(folder))}'
     else:

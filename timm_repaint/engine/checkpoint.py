@@ -14,8 +14,8 @@ from timm import utils
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 from torch.optim import Optimizer
 
-from timm_repaint.engine.setup import Precision
-from timm_repaint.errors import UsageError
+from timm_repaint.engine.setup import MAX_TOLD, Precision
+from timm_repaint.errors import UsageError, one_line
 from timm_repaint.repaint import Repaint
 from timm_repaint.weights import read_checkpoint, unreadable
 
@@ -220,7 +220,8 @@ def fitting(checkpoint: str, what: str) -> Iterator[None]:
     except (pickle.UnpicklingError, EOFError) as error:
         raise unreadable(checkpoint, error) from error
     except Exception as error:  # torch lists the keys that differ; a damaged file makes it raise nearly anything
-        raise UsageError(f'checkpoint {checkpoint} does not fit {what}: {type(error).__name__}: {error}') from error
+        told = one_line(f'{type(error).__name__}: {error}')[:MAX_TOLD]
+        raise UsageError(f'checkpoint {checkpoint} does not fit {what}: {told}') from error
 
 
 def resume_repaint(repaint: Repaint, checkpoint: str, args: Namespace) -> None:

@@ -21,8 +21,8 @@ from timm_repaint.options.run_file import ARGS, FINE_TUNE, STARTED_FROM, is_dete
 from timm_repaint.weights import unreadable
 
 CHECKPOINT = 'last.pth.tar'
-CLASSIFICATION_COMMAND = 'python fine_tune.py'
-DETECTION_COMMAND = 'python -m timm_repaint.detection.fine_tune'
+CLASSIFICATION_COMMAND = 'timm-repaint fine-tune'
+DETECTION_COMMAND = 'timm-repaint detect fine-tune'
 
 
 def parse_args(

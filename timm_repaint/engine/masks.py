@@ -65,7 +65,7 @@ def find_image_root(args: Namespace, dataset: Any) -> str:
             return root
     raise UsageError(
         f'no mask for {first}: neither {" nor ".join(dict.fromkeys(wanted))} is there; make the masks with '
-        f'python -m timm_repaint.masks {roots[0]} {args.mask_dir} --mask {args.mask}'
+        f'timm-repaint masks {roots[0]} {args.mask_dir} --mask {args.mask}'
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from timm import utils
 from timm.models import safe_model_name
@@ -26,10 +27,13 @@ from timm_repaint.engine.folder_lock import RunFolder
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text
 from timm_repaint.log import logger
-from timm_repaint.options.run_file import ARGS
+from timm_repaint.options.roles import Role
+from timm_repaint.options.run_file import ARGS, read_args
 
 DEFAULT_OUTPUT = './output/train'
 GALLERY = 'repaint/gallery'
+# Of a run that goes on.
+FREE_TO_CHANGE = Role.MACHINE.names | Role.OUTPUT.names | Role.START.names
 Metrics = OrderedDict[str, float]
 
 
@@ -42,21 +46,55 @@ def resume_path(args: Namespace) -> str:
     """The checkpoint to resume from: '' for none. `--resume auto` looks for the experiment's own last checkpoint.
 
     Raises:
-        UsageError: for `--resume auto` without `--experiment`.
-        UsageError: if a named checkpoint is missing.
+        UsageError: for `--resume auto` without `--experiment`; if a named checkpoint is missing; if the run would go on
+            with originals alone in the folder of its repaint phase.
     """
-    if args.resume != 'auto':
-        if args.resume and not os.path.isfile(args.resume):
-            raise UsageError(f'--resume {args.resume}: there is no such checkpoint')
-        return args.resume
-    folder = experiment_dir(args)
-    if folder is None:
-        raise UsageError('--resume auto needs --experiment NAME, to find the folder of the run that it goes on with')
-    path = os.path.join(folder, 'last.pth.tar')
-    if os.path.isfile(path):
-        return path
-    logger.info('--resume auto: no checkpoint in %s, starting from scratch.', folder)
-    return ''
+    folder, path = experiment_dir(args), args.resume
+    if path == 'auto':
+        if folder is None:
+            raise UsageError('--resume auto needs --experiment NAME, to find the folder of the run it goes on with')
+        path = os.path.join(folder, 'last.pth.tar')
+        if not os.path.isfile(path):
+            logger.info('--resume auto: no checkpoint in %s, starting from scratch.', folder)
+            return ''
+    if path and not os.path.isfile(path):
+        raise UsageError(f'--resume {path}: there is no such checkpoint')
+    if path and is_in(path, folder) and not args.repaint and earlier_args(folder).get('repaint'):
+        raise UsageError(
+            f'{folder} is a run with --repaint, which is not given here: give it, or fine-tune that run with '
+            f'timm-repaint fine-tune {folder}'
+        )
+    return path
+
+
+def is_in(checkpoint: str, folder: str | None) -> bool:
+    """Whether a checkpoint lies in a run's folder itself."""
+    return folder is not None and os.path.realpath(os.path.dirname(checkpoint)) == os.path.realpath(folder)
+
+
+def earlier_args(folder: str | None) -> dict[str, Any]:
+    """The options that a run in this folder was started with before; {} where there are none."""
+    return read_args(folder) if folder is not None and os.path.isfile(os.path.join(folder, ARGS)) else {}
+
+
+def tell_changed_options(args_text: str, folder: str | None) -> None:
+    """Name the options of a run that goes on which are others than before, and those that its checkpoint overrules.
+
+    Args:
+        args_text: Its `args.yaml`.
+        folder: That of the run.
+    """
+    before, now = earlier_args(folder), yaml.safe_load(args_text)
+    changed = [name for name in now if name in before and now[name] != before[name] and name not in FREE_TO_CHANGE]
+    if changed:
+        words = [f'--{name.replace("_", "-")} {now[name]} ({before[name]})' for name in changed]
+        logger.warning('The run goes on with other options than before (in brackets): %s.', ', '.join(words))
+    overruled = [f'--{name.replace("_", "-")}' for name in changed if name in Role.OPTIMIZER.names]
+    if overruled and not now['no_resume_opt']:
+        logger.warning(
+            "The optimizer's state in the checkpoint overrules %s; --no-resume-opt starts it afresh.",
+            ', '.join(overruled),
+        )
 
 
 @contextmanager

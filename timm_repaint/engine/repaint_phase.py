@@ -20,9 +20,10 @@ def build_repaint(args: Namespace, data_config: dict[str, Any], loaders: Loaders
     """S, E, G and D as the options describe them, on their device."""
     check_input_size(args, data_config)
     repaint = Repaint.from_config(repaint_config(args, data_config, loaders.masks)).to(device)
-    networks = (repaint.repainter, repaint.discriminator)
-    counts = [sum(p.numel() for p in network.parameters()) for network in networks if network is not None]
-    logger.info('Repaint: parameters of E+G, D: %s.', counts)
+    networks = {'E+G': repaint.repainter, 'D': repaint.discriminator}
+    sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items() if network}
+    words = [f'{name} {size:,} parameters' for name, size in sizes.items() if size]
+    logger.info('Repaint: %s.', ', '.join(words) or f'{args.repaint_generator}, without a network')
     return repaint
 
 

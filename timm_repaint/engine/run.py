@@ -23,7 +23,14 @@ from timm_repaint.engine.cue_conflict import report_cue_conflict
 from timm_repaint.engine.epoch import mean_lr, updates_per_epoch
 from timm_repaint.engine.loaders import Loaders, build_loaders
 from timm_repaint.engine.mistakes import check_start, explained, refused
-from timm_repaint.engine.output import DEFAULT_OUTPUT, RunOutput, experiment_dir, resume_path
+from timm_repaint.engine.output import (
+    DEFAULT_OUTPUT,
+    RunOutput,
+    experiment_dir,
+    is_in,
+    resume_path,
+    tell_changed_options,
+)
 from timm_repaint.engine.parts import Plan, Run, best_by
 from timm_repaint.engine.preemption import REQUEUE_STATUS, Preempted, stoppable
 from timm_repaint.engine.random_state import seed_epoch, warn_of_inexact_resume
@@ -87,7 +94,12 @@ def run_training(args: Namespace, args_text: str, functions: Functions, exact_re
         checkpoint = resume_path(args)
         run = build_run(args, functions, checkpoint, fresh_workers=exact_resume)
         plan = run.plan
-        logger.info('Epochs %d to %d of %d.', plan.start_epoch, plan.stop_epoch - 1, plan.num_epochs)
+        if plan.start_epoch < plan.stop_epoch:
+            logger.info('Epochs %d to %d of %d.', plan.start_epoch, plan.stop_epoch - 1, plan.num_epochs)
+        else:
+            logger.info('No epoch is left: %d of %d are done.', plan.start_epoch, plan.stop_epoch)
+        if checkpoint and is_in(checkpoint, run.output.folder):
+            tell_changed_options(args_text, run.output.folder)
         try:
             parts = CheckpointParts(run.task, run.repaint, run.task_guard.check)
             run.output.open(parts, run.optimizer, run.precision.loss_scaler, run.metric == 'loss', checkpoint)

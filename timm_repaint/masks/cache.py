@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.archive import ArchiveMasks, PackedImages, is_sharded, packed_name, read_packed
 from timm_repaint.masks.folder import CachedMasks, mask_name, mask_size
 from timm_repaint.masks.label_png import digest, is_of, save_labels
 from timm_repaint.masks.workers import CHUNK, in_workers
-from timm_repaint.pictures import list_pictures, read_picture, read_picture_size, to_pm1
+from timm_repaint.pictures import list_pictures, read_picture, read_picture_size, reason_of, to_pm1
 from timm_repaint.progress import progress
 
 DEFAULT_SIZE_PX = 256
@@ -196,7 +196,7 @@ def _images(folders: Folders, parts: list[Any]) -> Iterator[_Image]:
             for name, content in read_packed(folders.packed.dataset, part):
                 yield _Image(name, folders.mask_path(packed_name(content)), content=content)
         except Exception as error:  # a shard that ends too early
-            yield _Image(str(part), problem=_reason(error))
+            yield _Image(str(part), problem=reason_of(error))
 
 
 def _has_mask(image: _Image) -> bool:
@@ -204,12 +204,6 @@ def _has_mask(image: _Image) -> bool:
     if not os.path.isfile(image.mask) or not os.path.getsize(image.mask):  # a crash can leave empty files
         return False
     return not image.path or is_of(image.mask, image.path)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its message has the address of the bytes
-        return 'no image that Pillow can read'
-    return f'{type(error).__name__}: {error}'
 
 
 def segment_images(folders: Folders, source: Any, parts: list[Any]) -> list[_Image]:
@@ -220,7 +214,7 @@ def segment_images(folders: Folders, source: Any, parts: list[Any]) -> list[_Ima
             try:
                 labels = source(image.image_u8)  # [h, w]
             except ValueError as error:  # more segments than a label map holds
-                image = image._replace(image_u8=None, problem=_reason(error))
+                image = image._replace(image_u8=None, problem=reason_of(error))
             else:
                 image = image.save(labels)
         done.append(image)
@@ -237,7 +231,7 @@ def _decode(folders: Folders, parts: list[Any]) -> Iterator[_Image]:
             small_u8 = _at_mask_size(content, folders.size_px)
             yield image._replace(content=b'', image_u8=small_u8, note=digest(content))
         except Exception as error:  # Pillow's errors have no class in common
-            yield image._replace(content=b'', problem=_reason(error))
+            yield image._replace(content=b'', problem=reason_of(error))
 
 
 def _decode_list(folders: Folders, parts: list[Any]) -> list[_Image]:
@@ -281,6 +275,6 @@ def _check(folders: Folders, masks: CachedMasks | ArchiveMasks, parts: list[Any]
         except UsageError as error:
             problem = str(error)
         except Exception as error:  # Pillow's errors have no class in common
-            problem = f'image: {_reason(error)}'
+            problem = f'image: {reason_of(error)}'
         done.append(_Image(image.name, made=not problem, problem=problem))
     return done

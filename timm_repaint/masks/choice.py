@@ -64,7 +64,9 @@ class MaskOptions:
         paper='fh, or DeepLab-v2',
         choices=tuple(sorted(MASK_SOURCES)),
     )
-    fh_scale: float | None = made(None, 'fh: higher gives larger segments; unset: by the image size', limit=ABOVE_ZERO)
+    fh_scale: float | None = made(
+        None, 'fh: higher gives larger segments; unset: from the image size', limit=ABOVE_ZERO
+    )
     fh_sigma: float = made(DEFAULT_SIGMA, 'fh: blur ahead of the segmentation', metavar='PX', limit=SIGMA)
     fh_min_size: int | None = made(
         None, 'fh: pixels of the smallest segment; unset: from the image size', metavar='PX', limit=ONE_OR_MORE

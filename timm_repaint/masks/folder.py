@@ -159,7 +159,7 @@ class CachedMasks(FolderMasks):
         UsageError: if mask_dir is not a mask cache.
     """
 
-    advice = 'make the masks again with python -m timm_repaint.masks'
+    advice = 'make the masks again with timm-repaint masks'
 
     def __init__(self, mask_dir: str | Path, image_root: str | Path) -> None:
         self.manifest = read_manifest(mask_dir)

@@ -72,7 +72,7 @@ def read_manifest(mask_dir: str | Path) -> Manifest:
         UsageError: if there is none, or it is not one.
     """
     path = Path(mask_dir) / MANIFEST_NAME
-    with as_mistake(str(path), advice=f'; make the masks with: python -m timm_repaint.masks IMAGES {mask_dir}'):
+    with as_mistake(str(path), advice=f'; make the masks with: timm-repaint masks IMAGES {mask_dir}'):
         values = read_values(mask_dir)
     for one in fields(Manifest):
         value = values.get(one.name)

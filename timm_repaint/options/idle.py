@@ -1,5 +1,6 @@
 """Options that do nothing beside others, which is said: it would be noticed only after a training."""
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,8 +24,12 @@ FH = 'fh_scale fh_sigma fh_min_size fh_backend'
 
 def warn_of_idle(parser: ArgumentParser, args: Namespace) -> None:
     """Name the options that do nothing, each with what makes it so."""
+    typed = {word.partition('=')[0] for word in sys.argv}
     for reason, names in (*_timm(args), *_repaint(args)):
         idle = unlike_defaults(parser, args, frozenset(names.split()))
+        # Ours with their default: who types --mask fh and forgets --repaint is told, too.
+        flags = ['--' + name.replace('_', '-') for name in names.split() if name in REPAINT_OPTIONS]
+        idle += [flag for flag in flags if flag in typed and flag not in idle]
         if idle:
             logger.warning('%s these options do nothing: %s', reason, ', '.join(idle))
 

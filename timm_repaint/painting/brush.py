@@ -16,7 +16,7 @@ from timm_repaint.files import write_whole
 from timm_repaint.masks.folder import FolderMasks, resize_nearest
 from timm_repaint.masks.label_png import digest, image_comment, is_of, png_info, read_note
 from timm_repaint.painters import AnyRepainter
-from timm_repaint.pictures import UNREADABLE, convert_picture, to_pm1, to_u8
+from timm_repaint.pictures import UNREADABLE, convert_picture, reason_of, to_pm1, to_u8
 from timm_repaint.repainter import MIN_SIZE_PX
 
 FORMATS = {'png': 'PNG', 'jpg': 'JPEG'}  # endings and Pillow's names
@@ -107,7 +107,7 @@ class Brush:
             content = path.read_bytes()
             whole = load_image(content, self.manner.as_stored)
         except UNREADABLE as error:
-            canvas.unreadable = f'{path}: {error}'
+            canvas.unreadable = f'{path}: {reason_of(error)}'
         else:
             canvas.mark, canvas.whole = digest(content), whole
             canvas.image_u8 = np.asarray(working_image(whole, self.manner.max_size))

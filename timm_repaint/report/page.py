@@ -58,6 +58,8 @@ def render_page(folders: Sequence[Path], stamp: str = '') -> str:
         groups=groups,
         colours=COLOURS,
         metric=metric,
+        base=base_of(groups).name if len(groups) > 1 else '',
+        seeds=any(len(group.runs) > 1 for group in groups),
         figures=figures,
         panels=panels,
         galleries=galleries,
@@ -72,14 +74,19 @@ def render_page(folders: Sequence[Path], stamp: str = '') -> str:
     )  # fmt: skip
 
 
+def base_of(groups: Sequence[Group]) -> Group:
+    """What others are compared with: the first group without repaints, else the first."""
+    return next((group for group in groups if not group.runs[0].options.get('repaint')), groups[0])
+
+
 def summarise(groups: Sequence[Group]) -> tuple[str, list[dict[str, str]]]:
     """What the last epoch is measured by, and a row of the table for each group.
 
-    Differences are to the first group without repaints, else to the first: means over the seeds that both have, each
-    at the last epoch that both of its runs have.
+    Differences are to `base_of`: means over the seeds that both have, each at the last epoch that both of its runs
+    have.
     """
     column = next((name for name in METRICS if any(run.points(name) for group in groups for run in group.runs)), '')
-    base = next((group for group in groups if not group.runs[0].options.get('repaint')), groups[0])
+    base = base_of(groups)
     base_epoch_s, _ = _seconds(base)
     rows = []
     for group in groups:

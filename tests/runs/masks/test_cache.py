@@ -147,9 +147,10 @@ def test_a_second_run_keeps_what_is_there_and_makes_the_rest(tmp_path, capsys):
 @pytest.mark.parametrize(
     ('options', 'difference'),
     [
+        (['--mask', 'superpixels'], 'source is fh, not superpixels'),
         (['--size', 200], 'size_px is 256, not 200'),
         (['--fh-scale', 11], r'scale is 10\.0, not 11\.0'),
-        (['--fh-min-size', 3, '--fh-sigma', 1], r'min_size is None, not 3; sigma is 0\.0, not 1\.0'),
+        (['--fh-min-size', 3, '--fh-sigma', 1], r'min_size is none, not 3; sigma is 0\.0, not 1\.0'),
     ],
 )
 def test_other_parameters_are_refused_with_what_differs(tmp_path, options, difference):

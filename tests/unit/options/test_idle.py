@@ -58,6 +58,14 @@ def test_an_option_that_does_nothing_is_named(argv, message, caplog, tmp_path):
     assert message in warned(caplog, argv.format(file=tmp_path / 'a.pth'))
 
 
+@pytest.mark.parametrize('argv', ['--mask fh', '--mask=fh', '--repaint-prob 0.5'])
+def test_an_option_of_ours_with_its_default_is_named_where_repaint_is_forgotten(argv, caplog, monkeypatch):
+    monkeypatch.setattr('sys.argv', ['train.py', *argv.split()])
+    flag = argv.replace('=', ' ').split()[0]
+    assert warned(caplog, argv) == f'without --repaint these options do nothing: {flag}'
+    assert warned(caplog, f'--repaint {argv}') == ''
+
+
 @pytest.mark.parametrize(
     'argv',
     [

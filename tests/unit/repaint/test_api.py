@@ -59,6 +59,7 @@ def test_a_wrong_value_is_named_with_what_is_wanted(options, message):
         (0.5, STD, 'mean is'),
         (('a', 'b', 'c'), STD, 'mean is'),
         ((0.5,), STD, 'mean is'),
+        ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4), 'mean is .*divide those of images in .0, 255. by 255'),
         (MEAN, (0.2, 0.0, 0.2), 'std is .* must be above 0'),
         (MEAN, STD[:2], 'std is'),
     ],

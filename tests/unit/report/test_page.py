@@ -70,6 +70,15 @@ def test_figures_are_means_with_intervals_and_differences_are_pairs(runs):
     assert repaint['difference'] == '+2.00 (+2.00 to +2.00)' and repaint['pairs'] == '2 pairs'
 
 
+def test_a_page_of_one_run_has_no_words_about_seeds_and_differences(tmp_path):
+    one = visible(render_page([make_run(tmp_path / 'a', 2, repaint=True, seed=0)]))
+    assert not [word for word in ('Student', 'difference', 'Shaded') if word.lower() in one.lower()]
+    make_run(tmp_path / 'b', 2, seed=0)
+    two = visible(render_page([tmp_path]))
+    assert '<th>difference to b</th>' in two and 'Differences are those of pairs' in two
+    assert 'Student' not in two and 'Shaded: lowest' not in two
+
+
 def test_differences_are_to_plain_training_wherever_it_stands(tmp_path):
     make_run(tmp_path / 'a', 2, repaint=True, seed=0)
     make_run(tmp_path / 'b', 2, seed=0)

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the sbatch scripts share. They source it: SLURM copies a script elsewhere before it runs it.
+# What the job scripts share.
 #
 # One srun task a GPU, without torchrun: that would end at SIGUSR1, and turn the exit code of a stopped run into 1.
 # --signal=USR1@120 without "B:" reaches the tasks themselves, as does the SIGTERM of a preemption with a grace time.
