@@ -40,7 +40,8 @@ class SegmentPainter(nn.Module):
         self.filters = generator.endswith(RANDCONV)
         if generator not in NO_DETAIL:
             self.detail = self.config['detail'] = label_maps.check_choice('detail', detail, label_maps.DETAILS)
-        self.shift_std = SHIFTS.get(generator)  # None: the image is filtered as it is
+        # None: the image is filtered as it is.
+        self.shift_std = SHIFTS.get(label_maps.check_choice('painter', generator, PAINTERS))
 
     def forward(self, image_pm1: Tensor, labels: Tensor, generator: Draws = None) -> Repainted:
         """Repaint a batch.

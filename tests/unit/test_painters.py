@@ -127,6 +127,11 @@ def test_a_repainter_is_made_from_its_config(generator, kind):
     assert again.config == repainter.config
 
 
+def test_an_unknown_painter_is_refused():
+    with pytest.raises(ValueError, match="unknown painter 'shfit'; choose one of mean, jitter, shift, shift-randconv"):
+        SegmentPainter('shfit')
+
+
 def test_what_a_painter_does_not_use_is_not_in_its_config():
     assert SegmentPainter('jitter', None, 'swap').config == {'generator': 'jitter', 'num_labels': None}
     for generator in ('shift', 'shift-randconv'):

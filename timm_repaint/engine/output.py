@@ -23,17 +23,18 @@ from timm import utils
 from timm.models import safe_model_name
 
 from timm_repaint.engine.checkpoint import CheckpointParts, SafeSaver
+from timm_repaint.engine.fine_tune_phase import CLASSIFICATION_COMMAND, DETECTION_COMMAND
 from timm_repaint.engine.folder_lock import RunFolder
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text
 from timm_repaint.log import logger
 from timm_repaint.options.roles import Role
-from timm_repaint.options.run_file import ARGS, read_args
+from timm_repaint.options.run_file import ARGS, is_detection, read_args
 
 DEFAULT_OUTPUT = './output/train'
 GALLERY = 'repaint/gallery'
 # Of a run that goes on.
-FREE_TO_CHANGE = Role.MACHINE.names | Role.OUTPUT.names | Role.START.names
+FREE_TO_CHANGE = Role.MACHINE.names | Role.OUTPUT.names | Role.START.names | {'no_resume_opt'}
 Metrics = OrderedDict[str, float]
 
 
@@ -59,10 +60,12 @@ def resume_path(args: Namespace) -> str:
             return ''
     if path and not os.path.isfile(path):
         raise UsageError(f'--resume {path}: there is no such checkpoint')
-    if path and is_in(path, folder) and not args.repaint and earlier_args(folder).get('repaint'):
+    earlier = earlier_args(folder) if path and is_in(path, folder) else {}
+    if earlier.get('repaint') and not args.repaint:
+        command = DETECTION_COMMAND if is_detection(earlier) else CLASSIFICATION_COMMAND
         raise UsageError(
             f'{folder} is a run with --repaint, which is not given here: give it, or fine-tune that run with '
-            f'timm-repaint fine-tune {folder}'
+            f'{command} {folder}'
         )
     return path
 
@@ -73,8 +76,10 @@ def is_in(checkpoint: str, folder: str | None) -> bool:
 
 
 def earlier_args(folder: str | None) -> dict[str, Any]:
-    """The options that a run in this folder was started with before; {} where there are none."""
-    return read_args(folder) if folder is not None and os.path.isfile(os.path.join(folder, ARGS)) else {}
+    """The options that a run in this folder was started with before; {} where they cannot be read."""
+    with suppress(UsageError):
+        return {} if folder is None else read_args(folder)
+    return {}
 
 
 def tell_changed_options(args_text: str, folder: str | None) -> None:
