@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from timm_repaint.errors import UsageError, as_mistake
 from timm_repaint.files import write_text
 
 MANIFEST_NAME = 'manifest.json'
+DIGEST = re.compile('[0-9a-f]{64}')
 VERSION = 'timm_repaint'  # in a manifest; files of another version are none of another kind
 
 
@@ -55,14 +58,14 @@ def differences(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     ours, others = _flat(mine), _flat(theirs)
     names = sorted((ours.keys() | others.keys()) - {VERSION})
     differ = [name for name in names if ours.get(name) != others.get(name)]
-    # Another source has other settings, which say nothing more.
-    differ = [name for name in differ if name in ours and name in others] or differ
+    if 'source' in differ:  # another source has other settings, which say nothing more
+        differ = [name for name in differ if name in ours and name in others]
     return [f'{name} is {_show(ours.get(name))}, not {_show(others.get(name))}' for name in differ]
 
 
 def _show(value: Any) -> str:
     text = 'none' if value is None else str(value)
-    return text if len(text) < 64 else f'{text[:8]}...'  # a digest
+    return f'{text[:8]}...' if DIGEST.fullmatch(text) else text
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
@@ -74,8 +77,9 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _holds_files(folder: Path) -> bool:
-    with as_mistake(str(folder)):
-        return folder.exists() and any(not name.startswith('.') for name in os.listdir(folder))
+    with as_mistake(str(folder)), suppress(FileNotFoundError):
+        return any(not name.startswith('.') for name in os.listdir(folder))
+    return False
 
 
 def _link(part: Path, path: Path) -> None:

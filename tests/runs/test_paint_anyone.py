@@ -136,7 +136,11 @@ def test_another_painter_or_strength_is_refused_in_the_same_folder(photos, tmp_p
     for options, message in (
         (('--painter', 'shift'), 'painter is mean, not shift'),
         (('--painter', 'mean', '--strength', '0.5'), 'strength is 1.0, not 0.5'),
-        (('--painter', 'pretrained'), 'painter is mean, not None'),
+        (('--painter', 'pretrained'), 'painter is mean, not none'),
+        (
+            ('--painter', 'pretrained', '--seed', '1'),
+            r'is none, not [0-9a-f]{8}\.\.\.; painter is mean, not none; seed is',
+        ),
         (('--painter', 'mean', '--format', 'jpg'), 'format is png, not jpg'),
     ):
         with pytest.raises(UsageError, match=message):

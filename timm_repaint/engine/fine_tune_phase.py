@@ -108,7 +108,9 @@ def read_options(run_dir: str, parser: ArgumentParser) -> dict[str, Any]:
     detection = is_detection(options)
     if detection != is_detection(vars(parser.parse_args([run_dir]))):
         other = DETECTION_COMMAND if detection else CLASSIFICATION_COMMAND
-        parser.error(f'{run_dir} is a run of the other training script; fine-tune it with: {other} {run_dir}')
+        parser.error(
+            f'{run_dir} is a run of the other training script; fine-tune it with: {other} {shlex.quote(run_dir)}'
+        )
     return options
 
 

@@ -52,6 +52,7 @@ class RunFolder:
         """
         with as_mistake(f'cannot write to the folder {self.folder}', advice='; give another --output'):
             os.makedirs(self.folder, exist_ok=True)
+        with as_mistake(f'cannot write to the folder {self.folder}'):
             while not self._take_once():  # the owner of before removed the file between two steps
                 pass
 

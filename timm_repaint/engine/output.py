@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import shutil
 from argparse import Namespace
 from collections import OrderedDict
@@ -22,19 +23,22 @@ from PIL import Image
 from timm import utils
 from timm.models import safe_model_name
 
-from timm_repaint.engine.checkpoint import CheckpointParts, SafeSaver
+from timm_repaint.engine.checkpoint import REPAINT_KEY, CheckpointParts, SafeSaver
 from timm_repaint.engine.fine_tune_phase import CLASSIFICATION_COMMAND, DETECTION_COMMAND
 from timm_repaint.engine.folder_lock import RunFolder
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, one_line
 from timm_repaint.files import write_text
 from timm_repaint.log import logger
+from timm_repaint.options.bases import describe
 from timm_repaint.options.roles import Role
-from timm_repaint.options.run_file import ARGS, is_detection, read_args
+from timm_repaint.options.run_file import ARGS, STARTED_FROM, is_detection, read_args
+from timm_repaint.weights import read_checkpoint
 
 DEFAULT_OUTPUT = './output/train'
 GALLERY = 'repaint/gallery'
 # Of a run that goes on.
-FREE_TO_CHANGE = Role.MACHINE.names | Role.OUTPUT.names | Role.START.names | {'no_resume_opt'}
+FREE_TO_CHANGE = Role.MACHINE.names | Role.OUTPUT.names | Role.START.names | {'no_resume_opt', 'validation_batch_size'}
+FREE_TO_CHANGE = FREE_TO_CHANGE - {'seed', 'eval_metric'} | {'data', 'data_dir', STARTED_FROM}
 Metrics = OrderedDict[str, float]
 
 
@@ -60,12 +64,11 @@ def resume_path(args: Namespace) -> str:
             return ''
     if path and not os.path.isfile(path):
         raise UsageError(f'--resume {path}: there is no such checkpoint')
-    earlier = earlier_args(folder) if path and is_in(path, folder) else {}
-    if earlier.get('repaint') and not args.repaint:
-        command = DETECTION_COMMAND if is_detection(earlier) else CLASSIFICATION_COMMAND
+    if path and not args.repaint and is_in(path, folder) and REPAINT_KEY in read_checkpoint(path):
+        command = DETECTION_COMMAND if is_detection(vars(args)) else CLASSIFICATION_COMMAND
         raise UsageError(
             f'{folder} is a run with --repaint, which is not given here: give it, or fine-tune that run with '
-            f'{command} {folder}'
+            f'{command} {shlex.quote(str(folder))}'
         )
     return path
 
@@ -75,25 +78,21 @@ def is_in(checkpoint: str, folder: str | None) -> bool:
     return folder is not None and os.path.realpath(os.path.dirname(checkpoint)) == os.path.realpath(folder)
 
 
-def earlier_args(folder: str | None) -> dict[str, Any]:
-    """The options that a run in this folder was started with before; {} where they cannot be read."""
-    with suppress(UsageError):
-        return {} if folder is None else read_args(folder)
-    return {}
-
-
-def tell_changed_options(args_text: str, folder: str | None) -> None:
+def tell_changed_options(args_text: str, folder: str) -> None:
     """Name the options of a run that goes on which are others than before, and those that its checkpoint overrules.
 
     Args:
         args_text: Its `args.yaml`.
-        folder: That of the run.
+        folder: That of the run, with the one of before.
     """
-    before, now = earlier_args(folder), yaml.safe_load(args_text)
+    try:
+        before, now = read_args(folder), yaml.safe_load(args_text)
+    except UsageError:  # it is written anew
+        return
     changed = [name for name in now if name in before and now[name] != before[name] and name not in FREE_TO_CHANGE]
     if changed:
-        words = [f'--{name.replace("_", "-")} {now[name]} ({before[name]})' for name in changed]
-        logger.warning('The run goes on with other options than before (in brackets): %s.', ', '.join(words))
+        words = [f'--{name.replace("_", "-")} {describe(now[name])} ({describe(before[name])})' for name in changed]
+        logger.warning('The run goes on with other options than before (in brackets): %s.', one_line(', '.join(words)))
     overruled = [f'--{name.replace("_", "-")}' for name in changed if name in Role.OPTIMIZER.names]
     if overruled and not now['no_resume_opt']:
         logger.warning(

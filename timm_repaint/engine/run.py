@@ -96,10 +96,10 @@ def run_training(args: Namespace, args_text: str, functions: Functions, exact_re
         plan = run.plan
         if plan.start_epoch < plan.stop_epoch:
             logger.info('Epochs %d to %d of %d.', plan.start_epoch, plan.stop_epoch - 1, plan.num_epochs)
+            if run.output.folder is not None and checkpoint and is_in(checkpoint, run.output.folder):
+                tell_changed_options(args_text, run.output.folder)
         else:
-            logger.info('No epoch is left: %d of %d are done.', plan.start_epoch, plan.stop_epoch)
-        if checkpoint and is_in(checkpoint, run.output.folder):
-            tell_changed_options(args_text, run.output.folder)
+            logger.info('No epoch is left: %d are done, %d are asked for.', plan.start_epoch, plan.stop_epoch)
         try:
             parts = CheckpointParts(run.task, run.repaint, run.task_guard.check)
             run.output.open(parts, run.optimizer, run.precision.loss_scaler, run.metric == 'loss', checkpoint)

@@ -17,7 +17,7 @@ from timm.models import push_to_hf_hub
 from torch import nn
 
 from timm_repaint.engine.setup import build_model
-from timm_repaint.errors import UsageError, as_mistake, run_command
+from timm_repaint.errors import UsageError, run_command
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import Role
 from timm_repaint.options.run_file import FINE_TUNE, NO_WEIGHTS, is_detection, read_args
@@ -103,7 +103,7 @@ def main() -> int:
     model, saved = load_classifier(folder)
     gallery = last_gallery(args.run)
     card = describe(folder, saved, args.repo, gallery is not None)
-    with as_mistake(f'the Hub refuses {args.repo}', OSError, HFValidationError, advice='; see hf auth login'):
+    try:
         if gallery is not None:  # ahead of the model, whose card shows it
             api = huggingface_hub.HfApi(library_name='timm_repaint', library_version=__version__)
             api.create_repo(args.repo, private=args.private, exist_ok=True)
@@ -117,6 +117,8 @@ def main() -> int:
             safe_serialization=True,
             data_config=resolve_data_config(vars(saved), model=model),
         )
+    except (OSError, HFValidationError) as error:  # no network, login or right to write; no such name
+        raise UsageError(f'the Hub refuses {args.repo}: {error}; see hf auth login') from error
     print(f'https://huggingface.co/{args.repo}')
     return 0
 

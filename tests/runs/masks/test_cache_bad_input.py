@@ -244,7 +244,7 @@ def test_control_characters_in_a_name_do_not_reach_the_terminal(tmp_path, capsys
 
 def test_check_without_a_cache_says_how_to_make_one(tmp_path):
     images = write_images(tmp_path / 'images', NAMES)
-    with pytest.raises(UsageError, match=r'manifest.json: No such file .* python -m timm_repaint\.masks IMAGES'):
+    with pytest.raises(UsageError, match=r'manifest.json: No such file .* timm-repaint masks IMAGES'):
         run(images, tmp_path / 'masks', '--check')
 
 
