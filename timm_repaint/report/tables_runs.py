@@ -98,7 +98,8 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
         runs = [path.parent for path in sorted(folder.rglob(ARGS)) if path.parent.name != FINE_TUNE]
         runs = [run for run in runs if not any(part.startswith(EARLIER) for part in run.relative_to(folder).parts)]
         if not runs:
-            raise UsageError(f'{folder} holds no run: there is no {ARGS} in it or below')
+            problem = f'holds no run: there is no {ARGS} in it or below' if folder.exists() else 'does not exist'
+            raise UsageError(f'{folder} {problem}')
         found += runs
     return list(dict.fromkeys(path.resolve() for path in found))
 

@@ -236,6 +236,8 @@ def test_rows_that_are_not_whole_are_left_out_and_counted(tmp_path):
 
 
 def test_a_folder_without_a_run_is_said_in_one_line(tmp_path):
+    with pytest.raises(UsageError, match='nope does not exist'):
+        render_page([tmp_path / 'nope'])
     with pytest.raises(UsageError, match=r'holds no run: there is no args\.yaml in it or below'):
         render_page([tmp_path])
 
