@@ -332,6 +332,14 @@ def test_options_that_are_not_those_of_before_are_named_where_a_run_goes_on(tmp_
     assert '--lr 0.4 (0.5)' in caplog.text and 'overrules' not in caplog.text
 
 
+def test_a_checkpoint_that_is_none_is_told_without_repaint_too(tmp_path):
+    (tmp_path / 'run').mkdir()
+    torch.save(5, tmp_path / 'run' / 'last.pth.tar')
+    with pytest.raises(SystemExit) as ended:
+        train_here(tmp_path, *REPAINT[1:], '--epochs', 4, '--resume', 'auto')
+    assert f'checkpoint {tmp_path}/run/last.pth.tar does not fit' in ended.value.code
+
+
 @pytest.mark.parametrize('text', ['lr: "\\e[2J\\nERROR: x"', 'a: &a [1, 1, 1]\nb: &b [*a, *a, *a]\nlr: [*b, *b, *b]'])
 def test_options_of_before_that_are_odd_are_told_in_a_short_line(tmp_path, caplog, text):
     run = train_here(tmp_path, *REPAINT, '--epochs', 3, '--stop-epoch', 1)

@@ -9,7 +9,7 @@ import shlex
 import shutil
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import import_module
@@ -64,7 +64,8 @@ def resume_path(args: Namespace) -> str:
             return ''
     if path and not os.path.isfile(path):
         raise UsageError(f'--resume {path}: there is no such checkpoint')
-    if path and not args.repaint and is_in(path, folder) and REPAINT_KEY in read_checkpoint(path):
+    content = read_checkpoint(path) if path and not args.repaint and is_in(path, folder) else {}
+    if isinstance(content, Mapping) and REPAINT_KEY in content:
         command = DETECTION_COMMAND if is_detection(vars(args)) else CLASSIFICATION_COMMAND
         raise UsageError(
             f'{folder} is a run with --repaint, which is not given here: give it, or fine-tune that run with '
