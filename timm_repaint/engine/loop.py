@@ -93,10 +93,7 @@ def train_one_epoch(
         if micro.need_update:
             done = epoch * num_updates + micro.update_idx + 1
             if learns:
-                optimizer.zero_grad()
-                task.update_ema(step=done)
-                if args.synchronize_step:
-                    synchronize(device)
+                finish_update(task, optimizer, args, device, done)
             progress.updated()
             if progress.due(micro):
                 progress.write(micro, meters.text(args, device))
@@ -185,6 +182,16 @@ def backward(
         if args.clip_grad is not None:
             utils.dispatch_clip_grad(clip_parameters, value=args.clip_grad, mode=args.clip_mode)
         optimizer.step()
+
+
+def finish_update(
+    task: TrainingTask, optimizer: Optimizer, args: Namespace, device: torch.device, num_updates: int
+) -> None:
+    """After a step of the task's optimizer: clear the gradients and move the weight average."""
+    optimizer.zero_grad()
+    task.update_ema(step=num_updates)
+    if args.synchronize_step:
+        synchronize(device)
 
 
 def save_recovery(saver: CheckpointSaver | None, epoch: int, micro: Micro, args: Namespace) -> None:
