@@ -13,8 +13,8 @@ from timm.utils import ParseKwargs
 
 
 @torch.inference_mode()
-def top1(model: torch.nn.Module, folder: Path, img_size: int) -> float:
-    """Percent of the images of a folder of class folders that the model is right about."""
+def top1(model: torch.nn.Module, folder: Path, img_size: int) -> tuple[float, dict[str, float]]:
+    """Percent of the images of a folder of class folders that the model is right about: of all, and of each class."""
     config = resolve_data_config({'img_size': img_size}, model=model)
     dataset = create_dataset('', root=str(folder.parent), split=folder.name)
     keys = ('mean', 'std', 'interpolation', 'crop_pct')
@@ -26,8 +26,11 @@ def top1(model: torch.nn.Module, folder: Path, img_size: int) -> float:
         device=torch.device('cpu'),
         **{key: config[key] for key in keys},
     )
-    right = [(model(images).argmax(1) == target).float() for images, target in loader]
-    return 100 * torch.cat(right).mean().item()
+    answers, targets = zip(*((model(images).argmax(1), target) for images, target in loader), strict=True)
+    target = torch.cat(targets)
+    right = 100 * (torch.cat(answers) == target).float()
+    indices = dataset.reader.class_to_idx.items()
+    return right.mean().item(), {name: right[target == index].mean().item() for name, index in indices}
 
 
 def main() -> None:
@@ -47,10 +50,12 @@ def main() -> None:
         parser.error(f'the folders have different classes: {classes}')
     options = {'num_classes': len(classes[0]), 'checkpoint_path': args.checkpoint, **args.model_kwargs}
     model = create_model(args.model, **options).eval().to(memory_format=torch.channels_last)
-    found = {folder.name: top1(model, folder, args.img_size) for folder in args.folders}
+    of_all, of_classes = {}, {}
+    for folder in args.folders:
+        of_all[folder.name], of_classes[folder.name] = top1(model, folder, args.img_size)
     if corrupted:
-        found['corrupted'] = mean(top1(model, folder, args.img_size) for folder in corrupted)
-    args.out.write_text(json.dumps(found))
+        of_all['corrupted'] = mean(top1(model, folder, args.img_size)[0] for folder in corrupted)
+    args.out.write_text(json.dumps({**of_all, 'classes': of_classes}))
 
 
 if __name__ == '__main__':

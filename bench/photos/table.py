@@ -16,10 +16,11 @@ BASELINE = 'plain'
 
 
 def write_results(rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write `results.csv`, a line a run, and `table.md`, each in one step.
+    """Write `results.csv`, a line a run, `classes.csv`, a column an arm, and `table.md`, each in one step.
 
     Args:
-        rows: By run: setting, arm, seed, seconds, and by test top-1, or a detector's average precision, in %.
+        rows: By run: setting, arm, seed, seconds, and by test top-1, or a detector's average precision, in %;
+            `classes`: top-1 by test and class.
         folder: Where the files go.
     """
     frame = pd.DataFrame(rows).reindex(columns=['setting', 'arm', 'seed', *TESTS, 'seconds'])
@@ -28,6 +29,19 @@ def write_results(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     frame = frame.sort_values(by, key=lambda column: column.map(order) if column.name == 'arm' else column)
     write_text(folder / 'results.csv', frame.round(2).to_csv(index=False))
     write_text(folder / 'table.md', make_table(frame.round(2)))
+    if any('classes' in row for row in rows):
+        write_text(folder / 'classes.csv', by_class(rows).round(1).to_csv())
+
+
+def by_class(rows: Sequence[dict[str, Any]]) -> Any:
+    """Top-1 of each setting, test, class and seed, a column an arm."""
+    found = [
+        {**{key: row[key] for key in ('setting', 'seed', 'arm')}, 'test': test, 'class': name, 'top-1': value}
+        for row in rows
+        for test, classes in row.get('classes', {}).items()
+        for name, value in classes.items()
+    ]
+    return pd.DataFrame(found).pivot(index=['setting', 'test', 'class', 'seed'], columns='arm', values='top-1')
 
 
 def make_table(frame: Any) -> str:

@@ -151,7 +151,7 @@ def test_a_run_trains_all_epochs_and_is_tested(place, arm, network):
     run = plan_run(place, 'few', arm, 1)
     assert [problem for _, problem in execute_all([run], 1, leave_result, afresh=False)] == ['']
     (row,) = read_rows(place.output)
-    assert row.keys() == {'setting', 'arm', 'seed', 'validation', 'cartoon', 'seconds'}
+    assert row.keys() == {'setting', 'arm', 'seed', 'validation', 'cartoon', 'classes', 'seconds'}
     assert run.folder == place.output / 'runs' / f'few-{network}-{arm}-seed1'
     last = run.folder / ('fine_tune' if ARMS[arm].first else '.') / 'summary.csv'
     with open(last, newline='') as file:
@@ -190,6 +190,23 @@ def test_the_table_compares_pairs_of_one_seed(tmp_path):
     text = without_padding((tmp_path / 'table.md').read_text())
     assert '| plain | 0 2 | 80.0 | 69.5 | 30.0 | 49.8 |' in text
     assert '| repaint | 0 1 | 80.0 (+0.0) | 49.0 (+10.0) | 30.0 (+0.0) | 39.5 (+5.0) |' in text
+    assert not (tmp_path / 'classes.csv').exists()
+
+
+def test_classes_are_set_side_by_side_an_arm_a_column(tmp_path):
+    run = {'setting': 'domain-shift', 'seed': 0, 'validation': 75.0, 'seconds': 1}
+    of_plain, of_repaint = {'cat': 50.0, 'dog': 100.0}, {'cat': 62.54, 'dog': 87.5}
+    rows = [
+        {**run, 'arm': 'plain', 'classes': {'validation': of_plain}},
+        {**run, 'arm': 'repaint', 'classes': {'validation': of_repaint}},
+        {**run, 'arm': 'jitter'},
+    ]
+    write_results(rows, tmp_path)
+    assert (tmp_path / 'classes.csv').read_text().splitlines() == [
+        'setting,test,class,seed,plain,repaint',
+        'domain-shift,validation,cat,0,50.0,62.5',
+        'domain-shift,validation,dog,0,100.0,87.5',
+    ]
 
 
 def test_corrupted_photographs_are_made_once_and_tested_as_one_mean(place, monkeypatch, capsys):
@@ -210,7 +227,9 @@ def test_corrupted_photographs_are_made_once_and_tested_as_one_mean(place, monke
     monkeypatch.setattr('sys.argv', ['evaluate.py', *map(str, words)])
     evaluate.main()
     found = json.loads(out.read_text())
-    assert found.keys() == {'validation', 'corrupted'} and 0 <= found['corrupted'] <= 100
+    assert found.keys() == {'validation', 'corrupted', 'classes'} and 0 <= found['corrupted'] <= 100
+    of_class = found['classes']['validation']
+    assert of_class.keys() == {'cat', 'dog'} and sum(of_class.values()) / 2 == pytest.approx(found['validation'])
 
 
 def test_without_the_package_of_corruptions_it_says_what_to_install(place, monkeypatch):
