@@ -101,7 +101,8 @@ def test_weights_that_cannot_be_downloaded_are_told_with_the_way_out(tmp_path, c
 @pytest.mark.parametrize('method', [('--repaint',), ()], ids=['repaint', 'plain'])
 class TestData:
     def test_a_missing_folder_is_named(self, method, tmp_path, capsys):
-        message = refused(tmp_path, capsys, tmp_path / 'nothing', *DATA, *method)
+        ahead_of_a_download = ('--model', 'no_such_model', '--pretrained')
+        message = refused(tmp_path, capsys, tmp_path / 'nothing', *DATA, *method, *ahead_of_a_download)
         assert message == f'data folder {tmp_path}/nothing does not exist'
 
     def test_an_empty_folder_is_named(self, method, tmp_path, capsys):

@@ -57,16 +57,6 @@ class Loaders:
             self.train.sampler.set_epoch(epoch)
 
 
-def check_source(args: Namespace) -> None:
-    """Refuse a data folder that is not there, or splits of it that are not there or share images."""
-    root = args.data_dir or args.data
-    if args.dataset == 'shapes':
-        return
-    if folders.reads_folders(args.dataset):
-        folders.check_image_folder(root)
-    folders.check_splits(args.dataset, root, args.train_split, args.val_split)
-
-
 def build_dataset(args: Namespace, split: str, data_config: dict[str, Any], is_training: bool) -> Any:
     """One split of `--dataset`: timm's, or the built-in shapes.
 
@@ -113,7 +103,6 @@ def build_loaders(network: Network, fresh_workers: bool) -> Loaders:
     `fresh_workers` starts the training loader's workers anew in each epoch (see `random_state.py`).
     """
     args, data_config, model = network.args, network.data_config, network.model
-    check_source(args)
     dataset_train = build_dataset(args, args.train_split, data_config, is_training=True)
     folders.tell_spare_classes(dataset_train, args.num_classes)
     dataset_eval = build_dataset(args, args.val_split, data_config, is_training=False) if args.val_split else None

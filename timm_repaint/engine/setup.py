@@ -17,6 +17,7 @@ from timm.layers import convert_splitbn_model, convert_sync_batchnorm, set_fast_
 from timm.models import safe_model_name
 from torch import nn
 
+from timm_repaint.data import folders
 from timm_repaint.data.shapes import CLASSES as SHAPE_CLASSES
 from timm_repaint.errors import UsageError, one_line
 from timm_repaint.log import logger
@@ -108,8 +109,22 @@ def resolve_precision(args: Namespace, device: torch.device) -> Precision:
     return Precision(model_dtype, autocast, utils.NativeScaler(device=device.type) if scaled else None)
 
 
+def check_source(args: Namespace) -> None:
+    """Refuse a data folder that is not there, or splits of it that are not there or share images."""
+    root = args.data_dir or args.data
+    if args.dataset == 'shapes':
+        return
+    if folders.reads_folders(args.dataset):
+        folders.check_image_folder(root)
+    folders.check_splits(args.dataset, root, args.train_split, args.val_split)
+
+
 def build_model(args: Namespace, create_model: Callable[..., Any]) -> nn.Module:
-    """Create the classifier with timm's factory, on the CPU, with `num_classes` from the options or the data."""
+    """Create the classifier with timm's factory, on the CPU, with `num_classes` from the options or the data.
+
+    Ahead of it, and of the download of its weights, stands the look at the data.
+    """
+    check_source(args)
     in_chans = args.in_chans or (args.input_size[0] if args.input_size else 3)
     num_classes = args.num_classes
     if num_classes is None and args.dataset == 'shapes':
