@@ -166,17 +166,15 @@ ARMS = {arm.name: arm for arm in _ARMS}
 
 @dataclass(frozen=True)
 class Setting:
-    """Training photographs, and the splits that the last checkpoint is tested on.
+    """Training photographs, and what the last checkpoint is tested on.
 
     Attributes:
-        folder: Below DATA, with `train/`.
-        splits: Folders beside `train/`.
+        folder: Below DATA, with `train/`; beside it are `validation/` and a folder of each other domain.
         per_class: Training photographs of a class, the first ones; None: all.
         detects: Whether it is a detector that trains, on a folder in COCO's layout.
     """
 
     folder: str
-    splits: tuple[str, ...]
     per_class: int | None = None
     detects: bool = False
 
@@ -192,8 +190,8 @@ class Setting:
 
 
 SETTINGS = {
-    'domain-shift': Setting('pacs', ('validation', 'art_painting', 'cartoon')),
-    'clothing-40': Setting('clothing', ('validation',)),
-    'clothing-10': Setting('clothing', ('validation',), 10),
-    'animals': Setting('animals', ('val2017',), detects=True),
+    'domain-shift': Setting('pacs'),
+    'clothing-40': Setting('clothing'),
+    'clothing-10': Setting('clothing', 10),
+    'animals': Setting('animals', detects=True),
 }

@@ -108,7 +108,8 @@ def plan_tests(place: Place, name: str, last_phase: Path, out: Path) -> list[str
     corrupted = ['--corrupted', str(corrupted_of(place, name))] if place.corruptions else []
     if setting.detects:
         return ['-m', 'bench.photos.evaluate_detector', str(last_phase), str(out), str(source), *corrupted]
-    splits = [str(source / split) for split in setting.splits]
+    folders = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and folder.name[0] != '.']
+    splits = [str(folder) for folder in folders if folder.name != 'train']
     splits += [str(conflicts_of(place, name) / by) for by in BY if place.conflicts]
     words = [str(EVALUATE), str(last_phase / 'last.pth.tar'), place.network, str(out), *splits, *corrupted]
     return [*words, *NETWORKS[place.network].options.split()]

@@ -9,9 +9,9 @@ from bench.seeds import paired_difference, pd
 from timm_repaint.files import write_text
 from timm_repaint.markdown import markdown_table
 
-TESTS = ['validation', 'art_painting', 'cartoon', 'corrupted', 'shape', 'texture']
-TESTS += ['mAP', 'AP50', 'corrupted mAP', 'corrupted AP50']
-OTHER_DOMAINS = ['art_painting', 'cartoon']
+NO_TESTS = ('setting', 'arm', 'seed', 'classes', 'seconds')
+OWN = 'validation'
+OTHERS = ['corrupted', 'shape', 'texture', 'mAP', 'AP50', 'corrupted mAP', 'corrupted AP50']
 BASELINE = 'plain'
 
 
@@ -23,12 +23,13 @@ def write_results(rows: Sequence[dict[str, Any]], folder: Path) -> None:
             `classes`: top-1 by test and class.
         folder: Where the files go.
     """
-    frame = pd.DataFrame(rows).reindex(columns=['setting', 'arm', 'seed', *TESTS, 'seconds'])
+    domains = domains_of(rows)
+    frame = pd.DataFrame(rows).reindex(columns=['setting', 'arm', 'seed', OWN, *domains, *OTHERS, 'seconds'])
     order = {name: place for place, name in enumerate(ARMS)}
     by = ['setting', 'arm', 'seed']
     frame = frame.sort_values(by, key=lambda column: column.map(order) if column.name == 'arm' else column)
     write_text(folder / 'results.csv', frame.round(2).to_csv(index=False))
-    write_text(folder / 'table.md', make_table(frame.round(2)))
+    write_text(folder / 'table.md', make_table(frame.round(2), domains))
     if any('classes' in row for row in rows):
         write_text(folder / 'classes.csv', by_class(rows).round(1).to_csv())
 
@@ -44,13 +45,18 @@ def by_class(rows: Sequence[dict[str, Any]]) -> Any:
     return pd.DataFrame(found).pivot(index=['setting', 'test', 'class', 'seed'], columns='arm', values='top-1')
 
 
-def make_table(frame: Any) -> str:
+def domains_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The other domains than the training photographs' that runs were tested on."""
+    return sorted({test for row in rows for test in row} - {*NO_TESTS, OWN, *OTHERS})
+
+
+def make_table(frame: Any, domains: Sequence[str]) -> str:
     """Markdown: a table a setting, a row an arm."""
-    frame = frame.assign(**{'other domains': frame[OTHER_DOMAINS].mean(axis=1, skipna=False)}).set_index('seed')
+    frame = frame.assign(**{'other domains': frame[domains].mean(axis=1)}).set_index('seed')
     parts = []
     for setting, rows in frame.groupby('setting', sort=False):
         plain = rows[rows['arm'] == BASELINE]
-        tests = [test for test in (*TESTS, 'other domains') if plain[test].notna().any()] or TESTS
+        tests = [test for test in (OWN, *domains, *OTHERS, 'other domains') if rows[test].notna().any()]
         table = []
         for arm, own in rows.groupby('arm', sort=False):
             others = None if arm == BASELINE else plain

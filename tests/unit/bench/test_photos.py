@@ -47,7 +47,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setitem(arms_module.NETWORKS, 'test_resnet', Network('0.01', '--img-size 32'))
     vit = Network('0.01', '--img-size 32 --model-kwargs img_size=32')
     monkeypatch.setitem(arms_module.NETWORKS, 'test_vit', vit)
-    monkeypatch.setitem(arms_module.SETTINGS, 'few', Setting('pacs', ('validation', 'cartoon'), 3))
+    monkeypatch.setitem(arms_module.SETTINGS, 'few', Setting('pacs', 3))
     return Place(tmp_path / 'data', tmp_path / 'weights.pth', tmp_path / 'out', network='test_resnet')
 
 
@@ -151,7 +151,7 @@ def test_a_run_trains_all_epochs_and_is_tested(place, arm, network):
     run = plan_run(place, 'few', arm, 1)
     assert [problem for _, problem in execute_all([run], 1, leave_result, afresh=False)] == ['']
     (row,) = read_rows(place.output)
-    assert row.keys() == {'setting', 'arm', 'seed', 'validation', 'cartoon', 'classes', 'seconds'}
+    assert row.keys() == {'setting', 'arm', 'seed', 'validation', 'art_painting', 'cartoon', 'classes', 'seconds'}
     assert run.folder == place.output / 'runs' / f'few-{network}-{arm}-seed1'
     last = run.folder / ('fine_tune' if ARMS[arm].first else '.') / 'summary.csv'
     with open(last, newline='') as file:
@@ -191,6 +191,22 @@ def test_the_table_compares_pairs_of_one_seed(tmp_path):
     assert '| plain | 0 2 | 80.0 | 69.5 | 30.0 | 49.8 |' in text
     assert '| repaint | 0 1 | 80.0 (+0.0) | 49.0 (+10.0) | 30.0 (+0.0) | 39.5 (+5.0) |' in text
     assert not (tmp_path / 'classes.csv').exists()
+
+
+def test_other_domains_than_these_have_columns_of_their_own(tmp_path):
+    common = {'setting': 'domain-shift', 'seed': 0, 'validation': 80.0, 'seconds': 1}
+    rows = [
+        {**common, 'arm': 'plain', 'sketch': 20.0, 'infograph': 40.0},
+        {**common, 'arm': 'repaint', 'sketch': 25.0, 'infograph': 41.0},
+        {**common, 'arm': 'plain', 'setting': 'clothing-40'},
+    ]
+    write_results(rows, tmp_path)
+    header, _, line, _ = (tmp_path / 'results.csv').read_text().splitlines()
+    assert header.startswith('setting,arm,seed,validation,infograph,sketch,corrupted,') and ',80.0,40.0,20.0,' in line
+    text = without_padding((tmp_path / 'table.md').read_text())
+    assert '| arm | seeds | validation | infograph | sketch | other domains |' in text
+    assert '| repaint | 0 | 80.0 (+0.0) | 41.0 (+1.0) | 25.0 (+5.0) | 33.0 (+3.0) |' in text
+    assert text.startswith('## clothing-40\n\n| arm | seeds | validation |\n')
 
 
 def test_classes_are_set_side_by_side_an_arm_a_column(tmp_path):
