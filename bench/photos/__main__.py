@@ -16,7 +16,7 @@ from timm_repaint.errors import run_command
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m bench.photos', description=__doc__)
     add = parser.add_argument
-    layout = 'folder with pacs/ and clothing/ (train/, validation/ and a folder of each other domain) and animals/ (COCO)'
+    layout = 'folder with pacs/, clothing/ (train/, validation/ and a folder of each other domain) and animals/ (COCO)'
     add('data', type=Path, metavar='DATA', help=layout)
     add('--weights', type=Path, required=True, metavar='FILE', help='pretrained weights of the network')
     add('--model', choices=NETWORKS, default=NETWORK, metavar='NAME', help=f'the classifier: {", ".join(NETWORKS)}')
