@@ -286,14 +286,16 @@ def test_a_sheet_and_a_page_show_originals_beside_their_repaints(photos, tmp_pat
     for _ in range(2):
         assert call(images, tmp_path / 'out', *options) == 0
     shown = pixels(sheet)
-    assert shown.shape == (3 * 70 + 6, 3 * 230 + 6, 3)
-    assert np.abs(shown[6:70, 6:102] - pixels(images / 'cat/astronaut.jpg')).mean() < 12
-    assert np.abs(shown[6:70, 236:332] - pixels(tmp_path / 'out/cat/astronaut-1.png')).mean() < 12
+    assert shown.shape == (3 * 155 + 6, 3 * 230 + 6, 3)  # cells of 224 x 149 px, as photographs of 96 x 64 px are shown
+    for left, path in ((6, images / 'cat/astronaut.jpg'), (236, tmp_path / 'out/cat/astronaut-1.png')):
+        with Image.open(path) as picture:
+            large = np.asarray(picture.convert('RGB').resize((224, 149)), np.float32)
+        assert np.abs(shown[6:155, left : left + 224] - large).mean() < 12
     text = page.read_text()
     assert text.count('<img ') == 9 and '<b>photos' not in text and '&lt;b&gt;photos' in text
     pictures = re.findall(r'base64,([^"]+)"', text)
     with Image.open(io.BytesIO(base64.b64decode(pictures[0]))) as picture:
-        assert picture.size == (96, 64)
+        assert picture.size == (224, 149)
     assert 'http' not in text, 'it needs no other file'
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
-from PIL import Image
+from PIL import Image, ImageOps
 
 from timm_repaint.errors import UsageError
 from timm_repaint.files import write_text, write_whole
@@ -48,10 +48,10 @@ def spread(stems: dict[str, str], count: int) -> list[tuple[str, str]]:
 
 
 def row_of(brush: Brush, name: str, stem: str, copies: int | None = None) -> list[Image.Image]:
-    """An image and its first repaints, small."""
+    """An image and its first repaints, each as large as a cell."""
     whole = load_image((brush.root / name).read_bytes(), brush.manner.as_stored)
     pictures = [whole, *(load_image(target.read_bytes()) for target in brush.targets(stem)[:copies])]
-    return [working_image(picture, CELL_PX) for picture in pictures]
+    return [ImageOps.contain(working_image(picture, CELL_PX), (CELL_PX, CELL_PX)) for picture in pictures]
 
 
 def write_sheet(path: str, brush: Brush, stems: dict[str, str]) -> None:
