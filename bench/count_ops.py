@@ -183,7 +183,9 @@ class LaunchCounter:
                 'waits': ('cudaStreamSynchronize', 'cudaDeviceSynchronize', 'cudaEventSynchronize'),
             }.items()
         }
-        kernels = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+        count['waits'] -= 1 / steps  # that of `stop`
+        on_device = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+        kernels = [event for event in on_device if not event.is_user_annotation]  # such as "Optimizer.step#..."
         kernels.sort(key=lambda event: -event.self_device_time_total)
         table = {event.key[:120]: event.self_device_time_total / steps / 1e3 for event in kernels[:30]}
         kernel_ms = sum(event.self_device_time_total for event in kernels) / steps / 1e3

@@ -25,6 +25,7 @@ from timm_repaint.painters import AnyRepainter
 NO_SETTINGS = ('masks', 'checkpoint', 'freeze', 'generator', 'width', 'latent', 'latent_dim', 'detail', 'temperature')
 HALF = (torch.float16, torch.bfloat16)
 SCALE_UNITS = 2**24
+WITHOUT_GRAPHS: dict[str | None, str] = {'reduce-overhead': 'default', 'max-autotune': 'max-autotune-no-cudagraphs'}
 
 
 class GanModule(nn.Module):
@@ -143,8 +144,14 @@ class GanModule(nn.Module):
         self.set_extra_state(state)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile E and G, and D, in place; a `torch.compile` around the whole leaves this module out."""
+        """Compile E and G, and D, in place; a `torch.compile` around the whole leaves this module out.
+
+        Without CUDA graphs, whichever `mode` it is: their outputs have to outlive the next call of another network.
+        """
         import torch._functorch.config
+
+        mode = kwargs.get('mode')
+        kwargs['mode'] = WITHOUT_GRAPHS.get(mode, mode)
 
         torch._functorch.config.donated_buffer = False  # D's graph is used twice, for E+G and for D
         self.repainter.compile(*args, **kwargs)

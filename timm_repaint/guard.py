@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from timm_repaint.errors import UsageError
+from timm_repaint.gather import is_distributed
 from timm_repaint.log import logger
 
 
@@ -24,19 +25,26 @@ class LateValue:
     def send(self, value: Tensor) -> None:
         """Start the copy of a tensor; the one before is forgotten."""
         if self._host is None:
-            self._host = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            self._host = torch.zeros(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
         self._host.copy_(value, non_blocking=True)
         if value.device.type != 'cpu':
             self._arrival = torch.Event(value.device)
-            self._arrival.record()
+            self._arrival.record(torch.accelerator.current_stream(value.device))
         self.on_its_way = True
 
     def __getstate__(self) -> dict[str, Any]:
         return {'_host': None, '_arrival': None, 'on_its_way': False}  # events have no copies
 
     def read(self) -> list[int] | None:
-        """The latest tensor as a list; None if there is none, or it is still on its way."""
-        if not self.on_its_way or self._host is None or (self._arrival is not None and not self._arrival.query()):
+        """The latest tensor as a list; None if there is none, or it is still on its way.
+
+        Several processes wait for it, so that all of them learn of it at the same update.
+        """
+        if not self.on_its_way or self._host is None:
+            return None
+        if self._arrival is not None and is_distributed():
+            self._arrival.synchronize()
+        elif self._arrival is not None and not self._arrival.query():
             return None
         self.on_its_way = False
         values: list[int] = self._host.numpy().tolist()

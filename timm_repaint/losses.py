@@ -129,8 +129,9 @@ class MeanDistance(torch.autograd.Function):
         differences = ctx.saved_tensors
         pairs = len(differences)
         gradients = torch._foreach_sign(differences)
-        torch._foreach_mul_(gradients, [1 / (pairs * t.numel()) for t in differences])
-        torch._foreach_mul_(gradients, gradient[0])
+        sizes = [t.numel() for t in differences]
+        torch._foreach_mul_(gradients, [max(sizes) / size for size in sizes])  # 1 / size is 0 in float16
+        torch._foreach_mul_(gradients, (gradient[0] / (pairs * max(sizes))).to(gradients[0].dtype))
         return None, *[None] * pairs, *gradients
 
 

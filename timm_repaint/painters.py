@@ -94,7 +94,8 @@ def filter_at_random(image_pm1: Tensor, generator: Draws = None) -> Tensor:
     inside = torch.maximum(from_centre[:, None], from_centre)[None, None] <= size_px // 2  # [B, 1, k, k]
     weights = weights * (inside / (channels**0.5 * size_px))[:, None]
     padded = F.pad(image_pm1.float(), (largest // 2,) * 4, mode='reflect')
-    filtered = F.conv2d(padded.flatten(0, 1)[None], weights.flatten(0, 1), groups=batch)
+    with torch.autocast(device.type, enabled=False):
+        filtered = F.conv2d(padded.flatten(0, 1)[None], weights.flatten(0, 1), groups=batch)
     return torch.lerp(filtered.view(batch, channels, height, width), image_pm1.float(), share).clamp(-1, 1)
 
 

@@ -54,6 +54,8 @@ def cast_once(module: nn.Module, device_type: str) -> dict[str, Tensor]:
         if isinstance(part, nn.Conv2d) and not hasattr(part, 'parametrizations')
         for name, parameter in part.named_parameters(recurse=False)
     }
+    if not own:
+        return {}
     # As they lie in memory: [out, k, k, in] where channels are last.
     orders = [_order_in_memory(parameter) for parameter in own.values()]
     lying = [parameter.permute(*order) for parameter, order in zip(own.values(), orders, strict=True)]

@@ -108,6 +108,16 @@ def test_feature_matching_is_torchs_l1_loss_with_its_gradients(dtype, device):
     torch.testing.assert_close([t.grad for t in fakes[0]], [t.grad for t in fakes[1]])
 
 
+def test_feature_matching_of_large_layers_has_gradients_in_half_precision_too(device):
+    scale, sizes = 65536.0, (7_000_000, 30_000)  # a gradient scaler's; 1 / size is nothing in float16
+    fake = [torch.ones(size, device=device, dtype=torch.float16, requires_grad=True) for size in sizes]
+    (scale * feature_matching_loss([[torch.zeros_like(one) for one in fake]], [fake])).backward()
+    for one, size in zip(fake, sizes, strict=True):
+        torch.testing.assert_close(
+            one.grad[:9].float(), one.new_full((9,), scale / (2 * size)).float(), rtol=2e-3, atol=0
+        )
+
+
 def test_feature_matching_refuses_features_of_other_shapes():
     with pytest.raises(ValueError, match=r'features: real \[\(2,\)\] and fake \[\(3,\)\]'):
         feature_matching_loss([[torch.zeros(2)]], [[torch.zeros(3)]])

@@ -3,9 +3,12 @@ import torch
 import torch.nn.functional as F
 
 from tests.helpers import REPAINT, load_checkpoint, load_repaint, train_here
-from timm_repaint.painters import SHIFTS, SegmentPainter, create_repainter
+from timm_repaint.painters import PAINTERS, SHIFTS, SegmentPainter, create_repainter
+from timm_repaint.precision import call_cast_once
 from timm_repaint.repainter import Repainter
 from timm_repaint.saved import load_repainter
+
+AMP = ('--amp', '--amp-dtype', 'bfloat16')
 
 
 def halves() -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,6 +73,18 @@ def test_a_generator_of_random_numbers_repeats_the_repaint():
         SegmentPainter('jitter')(image_pm1, labels, torch.Generator().manual_seed(3)).image_pm1 for _ in range(2)
     )
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('generator', PAINTERS)
+def test_autocast_changes_nothing_but_rounding(generator, dtype):
+    painter, (image_pm1, labels) = SegmentPainter(generator), halves()
+    torch.manual_seed(0)
+    wanted = painter(image_pm1, labels).image_pm1
+    torch.manual_seed(0)
+    with torch.autocast('cpu', dtype=dtype):
+        found = call_cast_once(painter, image_pm1, labels).image_pm1
+    torch.testing.assert_close(found.float(), wanted, rtol=0, atol=0.01)
 
 
 def test_randconv_answers_a_dot_with_normal_filters_of_its_four_sizes():
@@ -141,7 +156,7 @@ def test_what_a_painter_does_not_use_is_not_in_its_config():
 
 
 @pytest.mark.parametrize(
-    'options', [('jitter',), ('shift', '--repaint-detail', 'swap'), ('randconv',)], ids=lambda options: options[0]
+    'options', [('jitter',), ('shift', '--repaint-detail', 'swap'), ('randconv', *AMP)], ids=lambda options: options[0]
 )
 def test_a_run_without_a_network_trains_no_gan_and_its_checkpoint_paints(tmp_path, options):
     phases = ('--epochs', '2', '--repaint-epochs', '1')

@@ -177,4 +177,4 @@ def save_batch_image(images: torch.Tensor, output_dir: str | None, batch_idx: in
 def synchronize(device: torch.device) -> None:
     """Wait for the device (`--synchronize-step`), so that times of updates are exact."""
     if device.type in ('cuda', 'npu', 'xpu'):
-        getattr(torch, device.type).synchronize()
+        getattr(torch, device.type).synchronize(device)

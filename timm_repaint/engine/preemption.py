@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from timm_repaint.guard import LateValue
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 REQUEUE_STATUS = 75  # EX_TEMPFAIL: try again later
 # A launcher that got the signal itself passes it on to processes that have it already.
@@ -43,7 +45,7 @@ class StopRequest:
         self.name = ''
         self.interrupted = False
         self._time = 0.0
-        self._answer: torch.Tensor | None = None
+        self._answer = LateValue()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -65,10 +67,11 @@ class StopRequest:
         """
         if not args.distributed:
             return bool(self.name)
-        before = self._answer
-        self._answer = torch.tensor(float(bool(self.name)), device=args.device)
-        torch.distributed.all_reduce(self._answer, op=torch.distributed.ReduceOp.MAX)
-        return before is not None and bool(before)
+        before = self._answer.read()
+        answer = torch.tensor([int(bool(self.name))], device=args.device)
+        torch.distributed.all_reduce(answer, op=torch.distributed.ReduceOp.MAX)
+        self._answer.send(answer)
+        return before == [1]
 
 
 @contextmanager

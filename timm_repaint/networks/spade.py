@@ -223,7 +223,10 @@ def block_weights(blocks: Sequence[Sequence[Spade]]) -> list[BlockWeights]:
 
 def upsample(x: Tensor, factor: int) -> Tensor:
     """[B, C, h, w] -> [B, C, factor * h, factor * w], nearest."""
-    return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode='nearest')
+    if factor == 1:
+        return x
+    with torch.autocast(x.device.type, enabled=False):  # which gives float32, on GPUs
+        return F.interpolate(x, scale_factor=factor, mode='nearest')
 
 
 class SpadeResBlock(nn.Module):

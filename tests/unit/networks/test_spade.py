@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from timm_repaint.networks.spade import (
     HalfSize,
@@ -10,6 +11,7 @@ from timm_repaint.networks.spade import (
     SpectralConv2d,
     block_weights,
     narrow_condition,
+    upsample,
 )
 
 
@@ -24,6 +26,20 @@ def constant_spade():
         spade.gamma_beta.weight.copy_(torch.tensor([2.0, 3.0]).view(2, 1, 1, 1))
         spade.gamma_beta.bias.copy_(torch.tensor([0.0, 5.0]))
     return spade
+
+
+def test_upsampling_stays_in_half_precision_under_a_gpus_autocast():
+    was_enabled, dtype = torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
+    torch.set_autocast_enabled('cuda', True)  # torch.autocast switches it off where there is no GPU
+    torch.set_autocast_dtype('cuda', torch.bfloat16)
+    try:
+        with FakeTensorMode():
+            x = torch.empty(1, 2, 4, 4, device='cuda', dtype=torch.bfloat16)
+            assert upsample(x, 2).dtype == torch.bfloat16 and upsample(x, 2).shape == (1, 2, 8, 8)
+            assert torch.is_autocast_enabled('cuda')
+    finally:
+        torch.set_autocast_enabled('cuda', was_enabled)
+        torch.set_autocast_dtype('cuda', dtype)
 
 
 def test_spade_normalises_over_the_batch_and_modulates_by_the_condition(constant_spade):

@@ -53,6 +53,16 @@ def test_forward_loss_and_backward_are_one_graph_with_the_same_gradients(repaint
     torch.testing.assert_close(dict(repaint.named_buffers()), dict(twin.named_buffers()))
 
 
+@pytest.mark.parametrize(
+    ('mode', 'wanted'), [(None, None), ('reduce-overhead', 'default'), ('max-autotune', 'max-autotune-no-cudagraphs')]
+)
+def test_its_networks_have_no_cuda_graphs(repaint, monkeypatch, mode, wanted):
+    asked = []
+    monkeypatch.setattr('torch.nn.Module.compile', lambda module, **options: asked.append(options))
+    repaint.compile(backend='inductor', mode=mode)
+    assert asked == [{'backend': 'inductor', 'mode': wanted}] * 2
+
+
 def test_nothing_is_compiled_anew_after_the_first_round_of_the_schedule(repaint):
     counter, model, counts = CompileCounterWithBackend('aot_eager'), tiny_classifier(), []
     repaint.compile(backend=counter)
