@@ -42,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     text = 'images that cannot be read are named and left out, as training leaves them out; the status is 0'
     add('--skip-unreadable', action='store_true', help=text)
     add('--check', action='store_true', help='make nothing; list masks that are missing, unreadable or of wrong size')
-    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where DeepLab runs')
+    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where DeepLab and superpixels run')
     add('--batch-size', type=at_least(1), default=8, metavar='N', help='images a batch of DeepLab')
     return parser.parse_args(argv)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from timm_repaint.errors import UsageError
@@ -256,8 +255,7 @@ def _segment_on_device(images: Iterable[_Image], source: Any, batch_size: int) -
 
 
 def _segment_batch(source: Any, group: list[_Image]) -> Iterator[_Image]:
-    device = next((weight.device for weight in source.parameters()), torch.device('cpu'))  # superpixels have none
-    image_pm1 = to_pm1([decoded.image_u8 for decoded in group if decoded.image_u8 is not None], device)
+    image_pm1 = to_pm1([decoded.image_u8 for decoded in group if decoded.image_u8 is not None], source.here.device)
     labels = source.labels(image_pm1).cpu().numpy()  # [B, h, w]
     for decoded, label_map in zip(group, labels, strict=True):
         yield decoded.save(label_map)

@@ -13,6 +13,11 @@ class DeviceMasks(nn.Module):
     kind: str
     num_labels: int | None
     on_device: bool = True
+    here: Tensor  # empty; it is where the source was moved to, also of one without weights
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer('here', torch.empty(0), persistent=False)
 
     @torch.no_grad()
     def labels(self, image_pm1: Tensor) -> Tensor:
@@ -42,8 +47,7 @@ class DeviceMasks(nn.Module):
             ValueError: if image_u8 is not [H, W, 3] uint8.
         """
         check_image(image_u8, type(self).__name__)
-        device = next(self.buffers(), torch.empty(0)).device
-        return self.labels(to_pm1([image_u8], device))[0].cpu().numpy().astype(np.uint16)
+        return self.labels(to_pm1([image_u8], self.here.device))[0].cpu().numpy().astype(np.uint16)
 
 
 def check_image(image_u8: np.ndarray, source: str) -> None:

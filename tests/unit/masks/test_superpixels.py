@@ -133,6 +133,14 @@ def test_a_single_image_has_the_segments_of_a_batch():
     np.testing.assert_array_equal(labels, segments(image_pm1)[0].numpy())
 
 
+def test_a_single_image_is_cut_where_the_source_was_moved_to(monkeypatch):
+    where = []
+    monkeypatch.setattr(SuperpixelMasks, 'labels', lambda self, image_pm1: where.append(image_pm1.device))
+    with pytest.raises(TypeError):  # there is nothing to cut on a device without memory
+        SuperpixelMasks().to('meta')(np.zeros((64, 64, 3), np.uint8))
+    assert where == [torch.device('meta')] and not SuperpixelMasks().state_dict()
+
+
 def test_what_is_no_image_is_refused():
     with pytest.raises(ValueError, match=r'RGB images \[B, 3, H, W\], got \(1, 4, 8, 8\)'):
         segments(torch.zeros(1, 4, 8, 8))
