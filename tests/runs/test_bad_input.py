@@ -70,6 +70,16 @@ OPTION_MISTAKES = {
     ),
     'eight channels': (('--in-chans', '8'), '--repaint paints RGB images, but --in-chans is 8'),
     'model': (('--model', 'resnet500'), 'cannot make --model resnet500: Unknown model (resnet500)'),
+    'metric': (('--eval-metric', 'map'), "--eval-metric is 'map'; choose one of top1, top5, loss"),
+    'drop block': (('--drop-block', '2'), '--drop-block is 2.0; it must be 0 or more and below 1'),
+    'views of one image': (
+        ('--tta', '3', '-vb', '4'),
+        '--tta 3 takes 3 images in a row for views of one, and has to divide',
+    ),
+    'argument and option': (
+        ('--model-kwargs', 'drop_path_rate=0.1'),
+        '--model-kwargs drop_path_rate: train.py has an option of its own for it',
+    ),
     'model argument': (('--model-kwargs', 'no_such=1'), "unexpected keyword argument 'no_such'"),
     'weights': (('--initial-checkpoint', 'no.pth'), '--initial-checkpoint no.pth: there is no such file'),
     'pretrained': (('--pretrained', '--pretrained-path', 'no.pth'), '--pretrained-path no.pth: there is no such file'),

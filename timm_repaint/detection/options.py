@@ -12,7 +12,6 @@ from timm_repaint.options.roles import Role, unlike_defaults
 
 DEFAULTS: dict[str, Any] = {'model': 'tf_efficientdet_d0', 'eval_metric': 'map', 'batch_size': 16}
 DEFAULTS |= {'color_jitter': 0.0, 'smoothing': 0.0}
-EVAL_METRICS = ('map', 'ap50', 'loss')
 
 # Options of train.py that a detector does not take, and why.
 REFUSED = {
@@ -62,8 +61,6 @@ def find_problems(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         yield '--train-num-samples and --val-num-samples are for --dataset shapes; use --train-fraction'
     if args.mask == 'outlines':
         yield '--mask outlines is for the classification set of --dataset shapes; use another --mask'
-    if args.eval_metric not in EVAL_METRICS:
-        yield f'--eval-metric is {args.eval_metric}; a detector has {", ".join(EVAL_METRICS)}'
     if args.pretrained_backbone_path and (args.pretrained or args.initial_checkpoint):
         yield '--pretrained and --initial-checkpoint have weights of the backbone; leave out --pretrained-backbone-path'
     low, high = args.scale_jitter

@@ -97,6 +97,16 @@ def build_dataset(args: Namespace, split: str, data_config: dict[str, Any], is_t
     return dataset
 
 
+def check_views(args: Namespace, dataset: Any) -> None:
+    """Refuse `--tta` where validation batches do not hold all views of each image, one behind the other."""
+    sizes = (args.validation_batch_size or args.batch_size, len(dataset) if hasattr(dataset, '__len__') else 0)
+    if args.tta > 1 and any(size % args.tta for size in sizes):
+        raise UsageError(
+            f'--tta {args.tta} takes {args.tta} images in a row for views of one, and has to divide the '
+            f'{sizes[1]} images of the split and the {sizes[0]} of a batch; leave it out'
+        )
+
+
 def build_loaders(network: Network, fresh_workers: bool) -> Loaders:
     """Training and validation loaders with timm's augmentation; with `--repaint` images come with their label maps.
 
@@ -108,6 +118,7 @@ def build_loaders(network: Network, fresh_workers: bool) -> Loaders:
     dataset_eval = build_dataset(args, args.val_split, data_config, is_training=False) if args.val_split else None
     if dataset_eval is not None:
         folders.check_same_classes(dataset_train, dataset_eval)
+        check_views(args, dataset_eval)
     masks = None
     if args.repaint:
         masks = build_masks(args, dataset_train)

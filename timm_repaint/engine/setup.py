@@ -19,7 +19,7 @@ from torch import nn
 
 from timm_repaint.data import folders
 from timm_repaint.data.shapes import CLASSES as SHAPE_CLASSES
-from timm_repaint.errors import UsageError, one_line
+from timm_repaint.errors import UsageError, first_of, one_line
 from timm_repaint.log import logger
 from timm_repaint.weights import unreadable
 
@@ -129,22 +129,19 @@ def build_model(args: Namespace, create_model: Callable[..., Any]) -> nn.Module:
     num_classes = args.num_classes
     if num_classes is None and args.dataset == 'shapes':
         num_classes = len(SHAPE_CLASSES)
-    factory_kwargs: dict[str, Any] = {}
-    if args.pretrained_path:
-        # num_classes=-1 makes timm adapt the head to ours.
-        factory_kwargs['pretrained_cfg_overlay'] = {'file': args.pretrained_path, 'num_classes': -1}
-    model = create_from_files(
-        create_model,
-        args,
-        args.model,
-        in_chans=in_chans,
-        num_classes=num_classes,
-        drop_path_rate=args.drop_connect if args.drop_connect is not None else args.drop_path,
+    given = {
+        'in_chans': in_chans,
+        'num_classes': num_classes,
+        'drop_path_rate': args.drop_connect if args.drop_connect is not None else args.drop_path,
         **options_as(args, 'pretrained drop_rate=drop drop_block_rate=drop_block global_pool=gp bn_momentum bn_eps'),
         **options_as(args, 'scriptable=torchscript checkpoint_path=initial_checkpoint'),
-        **factory_kwargs,
-        **args.model_kwargs,
-    )
+    }
+    if args.pretrained_path:
+        # num_classes=-1 makes timm adapt the head to ours.
+        given['pretrained_cfg_overlay'] = {'file': args.pretrained_path, 'num_classes': -1}
+    if twice := first_of([name for name in args.model_kwargs if name in given]):
+        raise UsageError(f'--model-kwargs {twice}: train.py has an option of its own for it; see --help')
+    model = create_from_files(create_model, args, args.model, **given, **args.model_kwargs)
     _init_head(model, args.head_init_scale, args.head_init_bias)
     if args.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)

@@ -20,6 +20,7 @@ from timm_repaint.saved import PRETRAINED
 
 MIN_IMAGE_PX = 32  # the generator starts from a map of 1/32 of the image's side
 MIXUP_MODES = ('batch', 'pair', 'elem')
+METRICS = {'classification': ('top1', 'top5', 'loss'), 'detection': ('map', 'ap50', 'loss')}  # by task
 
 
 def check_options(parser: ArgumentParser, args: Namespace) -> None:
@@ -77,6 +78,9 @@ def resolve_stop_epoch(stop_epoch: int | None, num_epochs: int) -> int:
 
 
 def _check_evaluation(args: Namespace) -> Iterator[str]:
+    metrics = METRICS[getattr(args, 'task', 'classification')]
+    if args.eval_metric not in metrics:
+        yield f'--eval-metric is {args.eval_metric!r}; choose one of {", ".join(metrics)}'
     if args.cue_conflict and args.dataset != 'shapes':
         yield f'--cue-conflict needs --dataset shapes, whose texture labels it uses; got --dataset {args.dataset!r}'
 

@@ -34,7 +34,7 @@ def test_the_defaults_are_a_detectors_and_pass_all_checks():
         (['--dataset', 'shapes', '--train-fraction', '0.5'], '--train-fraction is for images in files'),
         (['--train-num-samples', '5'], '--train-num-samples and --val-num-samples are for --dataset shapes'),
         (['--dataset', 'shapes', '--mask', 'outlines'], '--mask outlines is for the classification set'),
-        (['--eval-metric', 'top1'], '--eval-metric is top1; a detector has map, ap50, loss'),
+        (['--eval-metric', 'top1'], "--eval-metric is 'top1'; choose one of map, ap50, loss"),
         (['--scale-jitter', '2', '1'], '--scale-jitter is 2.0 1.0; it takes two factors above 0'),
     ],
 )
