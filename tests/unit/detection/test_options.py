@@ -34,7 +34,6 @@ def test_the_defaults_are_a_detectors_and_pass_all_checks():
         (['--dataset', 'shapes', '--train-fraction', '0.5'], '--train-fraction is for images in files'),
         (['--train-num-samples', '5'], '--train-num-samples and --val-num-samples are for --dataset shapes'),
         (['--dataset', 'shapes', '--mask', 'outlines'], '--mask outlines is for the classification set'),
-        (['--eval-metric', 'top1'], "--eval-metric is 'top1'; choose one of map, ap50, loss"),
         (['--scale-jitter', '2', '1'], '--scale-jitter is 2.0 1.0; it takes two factors above 0'),
     ],
 )
@@ -44,6 +43,13 @@ def test_what_has_no_meaning_is_refused_with_the_reason(argv, message, capsys):
     with pytest.raises(SystemExit) as stop:
         check_detection(parser, parser.parse_args([*COCO, *argv]))
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_classifiers_metric_is_refused(capsys):
+    parser = build_parser()
+    with pytest.raises(SystemExit):
+        check_detection(parser, parser.parse_args([*COCO, '--eval-metric', 'top1']))
+    assert "--eval-metric is 'top1'; choose one of map, ap50, loss" in capsys.readouterr().err
 
 
 def test_every_refused_option_is_one_and_the_help_leaves_it_out():
