@@ -1,5 +1,6 @@
 """Which images of a batch are repainted, and their targets."""
 
+import copy
 from typing import Any
 
 import torch
@@ -53,12 +54,19 @@ def is_list(target: Any) -> bool:
     )
 
 
+def _with_values(target: dict[Any, Any], values: dict[Any, Any]) -> dict[Any, Any]:
+    """A dictionary of the same class, whose constructor may want more than values."""
+    new = copy.copy(target)
+    new.update(values)
+    return new
+
+
 def pick(target: Any, count: int) -> Any:
     """The first entries of a target that has passed `check_target`."""
     if isinstance(target, Tensor) or is_list(target):
         return target[:count]
     if isinstance(target, dict):
-        return type(target)((key, pick(value, count)) for key, value in target.items())
+        return _with_values(target, {key: pick(value, count) for key, value in target.items()})
     parts = [pick(value, count) for value in target]
     return type(target)(*parts) if hasattr(target, '_fields') else type(target)(parts)
 
@@ -68,7 +76,7 @@ def join(first: Any, second: Any) -> Any:
     if isinstance(first, Tensor):
         return torch.cat([first, second])
     if isinstance(first, dict):
-        return type(first)((key, join(value, second[key])) for key, value in first.items())
+        return _with_values(first, {key: join(value, second[key]) for key, value in first.items()})
     if is_list(first):
         return first + second
     parts = [join(a, b) for a, b in zip(first, second, strict=True)]

@@ -62,11 +62,13 @@ class RandomRepaint(v2.Transform):
         return super().forward(*inputs)
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
-        """Arrays beside a picture are masks and the like, and no images."""
+        """Arrays beside a picture are masks and the like, and no images; boxes and labels are no pictures."""
         needs: list[bool] = super()._needs_transform_list(flat_inputs)
-        if not any(isinstance(each, (Image.Image, Tensor)) for each in flat_inputs):
-            return needs
-        return [need and not isinstance(each, np.ndarray) for need, each in zip(needs, flat_inputs, strict=True)]
+        arrays = [isinstance(each, np.ndarray) for each in flat_inputs]
+        if any(map(is_picture, flat_inputs)):
+            return [need and not array for need, array in zip(needs, arrays, strict=True)]
+        pictures = [array and each.ndim == 3 for array, each in zip(arrays, flat_inputs, strict=True)]
+        return pictures if any(pictures) else needs
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """One image, [3, H, W] or as above, of the same kind."""
@@ -85,6 +87,13 @@ class RandomRepaint(v2.Transform):
 
     def extra_repr(self) -> str:
         return f'p={self.p}, painter={self.painter!r}, detail={self.detail!r}'
+
+
+def is_picture(value: Any) -> bool:
+    """Whether it is a PIL image, or a tensor that is an RGB image or says that it is one."""
+    if type(value) is Tensor:
+        return value.dtype == torch.uint8 and value.ndim == 3 and len(value) == 3
+    return isinstance(value, (Image.Image, tv_tensors.Image))
 
 
 def to_array(image: Any) -> np.ndarray:

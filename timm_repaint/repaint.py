@@ -108,7 +108,7 @@ class Repaint(GanModule):
         """
         if not self.training or self.stopped:
             self._note_split(images, 0)
-            images = images[:, :3] if images.shape[1] > 3 else images
+            images = images[:, :3] if images.ndim == 4 and images.shape[1] == 4 else images
             return images if target is None else (images, target)
         self._check_turn(images, target)
         channel = images[:, 3] if labels is None and images.ndim == 4 and images.shape[1] > 3 else None
@@ -129,7 +129,8 @@ class Repaint(GanModule):
         repaint_pm1, posterior, shapes = self._paint(image_pm1, picked, paints)
         shown_norm = self.to_norm(batches.finite_or_original(repaint_pm1.detach(), image_pm1), images.dtype)
         shown_norm.requires_grad_(paints and self.config.task_weight > 0)
-        batch, target = self._assemble(images, shown_norm, target)
+        with torch.autocast(images.device.type, enabled=False):  # which takes images of one type
+            batch, target = self._assemble(images, shown_norm, target)
         if may_learn:
             seen, autocast = len(batch), autocast_state(images.device.type)
             self._painted = Painted(image_pm1, shapes, repaint_pm1, posterior, shown_norm, seen, statistics, autocast)

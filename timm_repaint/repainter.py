@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from timm_repaint.errors import UsageError
 from timm_repaint.networks import label_maps
 from timm_repaint.networks.encoder import Encoder, Posterior
 from timm_repaint.networks.generator import SpadeGenerator, generator_spec
@@ -145,12 +146,12 @@ def check_inputs(image_pm1: Tensor, labels: Tensor) -> None:
     """Stop on an image or a label map of a wrong shape.
 
     Raises:
-        ValueError: saying which.
+        UsageError: a ValueError; saying which.
     """
     if image_pm1.ndim != 4 or image_pm1.shape[1] != 3:
-        raise ValueError(f'the image batch is {tuple(image_pm1.shape)}, must be [B, 3, H, W]: repainting needs RGB')
+        raise UsageError(f'the image batch is {tuple(image_pm1.shape)}, must be [B, 3, H, W]: repainting needs RGB')
     batch, _, height, width = image_pm1.shape
     if min(height, width) < MIN_SIZE_PX:
-        raise ValueError(f'the images are {height}x{width} px, repainting needs {MIN_SIZE_PX}; use a larger input size')
+        raise UsageError(f'the images are {height}x{width} px, repainting needs {MIN_SIZE_PX}; use a larger input size')
     if tuple(labels.shape) != (batch, height, width):
-        raise ValueError(f'the label maps are {tuple(labels.shape)}, the images need {(batch, height, width)}')
+        raise UsageError(f'the label maps are {tuple(labels.shape)}, the images need {(batch, height, width)}')

@@ -135,6 +135,13 @@ def test_the_weight_average_goes_on(tmp_path):
     assert torch.allclose(before[name], after[name], atol=1e-4)
 
 
+def test_an_optimizer_around_another_goes_on(tmp_path):
+    run = train_here(tmp_path, *REPAINT, '--epochs', 2, '--opt', 'lookahead_adamw', '--lr', '0.001')
+    before = load_checkpoint(run / 'last.pth.tar')['optimizer']['state']
+    after = load_checkpoint(fine_tune_here(run) / 'last.pth.tar')['optimizer']['state']
+    assert after[0]['step'] == 2 * before[0]['step'] > 0
+
+
 def test_cue_conflict_is_measured_after_both_phases(tmp_path):
     run = train_here(tmp_path, *REPAINT, '--epochs', 4, '--cue-conflict')
     folder = fine_tune_here(run)

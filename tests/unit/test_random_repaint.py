@@ -99,6 +99,22 @@ def test_an_array_beside_a_picture_is_no_image():
     assert not np.array_equal(np.asarray(repaint), picture()) and np.array_equal(same, picture(1))
 
 
+@pytest.mark.parametrize(
+    'beside',
+    [
+        tv_tensors.BoundingBoxes(torch.tensor([[4, 4, 30, 30]]), format='XYXY', canvas_size=(64, 64)),
+        torch.tensor(3),
+        torch.eye(5)[2],
+        np.ones((64, 64), np.uint8),
+    ],
+    ids=['boxes', 'label', 'one-hot', 'mask'],
+)
+def test_an_array_is_the_image_where_nothing_else_is_one(beside):
+    repaint, same = RandomRepaint(p=1)(picture(), beside)
+    assert isinstance(repaint, np.ndarray) and not np.array_equal(repaint, picture())
+    assert same is beside
+
+
 def test_it_works_in_albumentations():
     albumentations = pytest.importorskip('albumentations')
     pipeline = albumentations.Compose([albumentations.Lambda(image=RandomRepaint(p=1), p=1)])

@@ -190,7 +190,8 @@ def resume(task: TrainingTask, checkpoint: str, optimizer: Optimizer, precision:
     epoch = None
     fits = f'--model {args.model} or its optimizer (--no-resume-opt leaves that out)'
     if checkpoint:
-        hook = optimizer.register_load_state_dict_pre_hook(partial(check_same_optimizer, checkpoint))
+        base: Optimizer = getattr(optimizer, '_base_optimizer', optimizer)  # timm's Lookahead has no hooks
+        hook = base.register_load_state_dict_pre_hook(partial(check_same_optimizer, checkpoint))
         with fitting(checkpoint, fits):
             kept = (None, None) if args.no_resume_opt else (optimizer, precision.loss_scaler)
             epoch = resume_task_checkpoint(task, checkpoint, kept[0], kept[1], log_info=utils.is_primary(args))

@@ -192,7 +192,10 @@ def _check_mixing(args: Namespace) -> Iterator[str]:
     if mixup_active(args) and args.mixup_mode not in MIXUP_MODES:
         yield f'--mixup-mode is {args.mixup_mode}, but with --repaint must be one of {", ".join(MIXUP_MODES)}'
     if mixup_active(args) and args.repaint_consistency:
-        yield '--repaint-consistency compares a repaint with its original, which --mixup and --cutmix mix with others'
+        yield (
+            '--repaint-consistency compares a repaint with its original, which --mixup and --cutmix mix with others; '
+            'give --repaint-consistency 0, or leave these out'
+        )
 
 
 def _check_pairs(args: Namespace) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What `Repaint` takes and returns: targets, label maps, memory, modes; and what it says of mistakes."""
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from typing import NamedTuple
 
 import pytest
@@ -116,7 +116,9 @@ class Pair(NamedTuple):
     second: Tensor
 
 
-@pytest.mark.parametrize('kind', ['tensor', 'tuple', 'named tuple', 'dict', 'ordered dict', 'list', 'tuple of dicts'])
+@pytest.mark.parametrize(
+    'kind', ['tensor', 'tuple', 'named tuple', 'dict', 'ordered dict', 'default dict', 'list', 'tuple of dicts']
+)
 def test_targets_of_any_kind_follow_their_images(kind):
     batch, number = tiny_batch(8)[0], torch.arange(8)
     make = {
@@ -125,6 +127,7 @@ def test_targets_of_any_kind_follow_their_images(kind):
         'named tuple': lambda: Pair(number, number + 10),
         'dict': lambda: {'a': number, 'b': number + 10},
         'ordered dict': lambda: OrderedDict(a=number, b=number + 10),
+        'default dict': lambda: defaultdict(list, a=number, b=number + 10),
         'list': lambda: [{'boxes': torch.full((n, 4), float(n))} for n in range(8)],
         'tuple of dicts': lambda: tuple({'boxes': torch.full((n, 4), float(n))} for n in range(8)),
     }[kind]()

@@ -54,6 +54,22 @@ def test_separate_batches_show_the_task_the_repaints_alone_and_say_so_beforehand
     assert learns == [True, True, False] * 2
 
 
+@pytest.mark.parametrize('mix', ['replace', 'both'])
+def test_half_precision_images_of_another_type_than_autocasts_pass(mix):
+    batch, target = tiny_batch(8)
+    repaint = tiny_repaint(mix=mix)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        seen, _ = repaint(batch.half(), target)
+    assert seen.dtype == torch.float16 and seen.isfinite().all()
+
+
+@pytest.mark.parametrize('shape', [(3, 32, 32), (2, 3, 32, 32), (2, 12, 32, 32)])
+def test_in_evaluation_a_fourth_channel_alone_is_taken_off(shape):
+    images = torch.rand(shape)
+    assert tiny_repaint().eval()(images) is images
+    assert tiny_repaint().eval()(torch.rand(2, 4, 32, 32)).shape == (2, 3, 32, 32)
+
+
 @pytest.mark.parametrize('stopped', [False, True])
 def test_in_evaluation_and_after_stop_images_pass_unchanged(stopped):
     batch, target = tiny_batch(8)
