@@ -11,10 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from timm_repaint.errors import UsageError
@@ -255,7 +257,8 @@ def _segment_on_device(images: Iterable[_Image], source: Any, batch_size: int) -
 
 
 def _segment_batch(source: Any, group: list[_Image]) -> Iterator[_Image]:
-    image_pm1 = to_pm1([decoded.image_u8 for decoded in group if decoded.image_u8 is not None], source.here.device)
+    device = next((one.device for one in chain(source.parameters(), source.buffers())), torch.device('cpu'))
+    image_pm1 = to_pm1([decoded.image_u8 for decoded in group if decoded.image_u8 is not None], device)
     labels = source.labels(image_pm1).cpu().numpy()  # [B, h, w]
     for decoded, label_map in zip(group, labels, strict=True):
         yield decoded.save(label_map)
