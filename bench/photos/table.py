@@ -52,16 +52,17 @@ def domains_of(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def make_table(frame: Any, domains: Sequence[str]) -> str:
     """Markdown: a table a setting, a row an arm."""
-    frame = frame.assign(**{'other domains': frame[domains].mean(axis=1)}).set_index('seed')
     parts = []
-    for setting, rows in frame.groupby('setting', sort=False):
+    for setting, rows in frame.set_index('seed').groupby('setting', sort=False):
+        own = [domain for domain in domains if rows[domain].notna().any()]
+        rows = rows.assign(**{'other domains': rows[own].mean(axis=1, skipna=False)})
         plain = rows[rows['arm'] == BASELINE]
         tests = [test for test in (OWN, *domains, *OTHERS, 'other domains') if rows[test].notna().any()]
         table = []
-        for arm, own in rows.groupby('arm', sort=False):
+        for arm, group in rows.groupby('arm', sort=False):
             others = None if arm == BASELINE else plain
-            cells = [cell(own[test], None if others is None else others[test]) for test in tests]
-            table.append([arm, ' '.join(map(str, sorted(own.index))), *cells])
+            cells = [cell(group[test], None if others is None else others[test]) for test in tests]
+            table.append([arm, ' '.join(map(str, sorted(group.index))), *cells])
         parts += [f'## {setting}', markdown_table(('arm', 'seeds', *tests), table)]
     return '\n\n'.join(parts) + '\n'
 

@@ -198,14 +198,16 @@ def test_other_domains_than_these_have_columns_of_their_own(tmp_path):
     rows = [
         {**common, 'arm': 'plain', 'sketch': 20.0, 'infograph': 40.0},
         {**common, 'arm': 'repaint', 'sketch': 25.0, 'infograph': 41.0},
+        {**common, 'arm': 'jitter', 'sketch': 22.0},
         {**common, 'arm': 'plain', 'setting': 'clothing-40'},
     ]
     write_results(rows, tmp_path)
-    header, _, line, _ = (tmp_path / 'results.csv').read_text().splitlines()
+    header, _, line, *_ = (tmp_path / 'results.csv').read_text().splitlines()
     assert header.startswith('setting,arm,seed,validation,infograph,sketch,corrupted,') and ',80.0,40.0,20.0,' in line
     text = without_padding((tmp_path / 'table.md').read_text())
     assert '| arm | seeds | validation | infograph | sketch | other domains |' in text
     assert '| repaint | 0 | 80.0 (+0.0) | 41.0 (+1.0) | 25.0 (+5.0) | 33.0 (+3.0) |' in text
+    assert '| jitter | 0 | 80.0 (+0.0) | - | 22.0 (+2.0) | - |' in text, 'a mean is of all domains or of none'
     assert text.startswith('## clothing-40\n\n| arm | seeds | validation |\n')
 
 
