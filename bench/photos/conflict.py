@@ -1,6 +1,7 @@
 """Pictures with the shapes of one class and the colours and textures of another, made once of validation photographs.
 
-A Fourier transform's phases say where edges are, its amplitudes how much there is of each colour and frequency.
+A Fourier transform's phases say where edges are, its amplitudes how much there is of each colour and frequency. The
+phases are one picture's, the amplitudes the geometric mean of both: with the other one's alone networks are near chance.
 Source: Oppenheim and Lim, "The importance of phase in signals", Proceedings of the IEEE 1981.
 """
 
@@ -32,7 +33,7 @@ def make_conflicts(photographs: Path, output: Path, per_pair: int = PER_PAIR) ->
     for shape, texture in progress(list(permutations(classes, 2)), 'conflicts'):
         pairs = zip(classes[shape][:per_pair], classes[texture][per_pair:], strict=False)
         for number, (shaped, textured) in enumerate(pairs):
-            picture = Image.fromarray(swap_amplitudes(square_u8(shaped), square_u8(textured)))
+            picture = Image.fromarray(mix_amplitudes(square_u8(shaped), square_u8(textured)))
             for folder, name in zip(BY, (shape, texture), strict=True):
                 target = output / folder / name / f'{shape}-{texture}-{number}.png'
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +41,8 @@ def make_conflicts(photographs: Path, output: Path, per_pair: int = PER_PAIR) ->
     done.touch()
 
 
-def swap_amplitudes(shape_u8: np.ndarray, texture_u8: np.ndarray) -> np.ndarray:
-    """The phases of one picture with the amplitudes of another, [H, W, 3] uint8 each and out."""
-    phases, amplitudes = (np.fft.fft2(image, axes=(0, 1)) for image in (shape_u8, texture_u8))
-    mixed = np.fft.ifft2(np.abs(amplitudes) * np.exp(1j * np.angle(phases)), axes=(0, 1))
+def mix_amplitudes(shape_u8: np.ndarray, texture_u8: np.ndarray) -> np.ndarray:
+    """The phases of one picture with the amplitudes of both, [H, W, 3] uint8 each and out."""
+    shape, texture = (np.fft.fft2(image, axes=(0, 1)) for image in (shape_u8, texture_u8))
+    mixed = np.fft.ifft2(np.sqrt(np.abs(shape * texture)) * np.exp(1j * np.angle(shape)), axes=(0, 1))
     return mixed.real.clip(0, 255).round().astype(np.uint8)

@@ -8,6 +8,8 @@ from timm_repaint.option import add_options
 from timm_repaint.options.option_table import add_table
 from timm_repaint.options.repaint_options import CONFIGS
 
+NAMED = 3  # options of many that a shortened one could be
+
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows an option's default unless it is nothing: None, an empty text, list or mapping, or a flag that is off."""
@@ -22,6 +24,9 @@ class _Parser(argparse.ArgumentParser):
     """Tells a mistake in one line: the usage of so many options would be a hundred more."""
 
     def error(self, message: str) -> NoReturn:
+        said, could_match, names = message.partition(' could match ')
+        if could_match and names.count(', ') >= NAMED:
+            message = f'{said}{could_match}{", ".join(names.split(", ")[:NAMED])} and more; write it out'
         self.exit(2, f'{self.prog}: error: {message}\n')
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

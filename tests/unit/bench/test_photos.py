@@ -17,7 +17,7 @@ from bench.photos import arms as arms_module
 from bench.photos import evaluate
 from bench.photos.__main__ import main
 from bench.photos.arms import ARMS, NETWORK, SETTINGS, Network, Setting
-from bench.photos.conflict import make_conflicts, swap_amplitudes
+from bench.photos.conflict import make_conflicts, mix_amplitudes
 from bench.photos.corruptions import make_corrupted, make_corrupted_boxes
 from bench.photos.runs import Place, leave_result, masks_of, plan_phases, plan_run, read_rows
 from bench.photos.table import cell, write_results
@@ -325,7 +325,7 @@ def test_conflicts_have_the_edges_of_one_class_and_the_frequencies_of_another(pl
     rows, columns = np.mgrid[:64, :64]
     square = 100.0 + 50 * ((abs(rows - 20) < 8) & (abs(columns - 40) < 8))[..., None].repeat(3, 2)
     stripes = 100.0 + 50 * np.sin(rows)[..., None].repeat(3, 2)
-    mixed = swap_amplitudes(square, stripes)
+    mixed = mix_amplitudes(square, stripes)
     spectrum = np.abs(np.fft.fft2(mixed[..., 0]))[:32, 0]
     assert spectrum[1:].argmax() == np.abs(np.fft.fft2(stripes[..., 0]))[:32, 0][1:].argmax()
-    assert np.array_equal(swap_amplitudes(square, square), square)
+    assert np.array_equal(mix_amplitudes(square, square), square)

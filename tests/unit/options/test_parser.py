@@ -171,3 +171,13 @@ def test_an_unknown_option_is_told_with_the_one_most_like_it(line, end, capsys):
     with pytest.raises(SystemExit):
         build_parser().parse_args(line.split())
     assert capsys.readouterr().err.strip().endswith(f'unrecognized arguments: {end}')
+
+
+def test_a_shortened_option_that_could_be_many_names_a_few(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(['photos', '--repain'])
+    told = capsys.readouterr().err.strip()
+    assert told.endswith(
+        'ambiguous option: --repain could match --repaint, --repaint-epochs, --repaint-gallery-interval '
+        'and more; write it out'
+    )
