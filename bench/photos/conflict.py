@@ -1,7 +1,7 @@
 """Pictures with the shapes of one class and the colours and textures of another, made once of validation photographs.
 
 A Fourier transform's phases say where edges are, its amplitudes how much there is of each colour and frequency. The
-phases are one picture's, the amplitudes the geometric mean of both: with the other one's alone networks are near chance.
+phases are one picture's, the amplitudes the geometric mean of both: with the other's alone networks are near chance.
 Source: Oppenheim and Lim, "The importance of phase in signals", Proceedings of the IEEE 1981.
 """
 
