@@ -16,7 +16,8 @@ DETECTOR = (
 )
 CROP_AND_FLIP = '--scale 0.5 1.0 --color-jitter 0'
 JITTER = '--scale 0.5 1.0 --color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
-RANDAUGMENT = '--scale 0.5 1.0 --aa rand-m9-mstd0.5'
+NINE = '--aa rand-m9-mstd0.5'
+RANDAUGMENT = f'--scale 0.5 1.0 {NINE}'
 REPAINT = '--repaint --mask fh'
 TO_THE_END = '--repaint-epochs {epochs}'
 ONE_ANSWER = '--repaint-mix both --repaint-consistency 4'
@@ -75,6 +76,7 @@ _ARMS = (
     Arm('jitter', 'strong colour jitter and grayscale to the end', both=JITTER, detector='--color-jitter 0.8'),
     Arm('jitter-clean-end', 'the same with a last quarter without', first=JITTER),
     Arm('randaugment', 'RandAugment of magnitude 9', both=RANDAUGMENT),
+    Arm('default-randaugment', "the same with timm's own crop", both=NINE),
     Arm(
         'augmix',
         'AugMix with its consistency term',
@@ -134,6 +136,12 @@ _ARMS = (
         'the same with a random colour shift, no network: -c robust',
         f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
         RANDAUGMENT,
+    ),
+    Arm(
+        'robust',
+        "-c robust with timm's own crop, as users have it",
+        f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
+        NINE,
     ),
     Arm(
         'shift-randconv-consistency',
