@@ -1,4 +1,4 @@
-"""Repaint (BMVC 2021): co-train a network with a generator that repaints its training images.
+"""Repaint (BMVC 2021): train a network on repaints of its images, by chance or by a generator that learns along.
 
 Start reading in `timm_repaint/repaint.py`: one batch through the mask source, the encoder, the generator, the task and
 the discriminator. The public names are listed in `__init__.pyi`, each with its home.

@@ -22,7 +22,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    'train': Command('classification', 'train', 'train a classifier; with --repaint, together with a generator'),
+    'train': Command('classification', 'train', 'train a classifier; with --repaint, on repaints of its images'),
     'fine-tune': Command('classification', 'fine_tune', 'the fine-tune phase of a run with --repaint'),
     'detect train': Command('detection.train', 'main', 'train a detector, with the same options'),
     'detect fine-tune': Command('detection.fine_tune', 'main', 'the fine-tune phase of its run'),

@@ -30,7 +30,7 @@ def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
         run_dir: Whether the folder of an earlier run comes first on the command line (the fine-tune phase).
     """
     parser = build_classification_parser(run_dir)
-    parser.description = 'Train an EfficientDet; with --repaint, together with a generator that repaints its images.'
+    parser.description = 'Train an EfficientDet; with --repaint, on repaints of its images.'
     parser.set_defaults(**DEFAULTS)
     add_table(parser, detection=True)
     parser.add_argument('--task', default='detection', choices=['detection'], help=argparse.SUPPRESS)  # for args.yaml

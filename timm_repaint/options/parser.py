@@ -54,7 +54,7 @@ def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
         run_dir: whether the folder of an earlier run comes first on the command line (`fine_tune.py`).
     """
     parser = _Parser(
-        description='Train a timm classifier; with --repaint, together with a generator that repaints its images.',
+        description='Train a timm classifier; with --repaint, on repaints of its images.',
         formatter_class=_HelpFormatter,
     )
     if run_dir:
@@ -68,6 +68,6 @@ def build_parser(run_dir: bool = False) -> argparse.ArgumentParser:
 
 
 def _add_config_option(parser: argparse.ArgumentParser, default: str) -> None:
-    text = 'YAML file of option: value lines, or a recipe of the package by name, such as demo or paper; its line '
+    text = 'YAML file of option: value lines, or a recipe of the package by name, such as robust or demo; its line '
     text += '"base: FILE" puts it over another file; what the command line says comes first'
     parser.add_argument('-c', '--config', type=str, default=default, metavar='FILE', help=text)

@@ -17,7 +17,11 @@ PREFIX = 'repaint_'  # of the fields of RepaintConfig
 class PhaseOptions:
     """When a run repaints, and how often it shows what."""
 
-    repaint: bool = when(False, 'co-train with a generator that repaints the training images', roles='start')
+    repaint: bool = when(
+        False,
+        'repaint the training images, by a generator that learns along or as --repaint-generator says',
+        roles='start',
+    )
     repaint_epochs: int | None = when(
         None,
         'epochs with repaints; the rest of --epochs is fine-tuning on originals in the same learning-rate schedule. '
