@@ -87,7 +87,6 @@ _ARMS = (
     Arm('swap', 'each segment with the detail of another place', f'{REPAINT} --repaint-detail swap'),
     Arm('paper', "the paper's own form", f'{REPAINT} --repaint-detail none --repaint-latent global'),
     Arm('repaint', 'the defaults', REPAINT, detector=''),
-    Arm('both', 'repaints beside their originals', f'{REPAINT} --repaint-mix both', detector=''),
     Arm(
         'shift-both',
         'shifted colours beside their originals, no network: -c robust without its term and RandAugment',
@@ -119,12 +118,6 @@ _ARMS = (
     ),
     Arm('jitter-consistency', 'one answer, on top of strong jitter', f'{REPAINT} {ONE_ANSWER}', JITTER),
     Arm(
-        'jitter-shift-consistency',
-        'the same with a random colour shift, no network',
-        f'{REPAINT} --repaint-generator shift {ONE_ANSWER}',
-        JITTER,
-    ),
-    Arm(
         'randaugment-shift',
         'RandAugment, and a random colour shift in place of every second image: no longer than RandAugment',
         f'{REPAINT} --repaint-generator shift',
@@ -154,16 +147,10 @@ _ARMS = (
         f'{REPAINT} --repaint-generator shift-randconv {ONE_ANSWER}',
         RANDAUGMENT,
     ),
-    Arm('repaint-end', 'the defaults to the last epoch', both=f'{CROP_AND_FLIP} {REPAINT} {TO_THE_END}'),
     Arm(
         'consistency-end',
         'repaints beside their originals to the last epoch, and one answer to both',
         both=f'{CROP_AND_FLIP} {REPAINT} {ONE_ANSWER} {TO_THE_END}',
-    ),
-    Arm(
-        'shift-consistency-end',
-        'the same with a random colour shift, no network',
-        both=f'{CROP_AND_FLIP} {REPAINT} --repaint-generator shift {ONE_ANSWER} {TO_THE_END}',
     ),
     Arm('pretrained', 'the defaults from the generator that comes along', f'{REPAINT} --repaint-checkpoint pretrained'),
     Arm('jitter-repaint', 'the defaults on top of strong jitter', REPAINT, JITTER),

@@ -52,12 +52,12 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('arm', 'wanted'), [('plain', 1), ('jitter', 1), ('jitter-clean-end', 2), ('repaint', 2), ('repaint-end', 1)]
+    ('arm', 'wanted'), [('plain', 1), ('jitter', 1), ('jitter-clean-end', 2), ('repaint', 2), ('consistency-end', 1)]
 )
 def test_an_arm_with_options_of_its_first_phase_has_two_phases(place, arm, wanted):
     commands = plan_phases(place, 'domain-shift', arm, 3, place.output / 'run')
     assert len(commands) == wanted and all('3' in command for command in commands[:1])
-    assert ('--mask-dir' in commands[0]) == arm.startswith('repaint')
+    assert ('--mask-dir' in commands[0]) == arm.startswith(('repaint', 'consistency'))
 
 
 def test_another_network_has_results_of_its_own_name(place):
@@ -80,12 +80,12 @@ def test_other_numbers_of_epochs_have_results_of_their_own_name_and_the_same_sha
     assert first[first.index('--stop-epoch') + 1] == '18' and '--stop-epoch' not in last
     for command in (first, last, plan_run(longer, 'animals', 'plain', 0).commands[0]):
         assert [command[at + 1] for at, word in enumerate(command) if word == '--epochs'][-1] == '24'
-    end = plan_run(longer, 'domain-shift', 'repaint-end', 0).commands[0]
+    end = plan_run(longer, 'domain-shift', 'consistency-end', 0).commands[0]
     assert end[end.index('--repaint-epochs') + 1] == '24'
 
 
 def test_a_detector_trains_with_options_that_it_takes_and_without_validation(place):
-    repainted = ['shift', 'repaint', 'both', 'shift-both', 'jitter-shift-both']
+    repainted = ['shift', 'repaint', 'shift-both', 'jitter-shift-both']
     assert SETTINGS['animals'].arms == ['plain', 'jitter', *repainted]
     for arm in SETTINGS['animals'].arms:
         first, *others = plan_phases(place, 'animals', arm, 3, place.output / 'run')
