@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import IO, Protocol, TypeVar
 
 from timm_repaint.errors import UsageError
+from timm_repaint.files import write_text
 from timm_repaint.progress import progress
 from timm_repaint.report.summary import UnfinishedError
 
 REPO = Path(__file__).resolve().parents[1]
 LOG, RESULT = 'log.txt', 'result.json'
+SECONDS = 'seconds.txt'  # that earlier tries of a run took
 
 
 class BenchRun(Protocol):
@@ -82,14 +84,18 @@ def execute(run: AnyRun, processes: Processes, finish: Callable[[AnyRun, float],
     if afresh:
         shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
+    spent = run.folder / SECONDS
+    start = time.monotonic() - (float(spent.read_text()) if spent.is_file() else 0)
     path = run.folder / LOG
-    for command in run.commands:
-        with open(path, 'a') as log:
-            print(f'$ {shlex.join(command)}', file=log, flush=True)
-            code = processes.call(command, log)
-        if code:
-            raise UnfinishedError(f'exit code {code}: {last_line(path)}')
+    try:
+        for command in run.commands:
+            with open(path, 'a') as log:
+                print(f'$ {shlex.join(command)}', file=log, flush=True)
+                code = processes.call(command, log)
+            if code:
+                raise UnfinishedError(f'exit code {code}: {last_line(path)}')
+    finally:
+        write_text(spent, str(time.monotonic() - start))
     finish(run, time.monotonic() - start)
 
 

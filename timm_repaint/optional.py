@@ -21,4 +21,5 @@ def load_optional(module: str, user: str, extra: str = 'report') -> Any:
         return import_module(module)
     except ImportError as error:
         package = module.partition('.')[0]
-        raise UsageError(f"{user} needs {package}: pip install '.[{extra}]'") from error
+        reason = '' if (error.name or '').partition('.')[0] == package else f' ({error})'
+        raise UsageError(f"{user} needs {package}{reason}: pip install '.[{extra}]'") from error

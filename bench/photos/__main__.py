@@ -6,11 +6,12 @@ from pathlib import Path
 from bench.photos.arms import ARMS, NETWORK, NETWORKS, SETTINGS
 from bench.photos.conflict import make_conflicts
 from bench.photos.corruptions import make_corrupted, make_corrupted_boxes
-from bench.photos.runs import Place, conflicts_of, corrupted_of, leave_result, masks_of, plan_run, read_rows
+from bench.photos.data import check_setting, claim_for
+from bench.photos.runs import Place, conflicts_of, corrupted_of, leave_result, masks_of, plan_run, read_rows, without
 from bench.photos.table import write_results
 from bench.runner import RESULT, run_all, tell_failed
 from timm_repaint.commandline import at_least, goes_on
-from timm_repaint.errors import run_command
+from timm_repaint.errors import UsageError, first_of, run_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,7 +53,11 @@ def main() -> int:
     folders = (args.data.resolve(), args.weights.resolve(), args.output.resolve())
     place = Place(*folders, args.corruptions, args.conflicts, args.model, args.epochs)
     place.output.mkdir(parents=True, exist_ok=True)
+    if not place.weights.is_file():
+        raise UsageError(f'--weights {place.weights} does not exist')
+    claim_for(place.weights, place.output / 'weights' / place.network)
     for setting in args.settings:
+        check_setting(setting, place.data, place.output)
         masks_of(place, setting)
         if place.corruptions:
             corrupt_validation(place, setting)
@@ -65,8 +70,11 @@ def main() -> int:
         for setting in args.settings
         for arm in args.arms or SETTINGS[setting].arms
     ]
-    runs = [run for run in (plan_run(place, *name) for name in names) if not (run.folder / RESULT).is_file()]
+    planned = [plan_run(place, *name) for name in names]
+    runs = [run for run in planned if not (run.folder / RESULT).is_file()]
     print(f'{len(names)} runs, {len(names) - len(runs)} of them done before; results in {place.output}')
+    if short := without(place, [run for run in planned if run not in runs]):
+        print(f'{len(short)} of these were not tested for all that is asked; give another --output: {first_of(short)}')
     failed = run_all(runs, args.jobs, leave_result, lambda: write_results(read_rows(place.output), place.output), False)
     return tell_failed(failed)
 

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 EPOCHS = 16
+BATCH = 32
 CLEAN_END = 0.25  # of the epochs
 DETECTOR_EPOCHS = 20
 _OPTIONS = (
     '-j 0 --device cpu --channels-last --opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs 1 '
     '--log-interval 1000 --repaint-gallery-interval 0'
 )
-COMMON = f'-b 32 --epochs {EPOCHS} {_OPTIONS}'
+COMMON = f'-b {BATCH} --epochs {EPOCHS} {_OPTIONS}'
 DETECTOR = (
     f'--model tf_efficientdet_lite0 --img-size 256 -b 8 --lr 1e-3 --epochs {DETECTOR_EPOCHS} --scale-jitter 0.5 1.5 '
     f'{_OPTIONS}'

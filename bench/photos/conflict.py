@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from bench.photos.corruptions import square_u8
+from bench.photos.data import photographs_of
+from timm_repaint.errors import UsageError, first_of
 from timm_repaint.progress import progress
 
 PER_PAIR = 10
@@ -25,11 +27,18 @@ def make_conflicts(photographs: Path, output: Path, per_pair: int = PER_PAIR) ->
         photographs: A folder a class.
         output: Where the folders go.
         per_pair: Pictures of each two classes in this order; of the first photographs of one and the next of the other.
+
+    Raises:
+        UsageError: If a class has too few.
     """
     done = output / 'done'
     if done.is_file():
         return
-    classes = {folder.name: sorted(folder.iterdir())[: 2 * per_pair] for folder in sorted(photographs.iterdir())}
+    classes = {name: paths[: 2 * per_pair] for name, paths in photographs_of(photographs).items()}
+    if few := [name for name, paths in classes.items() if len(paths) <= per_pair]:
+        raise UsageError(
+            f'--conflicts needs more than {per_pair} photographs a class in {photographs}: {first_of(few)}'
+        )
     for shape, texture in progress(list(permutations(classes, 2)), 'conflicts'):
         pairs = zip(classes[shape][:per_pair], classes[texture][per_pair:], strict=False)
         for number, (shaped, textured) in enumerate(pairs):

@@ -8,17 +8,23 @@ import numpy as np
 from PIL import Image
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 
+from bench.photos.data import photographs_of
+from timm_repaint.detection.annotations import annotation_path
+from timm_repaint.detection.coco_file import read_json
+from timm_repaint.errors import UsageError
 from timm_repaint.optional import load_optional
+from timm_repaint.pictures import read_picture
 from timm_repaint.progress import progress
 
 SEVERITIES = (1, 3, 5)
 SEVERITY = 3  # of photographs with boxes
 PER_CLASS = 20  # the first photographs of each class
 SIZE_PX = 146  # what a network at 128 px takes its centre from
+SMALLEST_PX = 32  # that imagecorruptions takes
 
 
 def make_corrupted(photographs: Path, output: Path, per_class: int = PER_CLASS) -> None:
-    """Write `output/KIND-SEVERITY/CLASS/NAME.png` for the 15 kinds and 3 severities; a finished folder is left alone.
+    """Write `output/KIND-SEVERITY/CLASS/FILE.png` for the 15 kinds and 3 severities; a finished folder is left alone.
 
     Args:
         photographs: A folder a class.
@@ -32,12 +38,12 @@ def make_corrupted(photographs: Path, output: Path, per_class: int = PER_CLASS) 
     if done.is_file():
         return
     package = load_package()
-    paths = [path for folder in sorted(photographs.iterdir()) for path in sorted(folder.iterdir())[:per_class]]
+    paths = [path for images in photographs_of(photographs).values() for path in images[:per_class]]
     kinds = [(kind, severity) for kind in package.get_corruption_names() for severity in SEVERITIES]
     for path in progress(paths, 'corruptions'):
         pixels = square_u8(path)
         for kind, severity in kinds:
-            target = output / f'{kind}-{severity}' / path.parent.name / f'{path.stem}.png'
+            target = output / f'{kind}-{severity}' / path.relative_to(photographs).parent / f'{path.name}.png'
             target.parent.mkdir(parents=True, exist_ok=True)
             corrupted = package.corrupt(pixels, severity=severity, corruption_name=kind)
             Image.fromarray(corrupted).save(target)
@@ -53,27 +59,29 @@ def make_corrupted_boxes(coco: Path, output: Path, split: str = 'val2017') -> No
         split: Of both.
 
     Raises:
-        UsageError: If imagecorruptions is not installed.
+        UsageError: If imagecorruptions is not installed, or a photograph is too small.
     """
     done = output / 'done'
     if done.is_file():
         return
     package = load_package()
     kinds = package.get_corruption_names()
-    content = json.loads((coco / 'annotations' / f'instances_{split}.json').read_text())
-    step = 1 + max(image['id'] for image in content['images'])
+    content = read_json(annotation_path(str(coco), split))
+    numbers = {image['id']: number for number, image in enumerate(content['images'])}
     images, boxes = [], []
-    for image in progress(content['images'], 'corruptions'):
-        with Image.open(coco / split / image['file_name']) as picture:
-            pixels = np.asarray(picture.convert('RGB'))
-        for number, kind in enumerate(kinds):
-            name = f'{kind}/{Path(image["file_name"]).stem}.png'
+    for image, number in zip(progress(content['images'], 'corruptions'), numbers.values(), strict=True):
+        pixels = np.asarray(read_picture(coco / split / image['file_name']))
+        if min(pixels.shape[:2]) < SMALLEST_PX:
+            raise UsageError(f'{image["file_name"]} has a side below {SMALLEST_PX} px, too few for --corruptions')
+        for place, kind in enumerate(kinds):
+            name = f'{kind}/{number}.png'
             (output / split / kind).mkdir(parents=True, exist_ok=True)
             corrupted = package.corrupt(pixels, severity=SEVERITY, corruption_name=kind)
             Image.fromarray(corrupted).save(output / split / name)
-            images.append({**image, 'id': number * step + image['id'], 'file_name': name})
-    for number in range(len(kinds)):
-        boxes += [{**box, 'image_id': number * step + box['image_id']} for box in content['annotations']]
+            images.append({**image, 'id': place * len(numbers) + number, 'file_name': name})
+    for place in range(len(kinds)):
+        step = place * len(numbers)
+        boxes += [{**box, 'image_id': step + numbers[box['image_id']]} for box in content['annotations']]
     boxes = [{**box, 'id': place} for place, box in enumerate(boxes, start=1)]
     (output / 'annotations').mkdir(exist_ok=True)
     corrupted_content = {**content, 'images': images, 'annotations': boxes}
@@ -83,8 +91,7 @@ def make_corrupted_boxes(coco: Path, output: Path, split: str = 'val2017') -> No
 
 def square_u8(path: Path) -> np.ndarray:
     """A photograph's centre, [146, 146, 3] uint8 RGB."""
-    with Image.open(path) as image:
-        return np.asarray(Compose([Resize(SIZE_PX), CenterCrop(SIZE_PX)])(image.convert('RGB')))
+    return np.asarray(Compose([Resize(SIZE_PX), CenterCrop(SIZE_PX)])(read_picture(path)))
 
 
 def load_package() -> Any:

@@ -4,17 +4,18 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.photos.arms import ARMS, CLEAN_END, COMMON, DETECTOR, EPOCHS, NETWORK, NETWORKS, SETTINGS
 from bench.photos.conflict import BY
+from bench.photos.data import photographs_of, tests_of
 from bench.runner import REPO, RESULT, make_masks
 from timm_repaint.files import write_text
 
 TESTS = 'tests.json'
-EVALUATE = Path(__file__).with_name('evaluate.py')
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ def images_of(place: Place, name: str) -> Path:
     if setting.per_class is None:
         return source
     target = place.output / 'images' / name
-    for folder in sorted((source / 'train').iterdir()):
-        (target / 'train' / folder.name).mkdir(parents=True, exist_ok=True)
-        for image in sorted(folder.iterdir())[: setting.per_class]:
-            link = target / 'train' / folder.name / image.name
+    for images in photographs_of(source / 'train').values():
+        for image in images[: setting.per_class]:
+            link = target / image.relative_to(source)
+            link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():
                 link.symlink_to(image)
     return target
@@ -108,11 +109,11 @@ def plan_tests(place: Place, name: str, last_phase: Path, out: Path) -> list[str
     corrupted = ['--corrupted', str(corrupted_of(place, name))] if place.corruptions else []
     if setting.detects:
         return ['-m', 'bench.photos.evaluate_detector', str(last_phase), str(out), str(source), *corrupted]
-    folders = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and folder.name[0] != '.']
-    splits = [str(folder) for folder in folders if folder.name != 'train']
+    splits = [str(folder) for folder in tests_of(source)]
     splits += [str(conflicts_of(place, name) / by) for by in BY if place.conflicts]
-    words = [str(EVALUATE), str(last_phase / 'last.pth.tar'), place.network, str(out), *splits, *corrupted]
-    return [*words, *NETWORKS[place.network].options.split()]
+    train = str(images_of(place, name) / setting.training)
+    words = ['-m', 'bench.photos.evaluate', str(last_phase / 'last.pth.tar'), place.network, train, str(out)]
+    return [*words, *splits, *corrupted, *NETWORKS[place.network].options.split()]
 
 
 def plan_phases(place: Place, setting: str, name: str, seed: int, folder: Path) -> list[list[str]]:
@@ -136,7 +137,7 @@ def plan_phases(place: Place, setting: str, name: str, seed: int, folder: Path) 
 def train_classifier(place: Place, setting: str, arm: str) -> list[str]:
     """train.py with the options that both phases of an arm have in a setting."""
     images = images_of(place, setting)
-    classes = len(list((images / 'train').iterdir()))
+    classes = len(photographs_of(images / 'train'))
     network = NETWORKS[place.network]
     weights = ('--pretrained', '--pretrained-path', str(place.weights), '--lr', network.lr, *network.options.split())
     command = [str(REPO / 'train.py'), str(images), '--num-classes', str(classes), '--model', place.network]
@@ -157,6 +158,13 @@ def leave_result(run: Run, seconds: float) -> None:
     for checkpoint in run.folder.rglob('*.pth.tar'):
         checkpoint.unlink()
     shutil.rmtree(run.folder / 'tensorboard', ignore_errors=True)
+
+
+def without(place: Place, done: Sequence[Run]) -> list[str]:
+    """The names of finished runs that were not tested on what is asked for now, and whose checkpoints are gone."""
+    wanted = [{'corrupted', 'corrupted mAP'}] * place.corruptions + [{*BY, 'mAP'}] * place.conflicts
+    found = {run.name: json.loads((run.folder / RESULT).read_text()).keys() for run in done}
+    return [name for name, keys in found.items() if any(keys.isdisjoint(tests) for tests in wanted)]
 
 
 def read_rows(output: Path) -> list[dict[str, Any]]:

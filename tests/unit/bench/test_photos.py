@@ -241,8 +241,8 @@ def test_corrupted_photographs_are_made_once_and_tested_as_one_mean(place, monke
     model = timm.create_model('test_resnet', num_classes=2)
     torch.save(model.state_dict(), place.output / 'two.pth')
     out, folder = place.output / 'tests.json', place.data / 'pacs' / 'validation'
-    words = [place.output / 'two.pth', 'test_resnet', out, folder, '--img-size', '32', '--corrupted', corrupted]
-    monkeypatch.setattr('sys.argv', ['evaluate.py', *map(str, words)])
+    words = [place.output / 'two.pth', 'test_resnet', folder, out, folder, '--img-size', '32', '--corrupted', corrupted]
+    monkeypatch.setattr('sys.argv', ['evaluate', *map(str, words)])
     evaluate.main()
     found = json.loads(out.read_text())
     assert found.keys() == {'validation', 'corrupted', 'classes'} and 0 <= found['corrupted'] <= 100
@@ -259,13 +259,13 @@ def test_without_the_package_of_corruptions_it_says_what_to_install(place, monke
 def test_photographs_with_boxes_are_corrupted_once_at_their_size_with_their_boxes(tmp_path, monkeypatch):
     (tmp_path / 'val2017').mkdir()
     (tmp_path / 'annotations').mkdir()
-    sides = {'width': 8, 'height': 6}
-    images = [{'id': number, 'file_name': f'{number}.jpg', **sides} for number in (3, 7)]
-    box = {'id': 5, 'image_id': 7, 'category_id': 1, 'bbox': [1, 1, 4, 3]}
+    sides = {'width': 48, 'height': 36}
+    images = [{'id': number, 'file_name': f'{number}.jpg', **sides} for number in ('b', 'a')]
+    box = {'id': 5, 'image_id': 'a', 'category_id': 1, 'bbox': [1, 1, 4, 3]}
     content = {'images': images, 'annotations': [box], 'categories': [{'id': 1, 'name': 'cat'}]}
     (tmp_path / 'annotations' / 'instances_val2017.json').write_text(json.dumps(content))
     for image in images:
-        Image.new('RGB', (8, 6)).save(tmp_path / 'val2017' / image['file_name'])
+        Image.new('RGB', (48, 36)).save(tmp_path / 'val2017' / image['file_name'])
     kinds = ['fog', 'snow']
     package = SimpleNamespace(
         get_corruption_names=lambda: kinds,
@@ -274,11 +274,11 @@ def test_photographs_with_boxes_are_corrupted_once_at_their_size_with_their_boxe
     monkeypatch.setitem(sys.modules, 'imagecorruptions', package)
     make_corrupted_boxes(tmp_path, tmp_path / 'out')
     found = read_coco(str(tmp_path / 'out'), 'val2017')
-    assert found.file_names == ('fog/3.png', 'fog/7.png', 'snow/3.png', 'snow/7.png')
+    assert found.file_names == ('fog/0.png', 'fog/1.png', 'snow/0.png', 'snow/1.png')
     assert [len(found.objects(index)[0]) for index in range(4)] == [0, 1, 0, 1]
     pictures = [Image.open(tmp_path / 'out' / 'val2017' / name) for name in found.file_names]
     assert [picture.getpixel((0, 0)) for picture in pictures] == [(3, 3, 3)] * 2 + [(4, 4, 4)] * 2
-    assert {picture.size for picture in pictures} == {(8, 6)}
+    assert {picture.size for picture in pictures} == {(48, 36)}
     monkeypatch.setitem(sys.modules, 'imagecorruptions', None)  # a finished set needs no package
     make_corrupted_boxes(tmp_path, tmp_path / 'out')
 

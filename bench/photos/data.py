@@ -1,0 +1,119 @@
+"""The data of a setting: read by the tests as train.py reads it, and looked at before anything trains."""
+
+import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from timm.data import create_dataset
+
+from bench.photos.arms import BATCH, SETTINGS
+from bench.photos.table import NO_TESTS, OTHERS
+from timm_repaint.claim import claim
+from timm_repaint.data.folders import check_classes, count_endings, tell_difference
+from timm_repaint.data.named import NamedImages
+from timm_repaint.detection.annotations import read_coco
+from timm_repaint.errors import UsageError, first_of
+from timm_repaint.pictures import find_pictures, is_hidden
+
+VALIDATION = 'validation'
+
+
+def photographs_of(folder: Path) -> dict[str, list[Path]]:
+    """The photographs of each class of a folder of class folders, in the order of their names, without hidden ones."""
+    found: dict[str, list[Path]] = {}
+    for name in sorted(find_pictures(folder)):
+        if not is_hidden(name):
+            found.setdefault(Path(name).parts[0], []).append(folder / name)
+    return dict(sorted(found.items()))
+
+
+def read_split(folder: Path, numbers: Mapping[str, int] | None = None) -> NamedImages:
+    """A folder of class folders as train.py reads it: hidden files left out, 16 bits scaled.
+
+    Args:
+        folder: It may lack some of the classes.
+        numbers: By class, those of the training photographs; None: its own.
+
+    Raises:
+        UsageError: If there is a class without images, or one that the training photographs do not have.
+    """
+    dataset = create_dataset('', root=str(folder.parent), split=folder.name)
+    check_classes(dataset, folder.name, sys.maxsize, count_endings(str(folder)))
+    reader = dataset.reader
+    if numbers is not None:
+        if more := sorted(set(reader.class_to_idx) - set(numbers)):
+            raise UsageError(f'{folder} has classes that the training photographs do not have: {first_of(more)}')
+        names = {number: name for name, number in reader.class_to_idx.items()}
+        reader.samples = [(path, numbers[names[number]]) for path, number in reader.samples]
+        reader.class_to_idx = {name: numbers[name] for name in reader.class_to_idx}
+    return NamedImages(dataset)
+
+
+def tests_of(source: Path) -> list[Path]:
+    """What a classifier is tested on: the folders beside `train/`."""
+    folders = [folder for folder in sorted(source.iterdir()) if folder.is_dir() and folder.name[0] != '.']
+    return [folder for folder in folders if folder.name != 'train']
+
+
+def check_photographs(source: Path, per_class: int | None) -> None:
+    """Refuse photographs that a classifier could not be trained and tested on.
+
+    Args:
+        source: With `train/`, `validation/` and the folders of other domains.
+        per_class: How many of a class are trained on; None: all.
+
+    Raises:
+        UsageError: If there are too few, or a folder is missing, has other classes or the name of another figure.
+    """
+    numbers = read_split(source / 'train').reader.class_to_idx
+    count = sum(len(images[:per_class]) for images in photographs_of(source / 'train').values())
+    if count < BATCH:
+        raise UsageError(
+            f'{source}/train has {count} photographs to train on, a batch is of {BATCH}; give more classes'
+        )
+    tests = tests_of(source)
+    if VALIDATION not in [folder.name for folder in tests]:
+        raise UsageError(f'{source} has no {VALIDATION}/; it needs train/, {VALIDATION}/ and a folder of each domain')
+    for folder in tests:
+        if folder.name in {*NO_TESTS, *OTHERS}:
+            raise UsageError(f'{folder}: a column of the results has this name; rename the folder')
+        read_split(folder, numbers)
+
+
+def check_boxes(source: Path) -> None:
+    """Refuse a folder in COCO's layout whose splits have other categories.
+
+    Raises:
+        UsageError: If so, or if its annotations cannot be read.
+    """
+    ours, theirs = (read_coco(str(source), f'{split}2017').class_names for split in ('train', 'val'))
+    if ours != theirs:
+        raise UsageError(
+            f'{source}: train2017 and val2017 list other categories, so that one number would mean two: '
+            f'{tell_difference(ours, theirs)}'
+        )
+
+
+def check_setting(name: str, data: Path, output: Path) -> None:
+    """Refuse data that a setting cannot use, or others than an earlier call's; see the functions above.
+
+    Raises:
+        UsageError: If so: masks, corrupted copies and results in `output` would be taken for this data's.
+    """
+    source = data / SETTINGS[name].folder
+    if not source.is_dir():
+        raise UsageError(f'{source} does not exist; the setting {name} needs it')
+    if SETTINGS[name].detects:
+        check_boxes(source)
+    else:
+        check_photographs(source, SETTINGS[name].per_class)
+    claim_for(source, output / 'data' / source.name)
+
+
+def claim_for(source: Path, folder: Path) -> None:
+    """Note in a folder what a file, or all files of a folder, hold, which later calls must have too."""
+    digest = sha256()
+    for path in [source] if source.is_file() else sorted(path for path in source.rglob('*') if path.is_file()):
+        digest.update(f'{path.relative_to(source)}\n'.encode(errors='surrogateescape') + path.read_bytes())
+    claim(folder, {'content': digest.hexdigest()})
