@@ -15,10 +15,13 @@ DETECTOR = (
     f'--model tf_efficientdet_lite0 --img-size 256 -b 8 --lr 1e-3 --epochs {DETECTOR_EPOCHS} --scale-jitter 0.5 1.5 '
     f'{_OPTIONS}'
 )
-CROP_AND_FLIP = '--scale 0.5 1.0 --color-jitter 0'
-JITTER = '--scale 0.5 1.0 --color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
+HALF = '--scale 0.5 1.0'
+CROP_AND_FLIP = f'{HALF} --color-jitter 0'
+STRONG = '--color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
+JITTER = f'{HALF} {STRONG}'
 NINE = '--aa rand-m9-mstd0.5'
-RANDAUGMENT = f'--scale 0.5 1.0 {NINE}'
+RANDAUGMENT = f'{HALF} {NINE}'
+AUGMIX = '--color-jitter 0 --aa augmix-m3-w3 --aug-splits 3 --jsd-loss'
 REPAINT = '--repaint --mask fh'
 TO_THE_END = '--repaint-epochs {epochs}'
 ONE_ANSWER = '--repaint-mix both --repaint-consistency 4'
@@ -74,15 +77,13 @@ class Arm:
 _ARMS = (
     Arm('plain', 'crop and flip', detector=''),
     Arm('default-aug', "timm's default augmentation", both=''),
+    Arm('default-jitter', 'strong colour jitter and grayscale with its crop', both=STRONG),
+    Arm('default-randaugment', 'RandAugment with its crop', both=NINE),
+    Arm('default-augmix', 'AugMix with its crop', both=AUGMIX),
     Arm('jitter', 'strong colour jitter and grayscale to the end', both=JITTER, detector='--color-jitter 0.8'),
     Arm('jitter-clean-end', 'the same with a last quarter without', first=JITTER),
     Arm('randaugment', 'RandAugment of magnitude 9', both=RANDAUGMENT),
-    Arm('default-randaugment', "the same with timm's own crop", both=NINE),
-    Arm(
-        'augmix',
-        'AugMix with its consistency term',
-        both=f'{CROP_AND_FLIP} --aa augmix-m3-w3 --aug-splits 3 --jsd-loss',
-    ),
+    Arm('augmix', 'AugMix with its consistency term', both=f'{HALF} {AUGMIX}'),
     Arm('cutmix', 'CutMix', both=f'{CROP_AND_FLIP} --cutmix 1.0'),
     Arm('shift', 'a random colour shift a segment, no network', f'{REPAINT} --repaint-generator shift', detector=''),
     Arm('swap', 'each segment with the detail of another place', f'{REPAINT} --repaint-detail swap'),
