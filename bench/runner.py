@@ -129,7 +129,8 @@ def execute_all(
                     elif len(running) < jobs:
                         waiting.remove(run)
                         running[pool.submit(execute, run, processes, finish, afresh)] = run
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                # Woken each second: a signal that comes right before a wait without end would be seen at its end only.
+                for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), problem_of(future)
         finally:
             processes.stop()

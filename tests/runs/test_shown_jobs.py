@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.runs.test_slurm import Cluster, value_of
-from timm_repaint.options import build_parser
+from timm_repaint.options import build_config_parser, build_parser, parse_args
 from timm_repaint.recipes import find_recipe
 
 REPO = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ def shell_blocks(page: str) -> list[str]:
 
 def calls_of(block: str, folder: Path) -> list[list[str]]:
     """The words of each call of a block's programs, which do not run."""
-    for name in ('sbatch', 'torchrun', 'timm-repaint'):
+    for name in ('sbatch', 'torchrun', 'timm-repaint', 'python'):
         (folder / name).write_text(RECORDER)
         (folder / name).chmod(stat.S_IRWXU)
     calls = folder / 'calls'
@@ -61,17 +61,17 @@ def test_the_rows_of_the_papers_tables_name_scripts_and_recipes_that_are_there(n
         build_parser().parse_args(['-c', recipe, *options])
 
 
-def test_the_two_options_of_the_front_page_are_added_to_a_command_of_timm(tmp_path):
+def test_the_recipe_of_the_front_page_is_added_to_a_command_of_timm(tmp_path):
     (diff,) = re.findall(r'```diff\n(.*?)```', (REPO / 'README.md').read_text(), re.S)
     after = '\n'.join(line[1:] for line in diff.splitlines() if line[0] != '-')
     train, fine_tune = calls_of(after, tmp_path)
-    assert train[:4] == ['torchrun', '--nproc-per-node', '8', 'train.py']
-    options = build_parser().parse_args(train[4:])
-    assert (options.repaint, options.mask, options.epochs, options.data_dir or options.data) == (
-        True, 'fh', 200, '/data/imagenet'
-    )  # fmt: skip
-    assert fine_tune[3:] == ['fine_tune.py', f'output/train/{value_of(train, "--experiment")}']
+    assert train[:2] == ['python', 'train.py']
+    options, _ = parse_args(build_parser(), build_config_parser(), train[2:])
+    assert (options.repaint, options.mask, options.repaint_generator) == (True, 'fh', 'shift')
+    assert (options.epochs, options.data_dir or options.data, options.pretrained) == (40, 'photos', True)
+    assert fine_tune == ['python', 'fine_tune.py', f'output/train/{value_of(train, "--experiment")}']
     before = '\n'.join(line[1:] for line in diff.splitlines() if line[0] != '+')
     (tmp_path / 'calls').unlink()
     (plain,) = calls_of(before, tmp_path)
-    assert [word for word in train if word not in plain] == ['--repaint', '--mask', 'fh']
+    assert not parse_args(build_parser(), build_config_parser(), plain[2:])[0].repaint
+    assert [word for word in train if word not in plain] == ['robust', '-c', 'robust']
