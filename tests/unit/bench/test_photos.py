@@ -44,6 +44,7 @@ def place(tmp_path, monkeypatch):
                 )
     torch.save(timm.create_model('test_resnet').state_dict(), tmp_path / 'weights.pth')
     monkeypatch.setattr('bench.photos.runs.COMMON', '-b 4 -j 0 --device cpu --warmup-epochs 0 --epochs 16')
+    monkeypatch.setattr('bench.photos.data.BATCH', 4)
     monkeypatch.setitem(arms_module.NETWORKS, 'test_resnet', Network('0.01', '--img-size 32'))
     vit = Network('0.01', '--img-size 32 --model-kwargs img_size=32')
     monkeypatch.setitem(arms_module.NETWORKS, 'test_vit', vit)
