@@ -96,7 +96,7 @@ def check_boxes(source: Path) -> None:
 
 
 def check_setting(name: str, data: Path, output: Path) -> None:
-    """Refuse data that a setting cannot use, or others than an earlier call's; see the functions above.
+    """Refuse data that a setting cannot use, or that is not an earlier call's; see the functions above.
 
     Raises:
         UsageError: If so: masks, corrupted copies and results in `output` would be taken for this data's.

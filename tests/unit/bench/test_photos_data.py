@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from bench.photos.conflict import make_conflicts
 from bench.photos.data import check_boxes, check_photographs, check_setting, photographs_of, read_split
 from bench.photos.evaluate import top1
 from bench.photos.runs import Place, images_of, plan_run, without
-from bench.runner import RESULT
+from bench.runner import RESULT, execute_all
 from timm_repaint.errors import UsageError
 
 CLASSES = ('ant', 'bee', 'cow', 'dog')
@@ -127,3 +129,13 @@ def test_the_first_photographs_of_each_class_are_taken(data, tmp_path):
         shutil.copy(data / 'clothing/train/ant/0.png', data / f'clothing/train/ant/{index}.png')
     taken = photographs_of(images_of(place, 'clothing-10') / 'train')
     assert [path.name for path in taken['ant']] == sorted(f'{index}.png' for index in range(15))[:10]
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_tries(tmp_path):
+    taken = []
+    for code in ('import time; time.sleep(0.5); raise SystemExit(1)', ''):
+        run = SimpleNamespace(name='run', folder=tmp_path, commands=((sys.executable, '-c', code),), needs=None)
+        ((_, problem),) = execute_all([run], 1, lambda _, seconds: taken.append(seconds), afresh=False)
+        assert bool(problem) == bool(code)
+    alone = float((tmp_path / 'seconds.txt').read_text())
+    assert taken[0] == pytest.approx(alone, abs=0.1) and taken[0] > 0.5
