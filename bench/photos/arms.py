@@ -17,7 +17,8 @@ DETECTOR = (
 )
 HALF = '--scale 0.5 1.0'
 CROP_AND_FLIP = f'{HALF} --color-jitter 0'
-JITTER = f'{HALF} --color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
+STRONG = '--color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
+JITTER = f'{HALF} {STRONG}'
 NINE = '--aa rand-m9-mstd0.5'
 RANDAUGMENT = f'{HALF} {NINE}'
 AUGMIX = '--color-jitter 0 --aa augmix-m3-w3 --aug-splits 3 --jsd-loss'
@@ -76,6 +77,7 @@ class Arm:
 _ARMS = (
     Arm('plain', 'crop and flip', detector=''),
     Arm('default-aug', "timm's default augmentation", both=''),
+    Arm('default-jitter', 'strong colour jitter and grayscale with its crop', both=STRONG),
     Arm('default-randaugment', 'RandAugment with its crop', both=NINE),
     Arm('default-augmix', 'AugMix with its crop', both=AUGMIX),
     Arm('jitter', 'strong colour jitter and grayscale to the end', both=JITTER, detector='--color-jitter 0.8'),
