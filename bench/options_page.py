@@ -19,8 +19,8 @@ RECIPES = {
     'shape': 'masks that follow objects, and a classifier that must not go by texture',
     'gentle': 'training that ends before it overfits',
 }
-ALL_RECIPES = """`-c NAME` sets these. `paper` is the training of the paper, `demo` a short one on built-in images, and `tables/…` are
-[the paper's rows](tables.md). `timm-repaint options -c NAME` prints what any of them sets.
+ALL_RECIPES = """`-c NAME` sets these. `paper` is the training of the paper, `demo` a short one on built-in images, and
+`tables/…` are [the paper's rows](tables.md). `timm-repaint options -c NAME` prints what any of them sets.
 """
 
 

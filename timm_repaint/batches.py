@@ -78,7 +78,7 @@ def join(first: Any, second: Any) -> Any:
     if isinstance(first, dict):
         return _with_values(first, {key: join(value, second[key]) for key, value in first.items()})
     if is_list(first):
-        return first + second
+        return copy.deepcopy(first) + second  # an image's entry and its repaint's are two
     parts = [join(a, b) for a, b in zip(first, second, strict=True)]
     return type(first)(*parts) if hasattr(first, '_fields') else type(first)(parts)
 

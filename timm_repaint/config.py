@@ -179,6 +179,24 @@ def plain_numbers(values: Any) -> tuple[float, ...]:
 
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RepaintConfig)}
+SHAPE = ('width', 'latent', 'latent_dim', 'temperature')
+LEARNING = (
+    'schedule', 'separate_batches', 'task_weight', 'gan_loss', 'feat_weight', 'kl_weight', 'segment_kl_weight', 'g_lr',
+    'd_lr', 'max_nonfinite',
+)  # fmt: skip
+
+
+def idle(config: RepaintConfig) -> tuple[str, list[str]]:
+    """Why options do nothing beside others, and those of them that are not at their defaults."""
+    reason = ''
+    names: tuple[str, ...] = ()
+    if config.generator in PAINTERS:
+        reason, names = f'with generator {config.generator!r}, which has no network,', (*SHAPE, *LEARNING)
+    elif config.freeze:
+        reason, names = 'with freeze', LEARNING
+    elif config.latent == 'global' and not config.checkpoint:
+        reason, names = "with latent 'global'", ('segment_kl_weight',)
+    return reason, [name for name in names if getattr(config, name) != DEFAULTS[name]]
 
 
 def _problems(config: RepaintConfig) -> Iterator[str]:
@@ -197,9 +215,6 @@ def _problems(config: RepaintConfig) -> Iterator[str]:
     if not pair or not all(isinstance(n, int) and n >= 1 for n in config.schedule):
         yield f'schedule is {config.schedule}; it must be two whole numbers of 1 or more, such as (2, 1)'
     yield from generator_problems(config)
-    own = getattr(config.masks, 'num_labels', config.num_labels)
-    if config.num_labels is not None and own != config.num_labels:
-        yield f'num_labels is {config.num_labels}, the masks have {own}; leave num_labels out'
 
 
 def generator_problems(config: Any) -> Iterator[str]:
@@ -212,8 +227,9 @@ def generator_problems(config: Any) -> Iterator[str]:
         yield f'generator {config.generator!r} has no network to load or to freeze; leave out checkpoint and freeze'
     elif config.freeze and not config.checkpoint:
         yield 'freeze needs a checkpoint: a generator that never learned paints noise'
-    if config.generator in PAINTERS and config.separate_batches:
-        yield f'generator {config.generator!r} never learns, so it has no separate_batches; leave that out'
+    if (config.generator in PAINTERS or config.freeze) and config.separate_batches:
+        which = 'a frozen generator' if config.freeze else f'generator {config.generator!r}'
+        yield f'{which} never learns, so it has no separate_batches; leave that out'
     if config.generator in NO_DETAIL and config.detail == 'swap':
         yield f"generator {config.generator!r} paints without detail; use 'shift'"
     if config.consistency and config.mix != 'both':

@@ -25,6 +25,7 @@ from timm_repaint.painters import AnyRepainter
 NO_SETTINGS = ('masks', 'checkpoint', 'freeze', 'generator', 'width', 'latent', 'latent_dim', 'detail', 'temperature')
 HALF = (torch.float16, torch.bfloat16)
 SCALE_UNITS = 2**24
+LARGEST_SCALE = 2.0**38
 WITHOUT_GRAPHS: dict[str | None, str] = {'reduce-overhead': 'default', 'max-autotune': 'max-autotune-no-cudagraphs'}
 
 
@@ -208,12 +209,12 @@ class GanModule(nn.Module):
     def _numbers(self) -> Tensor:
         """Updates, whether stopped, then scale and growth of each gradient scaler (0: there is none yet), [6] int64.
 
-        Scales are powers of two, 2^-24 or more: they are kept in units of that.
+        Scales are powers of two, 2^-24 to 2^38: they are kept in units of the least.
         """
         scalers = [*(optimizer.scaler_numbers for optimizer in self.optimizers.values()), (0.0, 0), (0.0, 0)][:2]
         values = [self.updates, int(self.stopped)]
         for scale, growth in scalers:
-            values += [round(scale * SCALE_UNITS), growth]
+            values += [round(min(scale, LARGEST_SCALE) * SCALE_UNITS), growth]
         return torch.tensor(values)
 
     @property

@@ -25,7 +25,7 @@ class LateValue:
     def send(self, value: Tensor) -> None:
         """Start the copy of a tensor; the one before is forgotten."""
         if self._host is None:
-            self._host = torch.zeros(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            self._host = torch.zeros(value.shape, dtype=value.dtype, device='cpu', pin_memory=value.is_cuda)
         self._host.copy_(value, non_blocking=True)
         if value.device.type != 'cpu':
             self._arrival = torch.Event(value.device)

@@ -55,7 +55,7 @@ def discriminator_loss(real_logits: Sequence[Tensor], fake_logits: Sequence[Tens
 
     Args:
         real_logits: D on real images, one [B, 1, h, w] a scale, unbounded.
-        fake_logits: D on detached repaints, same shapes.
+        fake_logits: D on the repaints, same shapes.
         kind: a key of `GAN_LOSSES`.
     Returns:
         Scalar, at least float32.

@@ -10,8 +10,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.choice import find_source
-from timm_repaint.masks.superpixels import SuperpixelMasks
+from timm_repaint.masks.choice import find_cpu_source
+from timm_repaint.networks.label_maps import DETAILS
 from timm_repaint.painters import NO_DETAIL, PAINTERS, RANDCONV, SegmentPainter
 from timm_repaint.pictures import to_pm1, to_u8
 
@@ -26,55 +26,62 @@ class RandomRepaint(v2.Transform):
         painter: 'shift' (the image with a random colour shift a segment), 'jitter' (that without the image's detail),
             'mean' (each segment in its mean colour), 'randconv' (the image under a random filter, without masks) or
             'shift-randconv' (the shift, and every second image, at random, under such a filter).
-        masks: 'fh', 'superpixels' (faster by 4 times and more) or a mask source that works on the CPU.
-        detail: Of the shifts: 'keep' the image's own, or 'swap' it with that of a random place.
+        masks: 'fh', 'superpixels' (faster by 4 times and more) or a mask source that works on the CPU; 'randconv' needs
+            none.
+        detail: Of the shifts: 'keep' the image's own, 'swap' it with that of a random place, or 'none'.
 
     Raises:
         ValueError: if a value is out of its limits.
     """
 
-    _transformed_types = (Image.Image, tv_tensors.Image, np.ndarray, v2.functional.is_pure_tensor)
+    _transformed_types = (Image.Image, tv_tensors.Image, tv_tensors.Video, np.ndarray, v2.functional.is_pure_tensor)
 
     def __init__(self, p: float = 0.5, painter: str = 'shift', masks: Any = 'fh', detail: str = 'keep') -> None:
         super().__init__()
-        if not isinstance(p, (int, float)) or not 0 <= p <= 1:
+        if not isinstance(p, (int, float, np.number)) or not 0 <= p <= 1:
             raise UsageError(f'p is {p!r}; it must be from 0 to 1')
         if painter in NO_DETAIL and detail == 'swap':
             raise UsageError(f"painter {painter!r} paints without detail; use 'shift'")
         if painter not in PAINTERS:
             raise UsageError(f'painter is {painter!r}; choose one of {", ".join(PAINTERS)}')
+        if detail not in DETAILS:
+            raise UsageError(f'detail is {detail!r}; choose one of {", ".join(DETAILS)}')
         self.p, self.painter, self.detail = p, painter, detail
-        self.source = find_source(masks)
-        if self.source is None or (self.source.on_device and not isinstance(self.source, SuperpixelMasks)):
-            raise UsageError("masks must work on the CPU, image by image: 'fh', 'superpixels' or a source of your own")
-        self.repainter = SegmentPainter(painter, self.source.num_labels, detail)
+        self.source = None if painter == RANDCONV else find_cpu_source(masks)
+        self.repainter = SegmentPainter(painter, getattr(self.source, 'num_labels', None), detail)
 
-    def forward(self, *inputs: Any, **_: Any) -> Any:
+    def forward(self, image: Any, *beside: Any, **by_name: Any) -> Any:
         """Repaint the image among the inputs: RGB, a PIL image, a uint8 tensor [3, H, W] or a uint8 array [H, W, 3].
 
         Albumentations gives parameters of its own by name, which have no meaning here.
 
         Raises:
-            UsageError: a ValueError; if the image is of another kind, or smaller than 32 px.
+            UsageError: a ValueError; if the image is of another kind or smaller than 32 px, or a target has a name.
         """
+        for name, value in by_name.items():
+            if isinstance(value, (dict, list, Tensor, Image.Image)):
+                raise UsageError(
+                    f'got {name}=…; RandomRepaint takes what is beside the image by place: (image, {name})'
+                )
         if torch.rand(()) >= self.p:
-            return inputs if len(inputs) > 1 else inputs[0]
-        return super().forward(*inputs)
+            return (image, *beside) if beside else image
+        return super().forward(image, *beside)
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
         """Arrays beside a picture are masks and the like, and no images; boxes and labels are no pictures."""
+        found = [is_picture(each) for each in flat_inputs]
+        if any(found):
+            named = [isinstance(each, (Image.Image, tv_tensors.Image)) for each in flat_inputs]
+            return named if any(named) else [place == found.index(True) for place in range(len(found))]
         needs: list[bool] = super()._needs_transform_list(flat_inputs)
         arrays = [isinstance(each, np.ndarray) for each in flat_inputs]
-        if any(map(is_picture, flat_inputs)):
-            return [need and not array for need, array in zip(needs, arrays, strict=True)]
         pictures = [array and each.ndim == 3 for array, each in zip(arrays, flat_inputs, strict=True)]
         return pictures if any(pictures) else needs
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """One image, [3, H, W] or as above, of the same kind."""
         image_u8 = to_array(inpt)
-        uses_masks = self.painter != RANDCONV
-        labels_hw = self.source(image_u8) if uses_masks else np.zeros(image_u8.shape[:2], np.int64)
+        labels_hw = self.source(image_u8) if self.source else np.zeros(image_u8.shape[:2], np.int64)
         labels = torch.from_numpy(labels_hw.astype(np.int64))[None]
         with torch.no_grad():
             repaint_u8 = to_u8(self.repainter(to_pm1([image_u8]), labels).image_pm1[0])

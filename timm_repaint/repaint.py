@@ -15,14 +15,13 @@ Source: Repaint (BMVC 2021), sections 3.1 and 3.2.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from timm_repaint import batches
-from timm_repaint.config import RepaintConfig, plain_numbers
+from timm_repaint.config import RepaintConfig, idle, plain_numbers
 from timm_repaint.errors import UsageError
 from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
 from timm_repaint.gan_module import GanModule
@@ -63,6 +62,9 @@ class Repaint(GanModule):
     @takes(RepaintConfig)
     def __init__(self, mean: Sequence[float], std: Sequence[float], **options: Any) -> None:
         config = RepaintConfig(plain_numbers(mean), plain_numbers(std), **options)
+        reason, unused = idle(config)
+        if unused:
+            logger.warning('%s these options do nothing: %s', reason.capitalize(), ', '.join(unused))
         labeller = Labeller(config.masks, config.num_labels)
         networks = {**config.networks, 'num_labels': labeller.num_labels}
         repainter = load_networks(config.checkpoint, networks) if config.checkpoint else create_repainter(networks)
@@ -70,9 +72,13 @@ class Repaint(GanModule):
         if isinstance(repainter, Repainter) and not config.freeze:
             width = repainter.config['width']
             discriminator = create_discriminator(num_condition_channels(labeller.num_labels), width, config.img_size)
+        for network in (repainter, discriminator):
+            if network is not None:
+                network.float()  # whatever torch's default type is
         super().__init__(config, repainter, discriminator)
         self._labeller = labeller
         self._begun = self._asked = self._told_no_grad = False
+        self._owes_consistency: bool | None = False  # for the latest batch; None: it was told already
         self._painted: Painted | None = None
         self._bad_task: Tensor | None = None  # whether T's gradient was not finite in the update so far
         self._seen, self._repainted = 0, 0  # images of the latest batch returned; repaints among them, its first ones
@@ -81,8 +87,7 @@ class Repaint(GanModule):
     @classmethod
     def from_config(cls, config: RepaintConfig) -> 'Repaint':
         """The same from a config object."""
-        options: Any = {field.name: getattr(config, field.name) for field in fields(config)}
-        return cls(**options)
+        return cls(**vars(config))
 
     # One batch --------------------------------------------------------------------------------------------------------
 
@@ -98,14 +103,19 @@ class Repaint(GanModule):
                 them the mask source cuts them here.
 
         Returns:
-            A fresh tensor [N, 3, H, W] of the images' dtype, device and memory format; with a target, that tensor and
-            the targets of its N images. N is B; with `mix='both'` K repaints and then the B originals; in E and G's own
-            batches (`separate_batches`) the K repaints alone.
+            [N, 3, H, W] of the images' dtype, device and memory format, a fresh tensor where it repaints; with a
+            target, that tensor and the targets of its N images. N is B; with `mix='both'` K repaints and then the B
+            originals; in E and G's own batches (`separate_batches`) the K repaints alone.
 
         Raises:
             UsageError: a ValueError; if images, label maps or target do not fit.
             RuntimeError: if the forward before has had no `step()`.
         """
+        for name, value in {'images': images, 'labels': labels}.items():
+            if not isinstance(value, Tensor) and (value is not None or name == 'images'):
+                raise UsageError(
+                    f'the {name} are a {type(value).__name__}; give one tensor, such as torch.stack({name})'
+                )
         if not self.training or self.stopped:
             self._note_split(images, 0)
             images = images[:, :3] if images.ndim == 4 and images.shape[1] == 4 else images
@@ -152,11 +162,14 @@ class Repaint(GanModule):
             The losses; nothing after `stop()`, and where nothing learns.
 
         Raises:
+            UsageError: a ValueError; if the scale is not above 0.
             RuntimeError: without a training forward; if no gradient has reached the repaints.
             NonFiniteLossError: after too many skipped updates in a row.
         """
         if self.stopped or self.discriminator is None:
             return StepMetrics()
+        if not isinstance(scale, Tensor) and not scale > 0:
+            raise UsageError(f'scale is {scale}; it must be what the loss was multiplied by, above 0')
         painted, self._painted = self._painted, None
         if painted is None:
             raise RuntimeError(
@@ -164,8 +177,6 @@ class Repaint(GanModule):
                 'train(), and repaint(images) outside torch.no_grad()'
             )
         generator, discriminator = self.optimizers['generator'], self.optimizers['discriminator']
-        if not isinstance(scale, Tensor) and not scale > 0:
-            raise ValueError(f'scale is {scale}; it must be what the loss was multiplied by, above 0')
         paints, judges = self._paints_next, self._learns_here
         float16 = painted.autocast['enabled'] and painted.autocast['dtype'] == torch.float16
         with torch.enable_grad(), learning(self):
@@ -193,6 +204,9 @@ class Repaint(GanModule):
     def consistency(self, output: Any) -> Tensor | float:
         """What to add to T's loss so that it answers alike to repaints and to their originals, with `mix='both'`.
 
+        It is a mean over the K repaints, T's loss one over N images. E and G, which have N / K times the gradient of
+        that loss, learn from N / K times this term.
+
         Args:
             output: T's logits for the latest batch, [N, classes].
 
@@ -202,6 +216,7 @@ class Repaint(GanModule):
         Raises:
             UsageError: if the output is of another kind.
         """
+        self._owes_consistency = self._owes_consistency and False
         weight, seen, repaints = self.config.consistency, self._seen, self._repainted
         if not weight or not repaints or not self._learns_here:
             return 0.0
@@ -216,6 +231,7 @@ class Repaint(GanModule):
         if self._painted is not None and self._painted.statistics is not None:
             keep_finite(self.repainter, self._painted.statistics)
         self._painted = None
+        self._owes_consistency = self._owes_consistency and False
 
     def stop(self) -> None:
         """From here on images pass unchanged and `step()` does nothing; kept in the state."""
@@ -269,6 +285,14 @@ class Repaint(GanModule):
             raise UsageError(f'{which} changes the batch, got no target; call images, target = repaint(images, target)')
         if target is not None:
             batches.check_target(target, len(images))
+        if self._owes_consistency:
+            logger.warning(
+                'consistency is %g and does nothing: add repaint.consistency(output) to the loss.',
+                self.config.consistency,
+            )
+            self._owes_consistency = None
+        elif self._owes_consistency is not None:
+            self._owes_consistency = self.config.consistency > 0 and self._learns_here
         if not self._learns_here and not self._asked:
             raise RuntimeError(
                 'with separate_batches the network must not learn from this batch; ask repaint.task_learns ahead of '
@@ -310,7 +334,7 @@ class Repaint(GanModule):
         return (painted.repaint_pm1 * slope.nan_to_num(0.0, 0.0, 0.0)).sum()
 
     def set_extra_state(self, state: Any) -> None:
-        """Take `get_extra_state` of another one, and forget what has begun here."""
+        """Take `get_extra_state` of another one, and forget the batch that has begun here."""
         super().set_extra_state(state)
         self._painted = self._bad_task = None
 

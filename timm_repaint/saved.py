@@ -3,6 +3,7 @@
 Nothing but tensors and plain values is loaded.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ PRETRAINED = 'pretrained'  # the name of the generator in the package; docs/pret
 PRETRAINED_FILE = Path(__file__).with_name('pretrained.safetensors')
 
 
-def load_repainter(path: str) -> AnyRepainter:
+def load_repainter(path: str | os.PathLike[str]) -> AnyRepainter:
     """E and G, or the painter, of a trained run.
 
     Args:
@@ -41,7 +42,7 @@ def load_repainter(path: str) -> AnyRepainter:
     raise UsageError(f'{path} has no generator: it is not a checkpoint of train.py --repaint, from version 0.2 on')
 
 
-def _build(path: str, config: Any, state: dict[str, Any]) -> AnyRepainter:
+def _build(path: str | os.PathLike[str], config: Any, state: dict[str, Any]) -> AnyRepainter:
     """E and G of a file; their sizes are compared before they take memory."""
     try:
         with torch.device('meta'):
@@ -73,12 +74,13 @@ def _without(state: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
     return {str(name).removeprefix(prefix): value for name, value in state.items() if str(name).startswith(prefix)}
 
 
-def load_networks(path: str, wanted: dict[str, Any]) -> AnyRepainter:
+def load_networks(path: str | os.PathLike[str], wanted: dict[str, Any]) -> AnyRepainter:
     """E and G of a checkpoint, after a look at whether they are what was asked for.
 
     Args:
         path: As of `load_repainter`.
-        wanted: Settings of E and G; those at their defaults are taken from the checkpoint, but for 'num_labels'.
+        wanted: Settings of E and G; those at their defaults are taken from the checkpoint, but for 'num_labels'. The
+            temperature, which shapes no layer, is taken from here otherwise.
 
     Raises:
         UsageError: naming the settings that differ.
@@ -89,7 +91,7 @@ def load_networks(path: str, wanted: dict[str, Any]) -> AnyRepainter:
     differ = [
         f'{name} is {theirs.get(name)} there, {value} here'
         for name, value in asked.items()
-        if theirs.get(name) != value
+        if theirs.get(name) != value and name != 'temperature'
     ]
     if differ:
         raise UsageError(
@@ -97,6 +99,8 @@ def load_networks(path: str, wanted: dict[str, Any]) -> AnyRepainter:
         )
     if theirs['generator'] in PAINTERS:
         raise UsageError(f'{path} holds no network: --repaint-generator {theirs["generator"]} needs no checkpoint')
+    if 'temperature' in asked:
+        repainter.temperature = theirs['temperature'] = asked['temperature']
     taken = [f'{name} {theirs[name]}' for name, value in wanted.items() if value not in (None, theirs.get(name))]
     if taken:
         logger.warning('E and G are those of %s: %s.', path, ', '.join(taken))

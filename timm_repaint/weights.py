@@ -1,5 +1,6 @@
 """Files of weights that nobody has to trust, as only tensors and plain values are loaded; and networks from them."""
 
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
@@ -22,12 +23,13 @@ def unreadable(path: str, error: Exception) -> UsageError:
     )
 
 
-def read_checkpoint(path: str) -> Any:
+def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     """What a file holds: tensors and plain values, on the CPU.
 
     Raises:
         UsageError: if it is missing, damaged, or holds anything else.
     """
+    path = os.fspath(path)
     try:
         if path.endswith('.safetensors'):
             return load_file(path)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 EPOCHS = 16
 BATCH = 32
-CLEAN_END = 0.25  # of the epochs
 DETECTOR_EPOCHS = 20
 _OPTIONS = (
     '-j 0 --device cpu --channels-last --opt adamw --weight-decay 0.05 --sched cosine --warmup-epochs 1 '

@@ -4,16 +4,18 @@ import json
 import shlex
 import shutil
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.photos.arms import ARMS, CLEAN_END, COMMON, DETECTOR, EPOCHS, NETWORK, NETWORKS, SETTINGS
+from bench.photos.arms import ARMS, COMMON, DETECTOR, EPOCHS, NETWORK, NETWORKS, SETTINGS
 from bench.photos.conflict import BY
 from bench.photos.data import photographs_of, tests_of
 from bench.runner import REPO, RESULT, make_masks
 from timm_repaint.files import write_text
+from timm_repaint.options.conflicts import resolve_repaint_epochs
 
 TESTS = 'tests.json'
 
@@ -130,8 +132,9 @@ def plan_phases(place: Place, setting: str, name: str, seed: int, folder: Path) 
     if arm.repaints:
         script = ['-m', 'timm_repaint.detection.fine_tune'] if detects else [str(REPO / 'fine_tune.py')]
         return [first, [*script, str(folder), '--resume', 'auto']]
+    epochs = Namespace(epochs=place.epochs or EPOCHS, repaint_epochs=None)
     last = [*base, '--output', str(folder), '--experiment', 'fine_tune', '--resume', str(folder / 'last.pth.tar')]
-    return [[*first, '--stop-epoch', str(round((place.epochs or EPOCHS) * (1 - CLEAN_END)))], last]
+    return [[*first, '--stop-epoch', str(resolve_repaint_epochs(epochs))], last]
 
 
 def train_classifier(place: Place, setting: str, arm: str) -> list[str]:

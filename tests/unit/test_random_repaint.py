@@ -144,7 +144,8 @@ def test_an_image_of_another_kind_is_named(image, message):
         ({'p': 2}, 'p is 2; it must be from 0 to 1'),
         ({'painter': 'oil'}, "painter is 'oil'; choose one of mean, jitter, shift"),
         ({'masks': None}, "must work on the CPU, image by image: 'fh', 'superpixels'"),
-        ({'detail': 'wool'}, "unknown detail 'wool'"),
+        ({'detail': 'wool'}, "detail is 'wool'; choose one of keep, swap, none"),
+        ({'painter': 'jitter', 'detail': 'wool'}, "detail is 'wool'"),
         ({'p': 'x'}, "p is 'x'"),
         ({'painter': 'mean', 'detail': 'swap'}, 'paints without detail'),
     ],
@@ -220,5 +221,36 @@ def test_a_source_for_the_device_is_sent_to_repaint():
     class Net(Halves):
         on_device = True
 
-    with pytest.raises(ValueError, match=r'does not work in workers; give it to Repaint\(masks=…\)'):
+    with pytest.raises(ValueError, match=r'must work on the CPU, .* a network belongs into Repaint\(masks=…\)'):
         with_masks(transforms.ToTensor(), masks=Net())
+
+
+@pytest.mark.parametrize('given', [picture(), [picture()]], ids=['picture', 'list'])
+def test_a_transform_that_gives_no_tensor_is_named(given):
+    transform = with_masks(lambda _: Image.fromarray(given) if isinstance(given, np.ndarray) else given)
+    with pytest.raises(ValueError, match=r'the transform gave a (Image|list); masks need a tensor or array'):
+        transform(None)
+    with pytest.raises(ValueError, match='mean and std of an RGB image'):
+        with_masks(transforms.ToTensor(), mean=0.5, std=0.5)
+
+
+def test_what_is_given_by_name_is_refused_and_the_image_is_missed():
+    with pytest.raises(ValueError, match=r'got target=…; RandomRepaint takes .* by place: \(image, target\)'):
+        RandomRepaint(p=0)(Image.fromarray(picture()), target={'boxes': 1})
+    with pytest.raises(TypeError, match='image'):
+        RandomRepaint(p=0)(img=3)
+
+
+def test_the_picture_is_found_behind_plain_boxes():
+    image, boxes = torch.from_numpy(picture()).permute(2, 0, 1), torch.tensor([[4.0, 4.0, 30.0, 30.0]])
+    result = RandomRepaint(p=1)({'boxes': boxes, 'image': image})
+    assert result['boxes'] is boxes and not torch.equal(result['image'], image)
+
+
+def test_a_film_is_refused():
+    with pytest.raises(ValueError, match='got an image Video'):
+        RandomRepaint(p=1)(tv_tensors.Video(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)))
+
+
+def test_numbers_of_numpy_and_no_masks_for_random_filters_are_taken():
+    assert not np.array_equal(RandomRepaint(p=np.float32(1), painter='randconv', masks=None)(picture()), picture())

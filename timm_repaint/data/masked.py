@@ -23,8 +23,9 @@ from timm.data.scheduled_sampler import ScheduledTransformDataset
 from torchvision.transforms import Normalize, v2
 
 from timm_repaint.batches import FEW, IMAGE_CHANNELS, share_outside
+from timm_repaint.config import plain_numbers
 from timm_repaint.errors import UsageError
-from timm_repaint.masks.choice import MaskSource, find_source
+from timm_repaint.masks.choice import MaskSource, find_cpu_source
 
 
 class WithMask:
@@ -62,7 +63,7 @@ class WithMask:
         Raises:
             ValueError: if the transform yields no three channels, or the mask's size differs from the image's.
         """
-        image = check_rgb(torch.as_tensor(self.transform(picture)))  # [3, H, W]
+        image = check_rgb(self.transform(picture))  # [3, H, W]
         labels = self.mask_source(self._to_u8(image).permute(1, 2, 0).contiguous().numpy())  # [H, W]
         return append_labels(image, labels)
 
@@ -91,22 +92,20 @@ def with_masks(
 
     Args:
         transform: Picture to [3, H, W]: uint8, or float, in [0, 1] or normalised.
-        masks: 'fh', or a mask source that works on the CPU.
+        masks: 'fh', 'superpixels' (faster by 4 times and more) or a mask source that works on the CPU.
         mean: With which float images were normalised; None: of the `Normalize` in the transform, if there is one.
         std: The same.
 
     Raises:
         UsageError: a ValueError; if the source works on the device.
     """
-    source = find_source(masks)
-    if source is None or source.on_device:
-        raise UsageError(f'masks is {masks!r}, which does not work in workers; give it to Repaint(masks=…) instead')
+    source = find_cpu_source(masks)
     if (mean is None) != (std is None):
         raise UsageError('with_masks got one of mean and std; give both, or none')
     if mean is None or std is None:
         steps = _normalizations(transform)
         mean, std = (steps[-1].mean, steps[-1].std) if steps else ((0.0,) * 3, (1.0,) * 3)
-    return WithMask(transform, source, mean, std)
+    return WithMask(transform, source, plain_numbers(mean), plain_numbers(std))
 
 
 def _normalizations(transform: Any) -> list[Any]:
@@ -116,12 +115,17 @@ def _normalizations(transform: Any) -> list[Any]:
     return [found for part in getattr(transform, 'transforms', []) for found in _normalizations(part)]
 
 
-def check_rgb(image: torch.Tensor) -> torch.Tensor:
-    """The image itself, if it is [3, H, W].
+def check_rgb(image: Any) -> torch.Tensor:
+    """The image as a tensor, if it is [3, H, W].
 
     Raises:
         ValueError: if it is not.
     """
+    if not isinstance(image, (torch.Tensor, np.ndarray)):
+        raise UsageError(
+            f'the transform gave a {type(image).__name__}; masks need a tensor or array [3, H, W]: end it with ToTensor'
+        )
+    image = torch.as_tensor(image)
     if image.ndim != 3 or image.shape[0] != IMAGE_CHANNELS:
         raise ValueError(f'masks need RGB images [3, H, W] from the transform, got {tuple(image.shape)}')
     return image

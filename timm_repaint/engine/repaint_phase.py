@@ -1,13 +1,14 @@
 """The repaint phase's parts from the options."""
 
 from argparse import Namespace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from timm.data.random_erasing import RandomErasing
 
 from timm_repaint.baselines.cutout import CutOut
-from timm_repaint.config import DEFAULTS, RepaintConfig
+from timm_repaint.config import DEFAULTS, RepaintConfig, idle
 from timm_repaint.engine.loaders import Loaders
 from timm_repaint.engine.parts import Erasing
 from timm_repaint.errors import UsageError
@@ -38,7 +39,8 @@ def repaint_config(args: Namespace, data_config: dict[str, Any], masks: Any) -> 
         'checkpoint': args.repaint_checkpoint or None,
         'schedule': parse_schedule(args.repaint_schedule),
     }
-    return RepaintConfig(tuple(data_config['mean']), tuple(data_config['std']), **values)
+    config = RepaintConfig(tuple(data_config['mean']), tuple(data_config['std']), **values)
+    return replace(config, **{name: DEFAULTS[name] for name in idle(config)[1]})  # `warn_of_idle` has told of them
 
 
 def _train_sizes(args: Namespace, data_config: dict[str, Any]) -> list[int]:

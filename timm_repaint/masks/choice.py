@@ -128,6 +128,26 @@ def find_source(masks: Any) -> Any:
                 'DeepLabV2Masks(FILE), or None where label maps come with the images'
             )
         return NAMED_SOURCES[masks]()
-    if masks is not None and not (callable(masks) and hasattr(masks, 'kind') and hasattr(masks, 'num_labels')):
-        raise UsageError(f'masks is a {type(masks).__name__}; it must be a name, a MaskSource or None')
+    if isinstance(masks, type):
+        raise UsageError(f'masks is the class {masks.__name__}; give one of it: {masks.__name__}(…)')
+    lacks = [name for name in ('__call__', 'kind', 'num_labels', 'on_device') if not hasattr(masks, name)]
+    if masks is not None and lacks:
+        raise UsageError(
+            f'masks is a {type(masks).__name__} without {", ".join(lacks)}; it must be a name, a MaskSource or None'
+        )
     return masks
+
+
+def find_cpu_source(masks: Any) -> Any:
+    """The same of a source that works on the CPU, image by image.
+
+    Raises:
+        UsageError: if it works on the device alone, or there is none.
+    """
+    source = find_source(masks)
+    if source is None or (source.on_device and not isinstance(source, SuperpixelMasks)):
+        raise UsageError(
+            f"masks is {masks!r}; it must work on the CPU, image by image: 'fh', 'superpixels' or your own source; "
+            'a network belongs into Repaint(masks=…)'
+        )
+    return source

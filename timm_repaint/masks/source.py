@@ -23,11 +23,17 @@ class Labeller:
 
     Attributes:
         num_labels: Classes of all label maps; None for segments.
+
+    Raises:
+        UsageError: if the source has other classes.
     """
 
     def __init__(self, masks: Any, num_labels: int | None) -> None:
         source = find_source(masks)
-        if source is not None and num_labels is not None and source.num_labels is None:
+        own = num_labels if source is None else source.num_labels
+        if num_labels not in (None, own):
+            if own is not None or not isinstance(masks, str):
+                raise UsageError(f'num_labels is {num_labels}, the masks have {own}; leave num_labels out')
             source = None  # classes come with the images; segments are no classes
         self.source = source
         self.num_labels: int | None = num_labels if source is None else source.num_labels

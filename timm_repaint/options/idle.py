@@ -8,16 +8,12 @@ from contextlib import suppress
 
 from timm.optim import get_optimizer_info
 
+from timm_repaint.config import LEARNING, SHAPE
 from timm_repaint.log import logger
 from timm_repaint.options.option_table import by_name
 from timm_repaint.options.roles import REPAINT_OPTIONS, unlike_defaults
 from timm_repaint.painters import PAINTERS
 
-SHAPE = 'repaint_width repaint_latent repaint_latent_dim repaint_temperature'
-LEARNING = (
-    'repaint_schedule repaint_separate_batches repaint_task_weight repaint_gan_loss repaint_feat_weight '
-    'repaint_kl_weight repaint_segment_kl_weight repaint_g_lr repaint_d_lr repaint_max_nonfinite'
-)
 STREAMS = ('tfds', 'wds', 'hfids')  # kinds of --dataset
 FH = 'fh_scale fh_sigma fh_min_size fh_backend'
 
@@ -92,9 +88,12 @@ def _repaint(args: Namespace) -> Iterator[tuple[str, str]]:
         yield 'without --repaint', ' '.join(sorted(REPAINT_OPTIONS))
         return
     if args.repaint_generator in PAINTERS:
-        yield f'with --repaint-generator {args.repaint_generator}, which has no network,', f'{SHAPE} {LEARNING}'
+        yield (
+            f'with --repaint-generator {args.repaint_generator}, which has no network,',
+            ' '.join(f'repaint_{name}' for name in (*SHAPE, *LEARNING)),
+        )
     elif args.repaint_freeze:
-        yield 'with --repaint-freeze', LEARNING
+        yield 'with --repaint-freeze', ' '.join(f'repaint_{name}' for name in LEARNING)
     elif args.repaint_latent == 'global' and not args.repaint_checkpoint:
         yield 'with --repaint-latent global', 'repaint_segment_kl_weight'
     if args.mask != 'fh':

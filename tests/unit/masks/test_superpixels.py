@@ -7,11 +7,12 @@ import pytest
 import skimage.data
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from scipy import ndimage
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torchvision.transforms import v2
 
 from timm_repaint import Repaint, SuperpixelMasks, with_masks
-from timm_repaint.errors import UsageError
 from timm_repaint.masks.choice import MaskOptions, create_mask_source
 from timm_repaint.masks.felzenszwalb import FelzenszwalbMasks
 
@@ -153,8 +154,12 @@ def test_the_source_has_a_name_and_pickles():
     assert isinstance(source, SuperpixelMasks)
     assert (source.kind, source.num_labels, source.on_device) == ('segment', None, True)
     assert isinstance(pickle.loads(pickle.dumps(source)), SuperpixelMasks)
-    with pytest.raises(UsageError, match='does not work in workers'):
-        with_masks(lambda picture: picture, masks='superpixels')
+
+
+def test_workers_cut_them_image_by_image():
+    image_u8 = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    image = with_masks(v2.functional.pil_to_tensor, masks='superpixels')(Image.fromarray(image_u8))
+    assert np.array_equal(image[3], SuperpixelMasks()(image_u8).astype(np.uint8)) and len(image[3].unique()) > 10
 
 
 def test_repaint_cuts_them_itself():

@@ -3,12 +3,16 @@
 from collections import OrderedDict, defaultdict
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tests.tiny import MEAN, STD, paints_next, tiny_batch, tiny_classifier, tiny_repaint
 from timm_repaint import Repaint, RepaintConfig
+from timm_repaint.errors import UsageError
+from timm_repaint.masks import choice
+from timm_repaint.masks.superpixels import SuperpixelMasks
 
 pytestmark = pytest.mark.usefixtures('seeded')
 
@@ -38,13 +42,19 @@ def test_a_config_makes_the_same_as_its_options():
         ({'generator': 'shift', 'checkpoint': 'x.pth'}, r"generator 'shift' has no network to load or to freeze"),
         ({'generator': 'mean', 'detail': 'swap'}, r"paints without detail; use 'shift'"),
         ({'masks': 'slic'}, r"masks is 'slic'; choose one of fh, superpixels, deeplabv3"),
-        ({'masks': 3}, r'masks is a int; it must be a name, a MaskSource or None'),
+        ({'masks': 3}, r'masks is a int without __call__, kind, num_labels, on_device; it must be a name'),
+        ({'masks': SuperpixelMasks}, r'masks is the class SuperpixelMasks; give one of it'),
+        ({'masks': SuperpixelMasks(), 'num_labels': 5}, r'num_labels is 5, the masks have None; leave num_labels out'),
         ({'num_labels': 300}, r'num_labels is 300; it must be from 1 to 255'),
         ({'task_weight': float('nan')}, r'task_weight is nan; it must be 0 or more'),
         ({'width': float('inf')}, r'width is inf; it must be a whole number'),
         ({'schedule': 5}, r'schedule is 5; it must be two whole numbers'),
         ({'freeze': 'no'}, r"freeze is 'no'; it must be True or False"),
         ({'generator': 'shift', 'separate_batches': True}, r"'shift' never learns, so it has no separate_batches"),
+        (
+            {'freeze': True, 'checkpoint': 'pretrained', 'separate_batches': True},
+            r'a frozen generator never learns, so it has no separate_batches',
+        ),
         ({'checkpoint': 'nowhere.pth'}, r'nowhere.pth: No such file'),
     ],
 )
@@ -195,12 +205,63 @@ def test_a_scale_that_no_loss_has_is_refused_at_any_step(scale):
     repaint(tiny_batch()[0])
     with pytest.raises(ValueError, match=r'scale is .* above 0'):
         repaint.step(scale=scale)
+    assert repaint.step().d_loss > 0  # the batch is still there
 
 
-# Modes ----------------------------------------------------------------------------------------------------------------
+def test_classes_of_another_number_than_a_named_sources_are_refused(monkeypatch):
+    class Fake:
+        kind, num_labels, on_device = 'semantic', 21, False
+
+        def __call__(self, image_u8):
+            raise AssertionError('nothing is cut')
+
+    monkeypatch.setitem(choice.NAMED_SOURCES, 'deeplabv3', Fake)
+    with pytest.raises(UsageError, match='num_labels is 5, the masks have 21; leave num_labels out'):
+        Repaint(MEAN, STD, masks='deeplabv3', num_labels=5)
 
 
-# Mistakes -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ('options', 'idle'),
+    [
+        (
+            {'generator': 'shift', 'g_lr': 0.5, 'width': 3},
+            'no network, these options do nothing: width, g_lr',
+        ),
+        ({'freeze': True, 'checkpoint': 'pretrained', 'g_lr': 0.5}, 'With freeze these options do nothing: g_lr'),
+        ({'latent': 'global', 'segment_kl_weight': 2.0}, 'do nothing: segment_kl_weight'),
+    ],
+)
+def test_options_that_do_nothing_are_named(options, idle, caplog):
+    Repaint(MEAN, STD, **options)
+    (record,) = [record for record in caplog.records if 'do nothing' in record.message]
+    assert record.message.endswith(idle)
 
 
-# Label maps that are cut here -----------------------------------------------------------------------------------------
+def test_other_default_types_of_torch_make_no_difference():
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        repaint = paints_next(tiny_repaint(masks='superpixels'))
+        images = repaint(tiny_batch()[0][:, :3].float())
+        images.square().mean().backward()
+        losses = repaint.step().as_dict()
+    finally:
+        torch.set_default_dtype(default)
+    assert images.dtype == torch.float32 and all(value.isfinite() for value in losses.values())
+    assert {value.dtype for value in repaint.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize('wrong', [[torch.zeros(3, 32, 32)] * 4, {'image': 1}, np.zeros((4, 3, 32, 32), np.float32)])
+def test_images_and_label_maps_are_tensors(wrong):
+    with pytest.raises(UsageError, match=rf'the images are a {type(wrong).__name__}; give one tensor, such'):
+        tiny_repaint()(wrong)
+    with pytest.raises(UsageError, match=f'the labels are a {type(wrong).__name__}; give one tensor'):
+        tiny_repaint()(torch.zeros(4, 3, 32, 32), labels=wrong)
+
+
+def test_an_entry_of_a_list_is_not_shared_by_a_repaint_and_its_original():
+    target = [{'boxes': torch.ones(1, 4)} for _ in range(4)]
+    _, joined = tiny_repaint(mix='both')(tiny_batch()[0], target)
+    for one in joined:
+        one['boxes'] *= 2
+    assert [one['boxes'].unique().tolist() for one in joined] == [[2.0]] * 6

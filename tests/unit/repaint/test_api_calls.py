@@ -233,6 +233,7 @@ def test_without_label_maps_the_source_cuts_those_of_the_repainted_images():
 
 def test_cutting_masks_in_forward_is_told_once_with_its_cost(caplog):
     repaint = tiny_repaint(masks='fh', generator='shift')
+    caplog.clear()
     images = tiny_batch(2)[0][:, :3]
     with caplog.at_level(logging.WARNING, logger='timm_repaint'):
         for _ in range(19):

@@ -187,3 +187,13 @@ def test_a_file_without_a_generator_is_named(state, tmp_path):
         UsageError, match=r'plain\.pth\.tar has no generator: it is not a checkpoint of train.py --repaint'
     ):
         load_repainter(str(path))
+
+
+def test_a_file_may_be_a_path_and_the_temperature_anothers(tmp_path):
+    file = tmp_path / 'r.pt'
+    torch.save(tiny_repaint().state_dict(), file)
+    repaint = tiny_repaint(checkpoint=file, temperature=0.5)
+    assert repaint.repainter.temperature == repaint.repainter.config['temperature'] == 0.5
+    assert same_tensors(load_repainter(file).state_dict(), load_repainter(str(file)).state_dict())
+    assert load_repainter(file).temperature == 1.0
+    tiny_repaint(temperature=0.5).load_state_dict(repaint.state_dict())

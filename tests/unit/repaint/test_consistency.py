@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from tests.tiny import changed, snapshot, tiny_batch, tiny_repaint, tiny_task
+from tests.tiny import changed, snapshot, tiny_batch, tiny_classifier, tiny_repaint, tiny_task
 from tests.unit.repaint.test_forward import run_epoch
 from timm_repaint.errors import UsageError
 
@@ -71,3 +71,23 @@ def test_the_loop_lets_the_network_learn_from_it():
         run_epoch(task, repaint, [tiny_batch(8)])
         ends.append(task)
     assert changed(ends[0], snapshot(ends[1]))
+
+
+@pytest.mark.parametrize('calls', [0, 1])
+def test_a_loop_that_leaves_it_out_is_told_once(calls, caplog):
+    repaint, model = tiny_repaint(mix='both', consistency=4.0, generator='shift'), tiny_classifier()
+    caplog.clear()
+    for _ in range(3):
+        images, _ = repaint(*tiny_batch(8))
+        for _ in range(calls):
+            repaint.consistency(model(images))
+    told = [record.message for record in caplog.records]
+    assert told == ['consistency is 4 and does nothing: add repaint.consistency(output) to the loss.'] * (1 - calls)
+
+
+def test_a_batch_that_is_skipped_owes_nothing(caplog):
+    repaint = tiny_repaint(mix='both', consistency=4.0)
+    for _ in range(3):
+        repaint(*tiny_batch(8))
+        repaint.drop()
+    assert caplog.records == []

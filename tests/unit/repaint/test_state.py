@@ -291,3 +291,11 @@ def test_a_damaged_state_is_named(damage, message):
 
 
 # E and G from a file --------------------------------------------------------------------------------------------------
+
+
+def test_a_scale_without_end_does_not_end_the_saving():
+    repaint, _ = trained()
+    repaint.optimizers['generator'].set_scaler(2.0**60, 3)
+    other = tiny_repaint()
+    other.load_state_dict(through_a_file(repaint.state_dict()))
+    assert other.optimizers['generator'].scaler_numbers == (2.0**38, 3)
