@@ -133,8 +133,8 @@ class RepaintConfig:
     )
     consistency: float = loss(
         0.0,
-        "weight of a term of the task's loss that wants one answer to a repaint and its original (their Jensen-Shannon "
-        "divergence), such as 4, with mix 'both'",
+        "weight of a consistency loss between a repaint and its original (Jensen-Shannon divergence of the task's "
+        "answers), such as 4, with mix 'both'",
         paper='no such term',
         limit=WEIGHT,
         roles='classifier_loss',
