@@ -2,7 +2,7 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,17 +42,27 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
 
 
 def read_state_dict(path: str) -> StateDict:
-    """A file's tensors by key, without a wrapper's `module.`: of its top, or under 'state_dict' or 'model'.
+    """A file's tensors by key: see `read_checkpoint` and `state_dict_of`."""
+    return state_dict_of(read_checkpoint(path), path)
+
+
+def state_dict_of(content: Any, path: str, names: Sequence[str] = ('state_dict', 'model')) -> StateDict:
+    """A checkpoint's tensors by key, without a wrapper's `module.`: of its top, or under one of some names.
+
+    Args:
+        content: See `read_checkpoint`.
+        path: Its file, for messages.
+        names: The first of them that is there counts.
 
     Raises:
-        UsageError: as `read_checkpoint`; if there are none.
+        UsageError: if there are none.
     """
-    content = read_checkpoint(path)
-    for name in ('state_dict', 'model'):
+    for name in names:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise UsageError(f"{path} holds no tensors by name, neither at the top nor in 'state_dict' or 'model'")
+        places = ' or '.join(map(repr, names))
+        raise UsageError(f'{path} holds no tensors by name, neither at the top nor in {places}')
     prefix = 'module.' if all(str(key).startswith('module.') for key in content) else ''
     return {str(key).removeprefix(prefix): value for key, value in content.items() if isinstance(value, Tensor)}
 

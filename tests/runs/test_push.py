@@ -12,7 +12,7 @@ import timm.models._hub as timm_hub
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers import REPAINT, REPO, call_main, fine_tune_here, load_checkpoint, train_here
+from tests.helpers import REPAINT, REPO, SHAPES, call_main, fine_tune_here, load_checkpoint, train_here
 from timm_repaint.errors import UsageError
 from timm_repaint.report import push
 
@@ -70,6 +70,25 @@ def test_the_network_of_the_last_phase_its_config_card_and_gallery_are_pushed(ru
     for part in ('**Top-1 on its validation split:** ', '--model: test_', '![repaints](gallery.png)', 'hf_hub:me/net'):
         assert part in card
     assert str(run.parent) not in card and '--output' not in card, 'places on this machine'
+
+
+@pytest.mark.parametrize(('options', 'name'), [((), 'state_dict_ema'), (('--model-ema-force-cpu',), 'state_dict')])
+def test_the_weights_and_the_figure_are_those_that_validation_measured(tmp_path, hub, options, name):
+    average = ('--model-ema', '--model-ema-decay', 0.5, *options)
+    run = train_here(tmp_path, *SHAPES, '--epochs', 2, *average, '--eval-metric', 'loss')
+    best = load_checkpoint(run / 'model_best.pth.tar')
+    lines = (run / 'summary.csv').read_text().splitlines()
+    place = lines[0].split(',').index('eval_top1')
+    rows = [line.split(',') for line in lines[1:]]
+    for row in rows:
+        row[place] = '12.5' if float(row[0]) == best['epoch'] else '99'  # of the least loss, not the best accuracy
+    (run / 'summary.csv').write_text('\n'.join([lines[0], *map(','.join, rows)]))
+    assert call_main(push.main, run, 'me/net') == 0
+    pushed = load_file(hub / 'me/net/model.safetensors')
+    assert all(torch.equal(pushed[key], best[name][key]) for key in pushed)
+    other = best['state_dict_ema' if name == 'state_dict' else 'state_dict']
+    assert any(not torch.equal(pushed[key], other[key]) for key in pushed)
+    assert f'12.50 % (epoch {best["epoch"]})' in (hub / 'me/net/README.md').read_text()
 
 
 def test_a_card_that_is_there_stays_and_what_the_hub_says_is_one_line(run, hub):

@@ -1,7 +1,7 @@
 """A finished classifier to the Hugging Face Hub, as timm does it: `timm-repaint push RUN OWNER/NAME`.
 
 timm's `push_to_hf_hub` makes the repository and writes weights (safetensors) and config; the model card has the run's
-options, its best figure and its last gallery. You log in beforehand, with `hf auth login`.
+options, its figure and its last gallery. You log in beforehand, with `hf auth login`.
 """
 
 import os
@@ -21,9 +21,10 @@ from timm_repaint.errors import UsageError, run_command
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.roles import Role
 from timm_repaint.options.run_file import FINE_TUNE, NO_WEIGHTS, is_detection, read_args
+from timm_repaint.report.classifier import read_classifier
 from timm_repaint.report.summary import read_rows
 from timm_repaint.version import __version__
-from timm_repaint.weights import fill, read_state_dict
+from timm_repaint.weights import fill
 
 CHECKPOINT = 'model_best.pth.tar'
 GALLERY = 'gallery.png'
@@ -44,28 +45,29 @@ def finished_phase(run: Path) -> Path:
     return run / FINE_TUNE if (run / FINE_TUNE / CHECKPOINT).is_file() else run
 
 
-def load_classifier(folder: Path) -> tuple[nn.Module, Namespace]:
-    """The best classifier of a phase, and its options.
+def load_classifier(folder: Path) -> tuple[nn.Module, Namespace, int]:
+    """The best classifier of a phase, its options, and its epoch.
 
     Raises:
         UsageError: if the folder holds none, or a detector.
     """
-    saved = read_args(folder, 'RUN is the output folder of a train.py run')
-    if is_detection(saved):
+    options = read_args(folder, 'RUN is the output folder of a train.py run')
+    if is_detection(options):
         raise UsageError(f'{folder} is a detector; the Hub takes classifiers of timm')
-    args = Namespace(**{**vars(build_parser().parse_args([])), **saved, 'rank': 0})
+    args = Namespace(**{**vars(build_parser().parse_args([])), **options, 'rank': 0})
     path = folder / CHECKPOINT
     if not path.is_file():
         raise UsageError(f'{path} does not exist: the run has no checkpoint yet')
     model = build_model(Namespace(**{**vars(args), **NO_WEIGHTS}), timm.create_model)
-    fill(model, read_state_dict(str(path)), str(path), f'a {args.model}')
-    return model.eval(), args
+    saved = read_classifier(path)
+    fill(model, saved.state, str(path), f'a {args.model}')
+    return model.eval(), args, saved.epoch
 
 
-def best_top1(folder: Path) -> str:
-    """The best validation accuracy of a phase's summary, and its epoch; nothing if it has none."""
-    rows = [(row['eval_top1'], row['epoch']) for row in read_rows(folder)[0] if 'eval_top1' in row]
-    return '{:.2f} % (epoch {:.0f})'.format(*max(rows)) if rows else ''
+def top1_of(folder: Path, epoch: int) -> str:
+    """The validation accuracy of an epoch in a phase's summary; nothing if it has none."""
+    rows = [row for row in read_rows(folder)[0] if row['epoch'] == epoch and 'eval_top1' in row]
+    return f'{rows[0]["eval_top1"]:.2f} % (epoch {epoch})' if rows else ''
 
 
 def last_gallery(run: Path) -> Path | None:
@@ -75,7 +77,7 @@ def last_gallery(run: Path) -> Path | None:
     return max(pictures, key=os.path.getmtime, default=None)
 
 
-def describe(folder: Path, args: Namespace, repo: str, gallery: bool) -> dict[str, Any]:
+def describe(folder: Path, args: Namespace, repo: str, top1: str, gallery: bool) -> dict[str, Any]:
     """A model card in timm's words."""
     parser = build_parser()
     changed = {
@@ -84,7 +86,7 @@ def describe(folder: Path, args: Namespace, repo: str, gallery: bool) -> dict[st
         if name in parser.parse_args([]) and name not in PRIVATE and value != parser.get_default(name)
     }
     details: dict[str, Any] = {'Model type': f'image classification, {args.model}'}
-    if top1 := best_top1(folder):
+    if top1:
         details['Top-1 on its validation split'] = top1
     details['Trained with'] = f'timm-repaint {__version__}, timm {timm.__version__}'
     details['Options that differ from the defaults'] = changed
@@ -100,9 +102,9 @@ def describe(folder: Path, args: Namespace, repo: str, gallery: bool) -> dict[st
 def main() -> int:
     args = parse_args()
     folder = finished_phase(args.run)
-    model, saved = load_classifier(folder)
+    model, saved, epoch = load_classifier(folder)
     gallery = last_gallery(args.run)
-    card = describe(folder, saved, args.repo, gallery is not None)
+    card = describe(folder, saved, args.repo, top1_of(folder, epoch), gallery is not None)
     try:
         if gallery is not None:  # ahead of the model, whose card shows it
             api = huggingface_hub.HfApi(library_name='timm_repaint', library_version=__version__)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from timm_repaint.errors import UsageError
 from timm_repaint.progress import progress
-from timm_repaint.weights import read_checkpoint
+from timm_repaint.report.classifier import read_classifier
+from timm_repaint.weights import fill
 
 _LISTS = yaml.safe_load(Path(__file__).with_name('sixteen_classes.yaml').read_text(encoding='utf-8'))
 CATEGORIES: dict[str, list[str]] = {name: text.split() for name, text in _LISTS.items()}
@@ -101,15 +102,12 @@ def load_classifier(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         UsageError: if the file is no such checkpoint, or the classes are not those of ImageNet-1k.
     """
-    try:
-        checkpoint = read_checkpoint(str(path))
-        args = checkpoint['args']
-    except (UsageError, KeyError, TypeError) as error:
-        raise UsageError(f'{path} is not a checkpoint of train.py: {str(error).splitlines()[0]}') from error
+    saved = read_classifier(path)
+    args = saved.args
     if args.num_classes != NUM_CLASSES:
         raise UsageError(f'{path} has {args.num_classes} classes, but shape bias needs the 1000 of ImageNet-1k')
     model = create_model(args.model, num_classes=NUM_CLASSES, in_chans=3, **args.model_kwargs)
-    model.load_state_dict(checkpoint['state_dict'])
+    fill(model, saved.state, str(path), f'a {args.model}')
     return model.eval(), resolve_data_config(vars(args), model=model)
 
 

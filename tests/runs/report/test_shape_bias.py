@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from timm.data import ImageNetInfo
 
-from tests.helpers import SHAPES, run_script, train_here
+from tests.helpers import SHAPES, load_checkpoint, run_script, train_here
 from timm_repaint.errors import UsageError
 from timm_repaint.report.shape_bias import (
     CATEGORIES,
@@ -83,6 +83,15 @@ def test_the_checkpoints_weights_are_the_models(checkpoint):
     assert data_config['input_size'] == (3, 32, 32) and not model.training
     saved = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
     assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+
+
+def test_the_average_is_measured_where_validation_measured_it(tmp_path):
+    average = ('--model-ema', '--model-ema-decay', 0.5)
+    run = train_here(tmp_path, *SHAPES, '--num-classes', 1000, '--epochs', 1, *average)
+    saved = load_checkpoint(run / 'last.pth.tar')
+    state = load_classifier(run / 'last.pth.tar')[0].state_dict()
+    assert all(torch.equal(value, saved['state_dict_ema'][name]) for name, value in state.items())
+    assert any(not torch.equal(value, saved['state_dict'][name]) for name, value in state.items())
 
 
 def test_what_does_not_fit_is_told(tmp_path, checkpoint):
