@@ -41,17 +41,16 @@ class Annotations:
     def objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """What there is to learn in an image: boxes [n, 4] of a pixel or more that are no crowds, and classes [n]."""
         rows = slice(*self.first[index : index + 2])
-        boxes = self.boxes[rows]
-        height, width = self.sizes_hw[index]
-        boxes = boxes.clip(0, (width, height, width, height)).astype(np.float32)
-        wanted = ~self.crowds[rows] & ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
+        boxes, whole = cut_boxes(self.boxes[rows], self.sizes_hw[index, ::-1])
+        wanted = ~self.crowds[rows] & whole
         return boxes[wanted], self.classes[rows][wanted]
 
+    def _cut(self) -> tuple[np.ndarray, np.ndarray]:
+        return cut_boxes(self.boxes, np.repeat(self.sizes_hw[:, ::-1], np.diff(self.first), axis=0))
+
     def count_slivers(self) -> int:
-        """Boxes of which less than a pixel lies in their image, from which nothing can be learned."""
-        sizes_wh = np.repeat(self.sizes_hw[:, ::-1], np.diff(self.first), axis=0)  # [A, 2]
-        inside = self.boxes.clip(0, np.concatenate([sizes_wh, sizes_wh], axis=1))
-        return int((~self.crowds & ((inside[:, 2:] - inside[:, :2]) < 1).any(axis=1)).sum())
+        """Boxes of which less than a pixel lies in their image, which are neither learned nor looked for."""
+        return int((~self.crowds & ~self._cut()[1]).sum())
 
     def select(self, indices: np.ndarray) -> 'Annotations':
         """Those of some of the images, in the order of `indices`, [N] whole numbers."""
@@ -64,14 +63,19 @@ class Annotations:
         return Annotations(self.class_names, names, self.sizes_hw[indices], first, *per_box)
 
     def to_coco(self) -> dict[str, Any]:
-        """The same in COCO's words, for its evaluators: image i has the id i + 1, class k the id k."""
+        """What there is to find, in COCO's words for its evaluators: image i has the id i + 1, class k the id k.
+
+        Boxes are those that are learned, and crowds.
+        """
         images = [
             {'id': number, 'file_name': name, 'height': int(height), 'width': int(width)}
             for number, (name, (height, width)) in enumerate(zip(self.file_names, self.sizes_hw, strict=True), start=1)
         ]
         image_ids = np.repeat(np.arange(1, len(self) + 1), np.diff(self.first))
-        corners = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
-        rows = zip(image_ids, corners, self.classes, self.crowds, self.areas, strict=True)
+        boxes, whole = self._cut()
+        corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        columns = (image_ids, corners, self.classes, self.crowds, self.areas)
+        rows = zip(*(column[whole | self.crowds] for column in columns), strict=True)
         annotations = [
             {
                 'id': number,
@@ -85,6 +89,20 @@ class Annotations:
         ]
         categories = [{'id': number, 'name': name} for number, name in enumerate(self.class_names, start=1)]
         return {'info': {}, 'images': images, 'annotations': annotations, 'categories': categories}
+
+
+def cut_boxes(boxes: np.ndarray, sizes_wh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes cut at their images, and which of them have a pixel or more left.
+
+    Args:
+        boxes: x0, y0, x1, y1 in pixels, [A, 4].
+        sizes_wh: Width and height of each one's image, [A, 2], or of the image of all, [2].
+
+    Returns:
+        [A, 4] float32, and [A] bool.
+    """
+    boxes = boxes.clip(0, np.tile(sizes_wh, 2)).astype(np.float32)
+    return boxes, ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
 
 
 def annotation_path(root: str, split: str) -> str:

@@ -165,6 +165,7 @@ def build_loaders(network: Network, fresh_workers: bool) -> Loaders:
     augment = plain if args.no_aug else train_transform(size_px, mean, strength, data_config['interpolation'])
     images = read_images(args, args.train_split, size_px, training=True)
     check_boxes(images.annotations)
+    tell_slivers(images.annotations, 'training')
     masks = build_masks(args, images) if args.repaint else None
     dataset_train = DetectionDataset(images, augment, masks)
     loader_train = create_loader(
@@ -191,7 +192,9 @@ def build_eval_loader(network: Network) -> Any:
     args, data_config = network.args, network.data_config
     size_px, batch_size = data_config['input_size'][-1], args.validation_batch_size or args.batch_size
     plain = eval_transform(size_px, data_config['mean'], data_config['interpolation'])
-    dataset = DetectionDataset(read_images(args, args.val_split, size_px, training=False), plain, training=False)
+    images = read_images(args, args.val_split, size_px, training=False)
+    tell_slivers(images.annotations, 'validation')
+    dataset = DetectionDataset(images, plain, training=False)
     loader = create_loader(dataset, batch_size=batch_size, **_loader_kwargs(network))  # type: ignore[arg-type]
     dataset.transform = plain  # create_loader puts one for class labels there
     return loader
@@ -209,15 +212,20 @@ def _loader_kwargs(network: Network) -> dict[str, Any]:
 
 
 def check_boxes(annotations: Annotations) -> None:
-    """Say how many boxes of the training images are not learned; refuse annotations without any other."""
+    """Refuse training images without a box from which something can be learned."""
     slivers, crowds, count = annotations.count_slivers(), int(annotations.crowds.sum()), len(annotations.classes)
     if slivers + crowds == count:
         raise UsageError(
             f'nothing to learn: of {count} boxes of the training images {crowds} are crowds, {slivers} have less than '
             'a pixel in their image; a bbox is left, top, width and height in pixels'
         )
-    if slivers:
-        logger.warning('%d of %d boxes have less than a pixel in their image and are left out.', slivers, count)
+
+
+def tell_slivers(annotations: Annotations, split: str) -> None:
+    """Say how many boxes of the images are left out; `split`: 'training' or 'validation'."""
+    if slivers := annotations.count_slivers():
+        text = '%d of %d boxes of the %s images have less than a pixel in their image and are left out.'
+        logger.warning(text, slivers, len(annotations.classes), split)
 
 
 def check_apart(train: DetectionDataset, validation: DetectionDataset) -> None:

@@ -106,7 +106,7 @@ def bench_target(
 
 
 def average_precision(annotations: Annotations, indices: Sequence[int], detections: Tensor) -> tuple[float, float]:
-    """COCO's mAP@0.5:0.95 and AP@0.5 in percent; nan if the images hold no object.
+    """COCO's mAP@0.5:0.95 and AP@0.5 in percent; nan if the images hold no object but crowds.
 
     Args:
         annotations: Of all images.
@@ -116,18 +116,20 @@ def average_precision(annotations: Annotations, indices: Sequence[int], detectio
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    if not len(annotations.classes):
+    wanted = annotations.to_coco()
+    if all(row['iscrowd'] for row in wanted['annotations']):
         return float('nan'), float('nan')
     first = {index: number for number, index in reversed(list(enumerate(indices)))}
     rows = [to_results(index + 1, detections[number].numpy()) for index, number in first.items()]
     results = np.concatenate(rows)
     if not len(results):
         return 0.0, 0.0
-    truth = COCO(annotations.to_coco())
+    truth = COCO(wanted)
     quiet = logger.debug
     evaluation = COCOeval_faster(truth, truth.loadRes(results), 'bbox', print_function=quiet)
     evaluation.run()
-    return 100 * float(evaluation.stats[0]), 100 * float(evaluation.stats[1])
+    mean, half = (100 * float(value) if value >= 0 else float('nan') for value in evaluation.stats[:2])
+    return mean, half
 
 
 def to_results(image_id: int, detections: np.ndarray) -> np.ndarray:

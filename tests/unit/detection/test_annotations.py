@@ -45,13 +45,14 @@ def test_ids_with_gaps_become_classes_in_their_order():
     assert boxes.tolist() == [[10, 20, 40, 35]] and classes.tolist() == [3]
 
 
-def test_crowds_and_slivers_are_not_learned_but_kept_for_the_evaluator():
+def test_slivers_are_left_out_and_crowds_are_there_for_the_evaluator_alone():
     annotations = parsed()
     assert annotations.crowds.tolist() == [False, False, True, False]
     kept = annotations.to_coco()['annotations']
     assert [(row['image_id'], row['category_id'], row['iscrowd']) for row in kept] == [
-        (1, 2, 0), (3, 3, 0), (3, 1, 1), (3, 1, 0),
+        (1, 2, 0), (3, 3, 0), (3, 1, 1),
     ]  # fmt: skip
+    assert kept[0]['bbox'] == [5, 5, 75, 10], 'cut at the image, which is 80 px wide'
     assert kept[1]['bbox'] == [10, 20, 30, 15] and kept[1]['area'] == 450
 
 

@@ -1,6 +1,7 @@
 """Batches for a detector: targets in one tensor, masks from every source."""
 
 import argparse
+import json
 from contextlib import nullcontext
 
 import numpy as np
@@ -149,6 +150,23 @@ def test_workers_draw_the_same_crops_again_from_the_same_seed(coco):
     (first, boxes), (again, same), (other, _) = batch(0), batch(0), batch(1)
     assert torch.equal(first, again) and torch.equal(boxes, same)
     assert not torch.equal(first, other)
+
+
+def test_boxes_outside_of_validation_images_are_told_too(coco, tmp_path, caplog):
+    (tmp_path / 'annotations').mkdir()
+    for split in ('train2017', 'val2017'):
+        (tmp_path / split).symlink_to(coco / split)
+        content = json.loads((coco / f'annotations/instances_{split}.json').read_text())
+        first = content['annotations'][0]
+        count = len(content['annotations']) + 1
+        if split == 'val2017':
+            content['annotations'].append({**first, 'id': 0, 'bbox': [9000, 9000, 9, 9]})
+        (tmp_path / f'annotations/instances_{split}.json').write_text(json.dumps(content))
+    load(options(tmp_path, '-b', 2))
+    told = [record.message for record in caplog.records if 'left out' in record.message]
+    assert told == [
+        f'1 of {count} boxes of the validation images have less than a pixel in their image and are left out.'
+    ]
 
 
 def test_splits_that_share_images_are_refused_unless_one_name_says_so(coco, tmp_path):

@@ -84,6 +84,19 @@ def test_an_image_that_comes_twice_counts_once_and_nothing_found_is_zero():
     assert all(map(math.isnan, average_precision(annotated([], []), [0, 1], torch.zeros(2, 5, 6))))
 
 
+def test_a_box_that_reaches_out_of_its_image_is_found_by_the_part_inside():
+    truth = annotated([(80, 80, 60, 60, 1)], [(-30, 10, 60, 40, 2), (99.5, 0, 9, 9, 2)])
+    found = detected([(80, 80, 20, 20, 0.9, 1)], [(0, 10, 30, 40, 0.8, 2)])
+    assert average_precision(truth, [0, 1], found) == pytest.approx((100, 100))
+
+
+@pytest.mark.parametrize('rows', [[(10, 10, 40, 40, 1)], [(200, 200, 9, 9, 1)]])
+def test_images_with_nothing_but_crowds_or_boxes_outside_have_no_precision(rows):
+    truth = annotated(rows, crowds=((0, (10, 10, 40, 40, 1)),))
+    for found in (detected([(10, 10, 40, 40, 0.9, 1)]), torch.zeros(1, 5, 6)):
+        assert all(map(math.isnan, average_precision(truth, [0], found)))
+
+
 def random_case(seed):
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 6, 12)
