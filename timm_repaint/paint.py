@@ -16,6 +16,7 @@ import torch
 
 from timm_repaint.claim import claim
 from timm_repaint.commandline import at_least, goes_on, num_cpus
+from timm_repaint.devices import find_device
 from timm_repaint.errors import UsageError, one_line, run_command
 from timm_repaint.files import remove_parts
 from timm_repaint.masks.choice import BUILDERS, MaskOptions, create_mask_source
@@ -144,9 +145,9 @@ def create_brush(args: Namespace, root: Path, labelled: bool) -> tuple[Brush, di
         masks = choose_masks(args, root, repainter.config['num_labels'])
         who['checkpoint_sha256'] = sha256(str(path))
     if getattr(masks, 'on_device', False):
-        masks.to(args.device)
+        masks.to(find_device(args.device))
     manner = Manner(args.copies, args.strength, args.max_size, args.seed, args.format, as_stored)
-    brush = Brush(root, Path(args.out), manner, repainter.to(args.device).eval(), masks, args.device)
+    brush = Brush(root, Path(args.out), manner, repainter.to(find_device(args.device)).eval(), masks, args.device)
     settings = {'mask_dir': os.path.abspath(args.mask_dir)} if args.mask_dir else getattr(masks, 'settings', {})
     manifest = {
         'kind': 'repaints',

@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 
 from timm_repaint.baselines.adain import AdaIN, load_adain
 from timm_repaint.commandline import at_least, goes_on, shard
+from timm_repaint.devices import find_device
 from timm_repaint.errors import run_command
 from timm_repaint.files import write_whole
 from timm_repaint.pictures import list_pictures, read_picture
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     index, count = args.shard
     names = sorted(list_pictures(args.images, 'image', outside=args.out))[index - 1 :: count]
     styles = sorted(list_pictures(args.styles, 'style'))
-    networks = load_adain(args.vgg, args.decoder).to(args.device)
+    networks = load_adain(args.vgg, args.decoder).to(find_device(args.device))
     made, failed = stylize(args, networks, names, styles)
     for problem in failed:
         print(f'unreadable: {problem}', file=sys.stderr)

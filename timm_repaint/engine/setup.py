@@ -19,6 +19,7 @@ from torch import nn
 
 from timm_repaint.data import folders
 from timm_repaint.data.shapes import CLASSES as SHAPE_CLASSES
+from timm_repaint.devices import find_device
 from timm_repaint.errors import UsageError, first_of, one_line
 from timm_repaint.log import logger
 from timm_repaint.weights import unreadable
@@ -66,7 +67,8 @@ def setup_device(args: Namespace) -> torch.device:
     Without a GPU a process by itself takes the CPU.
 
     Raises:
-        UsageError: if several processes, as on a cluster, were to have GPUs that are not there.
+        UsageError: if several processes, as on a cluster, were to have GPUs that are not there, or for a device that
+            torch cannot use.
     """
     for module in args.device_modules or ():
         importlib.import_module(module)
@@ -75,6 +77,8 @@ def setup_device(args: Namespace) -> torch.device:
             raise UsageError(f'torch finds no GPU, --device is {args.device}; for the CPU give --device cpu')
         logger.warning('torch finds no GPU: training on the CPU, as with --device cpu.')
         args.device = 'cpu'
+    if not utils.is_distributed_env():  # else each process has a device of its own
+        find_device(args.device)
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from timm_repaint.commandline import at_least, goes_on, num_cpus, shard
+from timm_repaint.devices import find_device
 from timm_repaint.errors import one_line, run_command
 from timm_repaint.masks import cache
 from timm_repaint.masks.archive import PackedImages, is_packed_name, packed_parts
@@ -70,7 +71,7 @@ def main() -> int:
     if args.check:
         return report(cache.check_cache(folders, names, args.workers), checked=True)
     source: Any = create_mask_source(MaskOptions.of(args))
-    source = source.to(args.device) if source.on_device else source
+    source = source.to(find_device(args.device)) if source.on_device else source
     claim_folder(args.out, describe(args.mask, source, args.size, args.mask_checkpoint))
     made = cache.make_masks(folders, names, source, args.workers, args.batch_size)
     return report(made, checked=False, skip_unreadable=args.skip_unreadable)

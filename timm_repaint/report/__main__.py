@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from timm_repaint.commandline import at_least
+from timm_repaint.devices import find_device
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.report.finished import report_gallery, report_leak
 from timm_repaint.report.page import write_page
@@ -87,7 +88,7 @@ def main() -> int:
     elif args.command == 'html':
         print(write_page(args.runs, args.output))
     elif args.command == 'shape-bias':
-        report_shape_bias(args.checkpoint, args.stimuli, torch.device(args.device))
+        report_shape_bias(args.checkpoint, args.stimuli, find_device(args.device))
     elif args.command == 'gallery':
         report_gallery(args.run, args.output or args.run / 'gallery.png', args.device, args.images, args.copies)
     else:
