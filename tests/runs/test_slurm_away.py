@@ -11,6 +11,7 @@ import pytest
 from tests.helpers import column
 from tests.runs.test_slurm import SHAPES, TINY, Cluster, value_of
 from timm_repaint.commands.write_jobs import job_scripts, write_scripts
+from timm_repaint.errors import UsageError
 from timm_repaint.recipes import FOLDER
 
 REPO = Path(__file__).resolve().parents[2]
@@ -33,6 +34,25 @@ class ClusterAway(Cluster):
 @pytest.fixture
 def cluster(tmp_path) -> ClusterAway:
     return ClusterAway(tmp_path)
+
+
+def test_places_where_scripts_cannot_be_are_told(tmp_path):
+    texts = {'row.sbatch': 'one\n', 'train.sbatch': 'two\n'}
+    file = tmp_path / 'afile'
+    file.write_text('mine')
+    with pytest.raises(UsageError, match='afile is no folder; give another one'):
+        write_scripts(file, texts, force=False)
+    with pytest.raises(UsageError, match=r'cannot write .*afile/x/row\.sbatch: Not a directory'):
+        write_scripts(file / 'x', texts, force=False)
+    (tmp_path / 'train.sbatch').mkdir()
+    (tmp_path / 'row.sbatch').write_bytes(b'\xff\xfe')
+    with pytest.raises(UsageError, match=r'has other scripts: row\.sbatch, train\.sbatch; give another folder, or'):
+        write_scripts(tmp_path, texts, force=False)
+    with pytest.raises(UsageError, match=r'cannot write .*train\.sbatch: Is a directory'):
+        write_scripts(tmp_path, texts, force=True)
+    (tmp_path / 'train.sbatch').rmdir()
+    write_scripts(tmp_path, texts, force=True)
+    assert (tmp_path / 'row.sbatch').read_text() == 'one\n' and os.access(tmp_path / 'row.sbatch', os.X_OK)
 
 
 def test_each_script_starts_the_installed_program(cluster):

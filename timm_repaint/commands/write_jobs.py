@@ -9,7 +9,8 @@ import shlex
 from argparse import ArgumentParser
 from pathlib import Path
 
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, as_mistake
+from timm_repaint.files import write_text
 from timm_repaint.recipes import FOLDER
 
 SCRIPTS = FOLDER / 'slurm'
@@ -52,14 +53,20 @@ def write_scripts(folder: Path, texts: dict[str, str], force: bool) -> None:
     """Write all of them, executable.
 
     Raises:
-        UsageError: if one that is there is another one, and not `force`; then nothing is written.
+        UsageError: if one that is there is another one, and not `force`, or the folder is none: nothing is written
+            then; or if one cannot be written.
     """
-    others = [name for name, text in texts.items() if (folder / name).exists() and (folder / name).read_text() != text]
+    with as_mistake(f'cannot read {folder}'):
+        others = [name for name, text in texts.items() if is_other(folder / name, text)]
     if others and not force:
         raise UsageError(f'{folder} has other scripts: {", ".join(others)}; give another folder, or --force')
     if folder.exists() and not folder.is_dir():
         raise UsageError(f'{folder} is no folder; give another one')
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (folder / name).write_text(text)
+        write_text(folder / name, text)
         (folder / name).chmod(0o755)
+
+
+def is_other(path: Path, text: str) -> bool:
+    """Whether something is there that is no file with this text."""
+    return path.exists() and not (path.is_file() and path.read_bytes() == text.encode())
