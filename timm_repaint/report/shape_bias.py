@@ -16,7 +16,8 @@ from timm.data import ImageNetInfo, create_transform, resolve_data_config
 from timm.models import create_model
 from torch import Tensor, nn
 
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, as_mistake
+from timm_repaint.pictures import UNREADABLE, read_picture, reason_of
 from timm_repaint.progress import progress
 from timm_repaint.report.classifier import read_classifier
 from timm_repaint.weights import fill
@@ -106,9 +107,22 @@ def load_classifier(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     args = saved.args
     if args.num_classes != NUM_CLASSES:
         raise UsageError(f'{path} has {args.num_classes} classes, but shape bias needs the 1000 of ImageNet-1k')
-    model = create_model(args.model, num_classes=NUM_CLASSES, in_chans=3, **args.model_kwargs)
-    fill(model, saved.state, str(path), f'a {args.model}')
-    return model.eval(), resolve_data_config(vars(args), model=model)
+    with as_mistake(f'{path} holds no network of timm', Exception):  # options of any kind may stand there
+        model = create_model(args.model, num_classes=NUM_CLASSES, in_chans=3, **args.model_kwargs)
+        fill(model, saved.state, str(path), f'a {args.model}')
+        return model.eval(), resolve_data_config(vars(args), model=model)
+
+
+def read_stimulus(stimulus: Stimulus) -> Image.Image:
+    """Its picture.
+
+    Raises:
+        UsageError: if Pillow cannot read it.
+    """
+    try:
+        return read_picture(stimulus.path)
+    except UNREADABLE as error:
+        raise UsageError(f'cannot read {stimulus.path}: {reason_of(error)}; replace or remove it') from error
 
 
 @torch.inference_mode()
@@ -126,7 +140,7 @@ def report_shape_bias(checkpoint: Path, folder: Path, device: torch.device) -> S
     decisions: list[str] = []
     for start in progress(range(0, len(stimuli), BATCH_SIZE), 'pictures'):
         batch = stimuli[start : start + BATCH_SIZE]
-        images = torch.stack([transform(Image.open(stimulus.path).convert('RGB')) for stimulus in batch])
+        images = torch.stack([transform(read_stimulus(stimulus)) for stimulus in batch])
         decisions += decide(model(images.to(device)))
     result = count_decisions(stimuli, decisions)
     print(

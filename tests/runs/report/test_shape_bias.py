@@ -1,6 +1,7 @@
 """report shape-bias: the mapping, the decision and the share by hand, on real pictures, and what does not fit."""
 
 import shutil
+from argparse import Namespace
 
 import pytest
 import torch
@@ -105,6 +106,25 @@ def test_what_does_not_fit_is_told(tmp_path, checkpoint):
     torch.save({'weights': torch.ones(2)}, tmp_path / 'other.pth')
     with pytest.raises(UsageError, match='is not a checkpoint of train'):
         load_classifier(tmp_path / 'other.pth')
+    saved = load_checkpoint(checkpoint)
+    damaged = {
+        'other': ({'args': vars(saved['args'])}, "is not a checkpoint of train.py: it lacks a run's options"),
+        'weights': ({'state_dict': {'fc.weight': torch.ones(2)}}, 'is not a test_resnet: missing '),
+        'empty': ({'state_dict': {}}, 'holds no tensors by name'),
+        'model': (
+            {'args': Namespace(**{**vars(saved['args']), 'model': 'resnet0'})},
+            'holds no network of timm: Unknown',
+        ),
+        'kwargs': ({'args': Namespace(**{**vars(saved['args']), 'model_kwargs': 1})}, 'holds no network of timm: '),
+    }
+    for name, (changes, message) in damaged.items():
+        torch.save({**saved, **changes}, tmp_path / f'{name}.pth.tar')
+        with pytest.raises(UsageError, match=message):
+            load_classifier(tmp_path / f'{name}.pth.tar')
+    (tmp_path / 'stimuli').mkdir()
+    (tmp_path / 'stimuli' / 'cat1-dog2.png').write_bytes(b'no picture')
+    with pytest.raises(UsageError, match=r'cannot read .*cat1-dog2\.png: no image that Pillow can read; replace or'):
+        report_shape_bias(checkpoint, tmp_path / 'stimuli', torch.device('cpu'))
     few = train_here(tmp_path, *SHAPES, '--epochs', 1, '--num-classes', 10)
     with pytest.raises(UsageError, match='has 10 classes, but shape bias needs the 1000'):
         load_classifier(few / 'last.pth.tar')
