@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from timm_repaint.errors import UsageError
+from timm_repaint.files import write_text
 from timm_repaint.markdown import markdown_table
 from timm_repaint.report.tables_runs import (
     RECIPES,
@@ -41,16 +43,18 @@ def write_tables(
     Without folders, of runs or with runs below, all runs are missing; the commands put them into `runs_folder`.
 
     Raises:
-        UsageError: if a folder holds no run, two runs are of one recipe and seed, or pandas is missing.
+        UsageError: if a folder holds no run, two runs are of one recipe and seed, pandas is missing, or the files
+            cannot be written.
     """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f'--output {output} is no folder; name one, or none for the current folder')
     figures = paper_figures()
     figures = figures[figures['table'].isin(tables)]
     runs, remarks = read_runs(folders)
     rows = compare(runs, figures)
-    output.mkdir(parents=True, exist_ok=True)
     text = markdown(rows, seeds, remarks)
-    (output / 'tables.md').write_text(text)
-    rows.to_csv(output / 'tables.csv', columns=COLUMNS, index=False, lineterminator='\r\n')
+    write_text(output / 'tables.md', text)
+    write_text(output / 'tables.csv', rows.to_csv(columns=COLUMNS, index=False, lineterminator='\r\n'))
     print(text)
     commands = missing_commands(runs, figures, seeds, runs_folder)
     if commands:

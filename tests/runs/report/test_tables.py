@@ -136,6 +136,15 @@ def table_rows(output):
         return {(row['table'], row['row']): row for row in csv.DictReader(file)}
 
 
+def test_a_place_where_no_folder_can_be_is_told(tmp_path):
+    (tmp_path / 'afile').write_text('mine')
+    with pytest.raises(UsageError, match=r'--output .*afile is no folder; name one'):
+        write_tables([], tmp_path / 'afile', [1])
+    with pytest.raises(UsageError, match=r'cannot write .*afile/x/tables\.md: Not a directory'):
+        write_tables([], tmp_path / 'afile' / 'x', [1])
+    assert (tmp_path / 'afile').read_text() == 'mine'
+
+
 def test_runs_fill_the_tables_and_missing_ones_are_shown(runs, tmp_path, capsys):
     out = tmp_path / 'out'
     write_tables([runs], out, [1, 2, 3], Path('output/tables'))
