@@ -9,9 +9,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from timm_repaint.errors import as_mistake
+from timm_repaint.errors import UsageError, as_mistake
 
 PART = '.part'
+MARK_WITHIN = 2**20  # bytes of a file
 PART_SECONDS = 10.0  # a file is written at once: older ones were left by a process that was killed
 
 
@@ -48,6 +49,24 @@ def write_whole(
             place(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def check_ours(path: str | Path, mark: str, what: str) -> None:
+    """Refuse to write over somebody's file.
+
+    Args:
+        path: Where ours goes.
+        mark: A text near the start of every file of ours of this kind.
+        what: The kind, for the message.
+
+    Raises:
+        UsageError: if there is a file without the mark, or it cannot be read.
+    """
+    with as_mistake(f'cannot read {path}'):
+        if os.path.exists(path):
+            with open(path, 'rb') as file:
+                if mark.encode() not in file.read(MARK_WITHIN):
+                    raise UsageError(f'{path} was there before and is no {what} of ours: give another --output')
 
 
 def write_text(path: str | Path, text: str, place: Callable[[Path, Path], None] = os.replace) -> None:

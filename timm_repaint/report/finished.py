@@ -8,6 +8,8 @@ from timm_repaint.engine.parts import Run
 from timm_repaint.engine.repaint_watch import own_draws
 from timm_repaint.engine.run import build_run, with_values
 from timm_repaint.errors import UsageError
+from timm_repaint.files import check_ours
+from timm_repaint.monitor.gallery import GRID
 from timm_repaint.monitor.probe import Leak, evaluating, repaint_copies
 from timm_repaint.options.parser import build_parser
 from timm_repaint.options.run_file import NO_WEIGHTS, is_detection, read_repaint_args
@@ -36,8 +38,9 @@ def report_gallery(folder: Path, output: Path, device: str, images: int, copies:
     """Draw training images of a run with their masks and repaints to the PNG `output`.
 
     Raises:
-        UsageError: if the folder holds no repaint run with a checkpoint.
+        UsageError: if the folder holds no repaint run with a checkpoint, or the PNG is somebody's.
     """
+    check_ours(output, GRID, 'gallery')
     run = load_run(folder, device)
     assert run.repaint is not None
     samples = run.watch.pick(run, run.loaders.dataset_train, run.loaders.masks, images)

@@ -7,13 +7,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from timm_repaint.engine.output import known_values
-from timm_repaint.files import write_text
+from timm_repaint.files import check_ours, write_text
 from timm_repaint.report.page_curves import COLOURS, draw_panels, load_bokeh, script
 from timm_repaint.report.page_pictures import draw_galleries
 from timm_repaint.report.page_runs import Group, changed_options, raised_alarms, read_groups, run_seconds
 from timm_repaint.report.seeds import half_width, paired_difference
 
 PAGE = 'report.html'
+MARK = 'timm_repaint</title>'  # the end of each page's title
 METRICS = {'eval_top1': 'top-1, %', 'eval_map': 'mAP, %', 'train_loss': 'training loss'}
 NONE = '-'
 
@@ -26,9 +27,10 @@ def write_page(folders: Sequence[Path], output: Path | None) -> Path:
         output: The file; None: report.html in the folder, or with several in the current one.
 
     Raises:
-        UsageError: if bokeh is missing, a folder holds no run, or the file cannot be written.
+        UsageError: if bokeh is missing, a folder holds no run, or the file cannot be written or is somebody's.
     """
     path = output or (folders[0] / PAGE if len(folders) == 1 else Path(PAGE))
+    check_ours(path, MARK, 'page')
     write_text(path, render_page(folders))
     return path
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from timm_repaint.errors import UsageError
-from timm_repaint.files import write_text
+from timm_repaint.files import check_ours, write_text
 from timm_repaint.markdown import markdown_table
 from timm_repaint.report.tables_runs import (
     RECIPES,
@@ -24,6 +24,7 @@ RUNS_FOLDER = Path('output/tables')  # where the script puts runs if nothing is 
 MISSING = 'missing'
 TRIAL = '*'  # behind a smaller trial's figure
 NONE = '-'
+TITLE = '# The tables: the paper and these runs'
 HEADINGS = ('row', 'paper', 'ours', 'gain: paper', 'gain: ours', 'runs')
 COLUMNS = [
     *('table', 'row', 'metric', 'recipe', 'paper', 'ours', 'trial', 'seeds'),
@@ -44,10 +45,12 @@ def write_tables(
 
     Raises:
         UsageError: if a folder holds no run, two runs are of one recipe and seed, pandas is missing, or the files
-            cannot be written.
+            cannot be written or are somebody's.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f'--output {output} is no folder; name one, or none for the current folder')
+    check_ours(output / 'tables.md', TITLE, 'table')
+    check_ours(output / 'tables.csv', ','.join(COLUMNS[:4]), 'table')
     figures = paper_figures()
     figures = figures[figures['table'].isin(tables)]
     runs, remarks = read_runs(folders)
@@ -90,7 +93,7 @@ def compare(runs: Sequence[TableRun], figures: Any) -> Any:
 
 def markdown(rows: Any, seeds: Sequence[int], remarks: Sequence[str]) -> str:
     """The tables, and what they rest on."""
-    parts = ['# The tables: the paper and these runs\n']
+    parts = [f'{TITLE}\n']
     for table, members in rows.groupby('table'):
         lines = markdown_table(HEADINGS, [_cells(row, set(seeds)) for row in members.itertuples()])
         parts.append(f'## Table {table}: {TITLES[table]}\n\n{lines}\n')

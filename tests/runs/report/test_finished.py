@@ -25,6 +25,16 @@ def test_a_gallery_has_as_many_images_and_copies_as_asked_for_and_the_run_stays(
     assert mtimes(run) == before
 
 
+def test_a_picture_of_others_stays_and_a_gallery_is_drawn_again(run, tmp_path):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'mine.png')
+    before = (tmp_path / 'mine.png').read_bytes()
+    with pytest.raises(UsageError, match=r'mine\.png was there before and is no gallery of ours'):
+        report_gallery(run, tmp_path / 'mine.png', 'cpu', images=1, copies=1)
+    assert (tmp_path / 'mine.png').read_bytes() == before
+    for copies in (1, 2):
+        report_gallery(run, tmp_path / 'sheet.png', 'cpu', images=1, copies=copies)
+
+
 def test_the_gallery_is_the_runs_own_last_one(run, tmp_path):
     report_gallery(run, tmp_path / 'sheet.png', 'cpu', images=8, copies=3)
     (own,) = run.glob('gallery-*.png')

@@ -145,6 +145,16 @@ def test_a_place_where_no_folder_can_be_is_told(tmp_path):
     assert (tmp_path / 'afile').read_text() == 'mine'
 
 
+@pytest.mark.parametrize('name', ['tables.md', 'tables.csv'])
+def test_tables_of_others_stay_and_ours_are_written_again(tmp_path, name):
+    write_tables([], tmp_path, [1])
+    write_tables([], tmp_path, [1])
+    (tmp_path / name).write_text('mine')
+    with pytest.raises(UsageError, match=rf'{name} was there before and is no table of ours: give another --output'):
+        write_tables([], tmp_path, [1])
+    assert (tmp_path / name).read_text() == 'mine'
+
+
 def test_runs_fill_the_tables_and_missing_ones_are_shown(runs, tmp_path, capsys):
     out = tmp_path / 'out'
     write_tables([runs], out, [1, 2, 3], Path('output/tables'))

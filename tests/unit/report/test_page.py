@@ -209,6 +209,18 @@ def test_names_that_are_no_text_are_written(tmp_path):
     assert write_page([make_run(folder, 1, seed=0)], None).read_text(encoding='utf-8').startswith('<!doctype html>')
 
 
+def test_a_file_of_others_stays_and_a_page_is_written_again(tmp_path):
+    run = make_run(tmp_path / 'a', 1, seed=0)
+    write_page([run], None)
+    write_page([run], None)
+    (tmp_path / 'precious.csv').write_text('mine')
+    with pytest.raises(UsageError, match=r'precious\.csv was there before and is no page of ours: give another --out'):
+        write_page([run], tmp_path / 'precious.csv')
+    assert (tmp_path / 'precious.csv').read_text() == 'mine'
+    with pytest.raises(UsageError, match=r'cannot read .*: Is a directory'):
+        write_page([run], tmp_path)
+
+
 def test_the_page_lies_in_the_runs_folder_or_with_several_in_the_current_one(tmp_path, monkeypatch):
     a, b = (make_run(tmp_path / name, 1, seed=0) for name in 'ab')
     monkeypatch.chdir(tmp_path)
