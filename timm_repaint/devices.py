@@ -1,8 +1,10 @@
 """The device of a command."""
 
+from textwrap import shorten
+
 import torch
 
-from timm_repaint.errors import UsageError, one_line
+from timm_repaint.errors import UsageError
 
 MAX_REASON = 100  # characters of torch's message, which may list all it was built for
 
@@ -17,6 +19,6 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, ImportError) as error:  # by the kind of device
-        reason = one_line(str(error))[:MAX_REASON]
+        reason = shorten(str(error).partition('. ')[0], MAX_REASON, placeholder=' ...')
         raise UsageError(f'--device {name} does not work here: {reason}; for the CPU give --device cpu') from error
     return device
