@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import skimage.data
-from PIL import Image
+from PIL import Image, ImageCms
 
 from tests.helpers import call_main, mtimes
 from tests.runs.test_paint import call, pixels
@@ -84,6 +84,20 @@ def test_processes_paint_as_one_does_and_a_second_call_leaves_all_as_it_is(photo
     before = mtimes(tmp_path / '2')
     assert call(photos, tmp_path / '2', '--painter', 'pretrained', '--workers', 2) == 0
     assert mtimes(tmp_path / '2') == before
+
+
+@pytest.mark.parametrize('options', [(), ('--strength', 0.5), ('--strength', 0.5, '--format', 'jpg')])
+def test_repaints_of_a_photograph_with_a_profile_are_known_again_and_have_none(photos, tmp_path, options):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    noise = np.random.default_rng(0).bytes(4000)  # a long one, as of a printer
+    with Image.open(photos / 'cat/astronaut.jpg') as picture:
+        picture.save(tmp_path / 'a.jpg', icc_profile=profile + noise)
+    options = ('--painter', 'shift', *options, '--copies', 1, '--workers', 1)
+    for _ in range(2):
+        assert call(tmp_path / 'a.jpg', tmp_path / 'out', *options) == 0
+    (path,) = (tmp_path / 'out').glob('a-1.*')
+    with Image.open(path) as picture:
+        assert 'icc_profile' not in picture.info
 
 
 def test_jpegs_are_small_and_known_again(photos, tmp_path):

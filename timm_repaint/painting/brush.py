@@ -172,9 +172,11 @@ def are_painted(targets: list[Path], image: Path) -> bool:
 
 
 def load_image(content: bytes, as_stored: bool = False) -> Image.Image:
-    """The image in RGB, turned as its EXIF says unless `as_stored`."""
+    """The image in RGB, turned as its EXIF says unless `as_stored`; without profile, EXIF and transparent colour."""
     with Image.open(io.BytesIO(content)) as file:
-        return convert_picture(file if as_stored else ImageOps.exif_transpose(file))
+        whole = convert_picture(file if as_stored else ImageOps.exif_transpose(file))
+    whole.info = {}  # Pillow would write some of it into a PNG, ahead of our note, if `strength` is below 1
+    return whole
 
 
 def working_image(whole: Image.Image, max_size: int) -> Image.Image:
