@@ -48,9 +48,8 @@ def spread(stems: dict[str, str], count: int) -> list[tuple[str, str]]:
 
 
 def row_of(brush: Brush, name: str, stem: str, copies: int | None = None) -> list[Image.Image]:
-    """An image and its first repaints, each as large as a cell."""
-    whole = load_image((brush.root / name).read_bytes(), brush.manner.as_stored)
-    pictures = [whole, *(load_image(target.read_bytes()) for target in brush.targets(stem)[:copies])]
+    """An image and its first repaints, turned as their EXIF says, each as large as a cell."""
+    pictures = [load_image(path.read_bytes()) for path in (brush.root / name, *brush.targets(stem)[:copies])]
     return [ImageOps.contain(working_image(picture, CELL_PX), (CELL_PX, CELL_PX)) for picture in pictures]
 
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from timm_repaint.repainter import MIN_SIZE_PX
 
 FORMATS = {'png': 'PNG', 'jpg': 'JPEG'}  # endings and Pillow's names
 JPEG_QUALITY = 95
+ORIENTATION = 0x0112  # EXIF's tag: how stored pixels are turned to look at them
+UNTURNED = 1
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Canvas:
         image_u8: At the size to paint at, [H, W, 3].
         labels: Its label map [H, W]; None where it is cut on a device.
         mark: Of the file that it was.
+        orientation: EXIF's value for how its pixels are turned to look at them, 1 to 8.
         unreadable: What is wrong with it.
     """
 
@@ -64,6 +68,7 @@ class Canvas:
     image_u8: np.ndarray | None = None
     labels: np.ndarray | None = None
     mark: str = ''
+    orientation: int = UNTURNED
     unreadable: str = ''
 
 
@@ -106,6 +111,7 @@ class Brush:
         try:
             content = path.read_bytes()
             whole = load_image(content, self.manner.as_stored)
+            canvas.orientation = read_orientation(content) if self.manner.as_stored else UNTURNED
         except UNREADABLE as error:
             canvas.unreadable = f'{path}: {reason_of(error)}'
         else:
@@ -140,14 +146,17 @@ class Brush:
             draws = torch.Generator(self.device).manual_seed(seed_of(self.manner.seed, canvas.name))
             repaints = repaint_image(self.repainter, canvas.image_u8, canvas.labels, self.manner.copies, draws)
             for target, repaint_u8 in zip(self.targets(canvas.stem), repaints, strict=True):
-                self._write(target, blend(canvas.whole, repaint_u8, self.manner.strength), canvas.mark)
+                self._write(target, blend(canvas.whole, repaint_u8, self.manner.strength), canvas)
         canvas.whole = canvas.image_u8 = canvas.labels = None
         return canvas
 
-    def _write(self, target: Path, picture: Image.Image, mark: str) -> None:
-        options: dict[str, Any] = {'pnginfo': png_info(mark)}
+    def _write(self, target: Path, picture: Image.Image, canvas: Canvas) -> None:
+        options: dict[str, Any] = {'pnginfo': png_info(canvas.mark)}
         if self.manner.ending == 'jpg':
-            options = {'comment': image_comment(mark), 'quality': JPEG_QUALITY}
+            options = {'comment': image_comment(canvas.mark), 'quality': JPEG_QUALITY}
+        if canvas.orientation != UNTURNED:
+            options['exif'] = Image.Exif()
+            options['exif'][ORIENTATION] = canvas.orientation
         write_whole(target, partial(picture.save, format=FORMATS[self.manner.ending], **options))
 
 
@@ -177,6 +186,15 @@ def load_image(content: bytes, as_stored: bool = False) -> Image.Image:
         whole = convert_picture(file if as_stored else ImageOps.exif_transpose(file))
     whole.info = {}  # Pillow would write some of it into a PNG, ahead of our note, if `strength` is below 1
     return whole
+
+
+def read_orientation(content: bytes) -> int:
+    """EXIF's value for how an image's stored pixels are turned to look at them, 1 (as they are) to 8."""
+    value: Any = UNTURNED
+    with Image.open(io.BytesIO(content)) as file, suppress(SyntaxError):  # EXIF that is none
+        if file.format != 'TIFF':  # whose pixels Pillow turns as it reads them
+            value = file.getexif().get(ORIENTATION)
+    return int(value) if value in range(2, 9) else UNTURNED
 
 
 def working_image(whole: Image.Image, max_size: int) -> Image.Image:
