@@ -1,6 +1,7 @@
 """What lies beside images comes along with their repaints: COCO's files, label files, label maps."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -75,6 +76,63 @@ def test_a_coco_file_beside_its_images_comes_along_and_others_are_not_overwritte
     with pytest.raises(UsageError, match=r'_annotations\.coco\.json was there before: it is not overwritten'):
         call(coco, out, *options)
     assert (out / 'train2017/_annotations.coco.json').read_text() == mine
+
+
+def rewrite(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_files_of_coco_that_do_not_come_along_are_named_and_keypoints_do(coco, tmp_path, caplog):
+    out, folder = tmp_path / 'out', coco / 'annotations'
+    for name in ('person_keypoints_train2017', 'panoptic_train2017', 'captions_train2017', 'instances_val2017'):
+        shutil.copy(folder / 'instances_train2017.json', folder / f'{name}.json')
+    rewrite(folder / 'panoptic_train2017.json', annotations=[{'image_id': 50, 'segments_info': [], 'file_name': 'a'}])
+    captions = json.loads((folder / 'captions_train2017.json').read_text())
+    del captions['categories']
+    (folder / 'captions_train2017.json').write_text(json.dumps(captions))
+    other = {'id': 1, 'file_name': 'other.jpg', 'width': 9, 'height': 9}
+    rewrite(folder / 'instances_val2017.json', images=[other], annotations=[])
+    assert call(coco, out, '--painter', 'shift', '--copies', 1, '--workers', 1) == 0
+    assert {path.name for path in (out / 'annotations').iterdir()} == {
+        'instances_train2017.json',
+        'person_keypoints_train2017.json',
+    }
+    keypoints = json.loads((out / 'annotations/person_keypoints_train2017.json').read_text())
+    assert len(keypoints['annotations']) == 3
+    for name, reason in (
+        ('panoptic_train2017', 'has panoptic segments'),
+        ('captions_train2017', 'has no categories'),
+        ('instances_val2017', 'lists none of the images'),
+    ):
+        assert f'{folder}/{name}.json does not come along: it {reason}' in caplog.text
+    assert len(caplog.records) == 3
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'info': 'my set'}, 'info is a str, but has to be an object'),
+        ({'image_id': '50'}, r"annotations\[0\] \(id 7\) is of image '50', a text, but the ids of its list, such"),
+        ({'image_id': 51}, 'is of image 51, which the file does not list'),
+        ({'image_id': [50]}, r'is of image \[50\], which the file does not list'),
+    ],
+)
+def test_mistakes_in_coco_files_are_named_before_anything_is_painted(coco, tmp_path, values, message):
+    path = coco / 'annotations/instances_train2017.json'
+    box = {'id': 7, 'category_id': 3, 'bbox': [1, 2, 3, 4]}
+    rewrite(path, **(values if 'info' in values else {'annotations': [box | values]}))
+    with pytest.raises(UsageError, match=message):
+        call(coco, tmp_path / 'out', '--painter', 'shift', '--copies', 1, '--workers', 1)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('content', [[], {'info': 3}, {'info': 'painted_by'}])
+def test_a_file_of_another_form_in_the_way_of_a_coco_file_is_named(coco, tmp_path, content):
+    out = tmp_path / 'out'
+    assert call(coco, out, '--painter', 'shift', '--copies', 1, '--workers', 1) == 0
+    (out / 'annotations/instances_train2017.json').write_text(json.dumps(content))
+    with pytest.raises(UsageError, match='was there before: it is not overwritten'):
+        call(coco, out, '--painter', 'shift', '--copies', 1, '--workers', 1)
 
 
 def test_label_files_and_label_maps_come_along(tmp_path):

@@ -88,8 +88,8 @@ class CocoFile:
             class_of: By id.
         """
         annotation = self.annotations[number]
-        image = self._look_up(number, 'image', image_number)
-        category = self._look_up(number, 'category', class_of)
+        image = self.look_up(number, 'image', image_number)
+        category = self.look_up(number, 'category', class_of)
         bbox = annotation['bbox']
         if not isinstance(bbox, (list, tuple)) or len(bbox) != 4 or not all(map(is_number, bbox)):
             raise self.mistake(
@@ -106,8 +106,17 @@ class CocoFile:
         annotation = self.annotations[number]
         return f'annotations[{number}]' + (f' (id {annotation["id"]!r})' if 'id' in annotation else '')
 
-    def _look_up(self, number: int, kind: str, numbers: dict[Any, int]) -> int:
-        """The number of an annotation's image or category."""
+    def look_up(self, number: int, kind: str, numbers: dict[Any, int]) -> int:
+        """The number of an annotation's image or category.
+
+        Args:
+            number: Of the annotation in its list.
+            kind: 'image' or 'category'.
+            numbers: By id.
+
+        Raises:
+            UsageError: if the annotation's id is of another type, or not listed.
+        """
         wanted, listed = self.annotations[number][f'{kind}_id'], next(iter(numbers))
         if isinstance(wanted, (int, float, str)) and wanted in numbers:
             return numbers[wanted]

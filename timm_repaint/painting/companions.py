@@ -2,16 +2,16 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from timm_repaint.claim import MANIFEST_NAME
-from timm_repaint.detection.coco_file import CocoFile, read_json
-from timm_repaint.errors import UsageError
+from timm_repaint.detection.coco_file import LISTS, CocoFile, read_json
+from timm_repaint.errors import UsageError, one_line
 from timm_repaint.files import write_text, write_whole
+from timm_repaint.log import logger
 from timm_repaint.masks.folder import FolderMasks, mask_name
 from timm_repaint.masks.label_png import digest, read_note, save_labels
 from timm_repaint.painting.brush import Brush
@@ -44,7 +44,7 @@ Companions = tuple[list[CocoSet], dict[str, list[str]]]  # COCO files; label fil
 
 
 def find_companions(images: Photographs) -> Companions:
-    """COCO files and label files of images.
+    """COCO files and label files of images; COCO files that do not come along are named.
 
     Raises:
         UsageError: if a file of COCO's form is wrong.
@@ -61,19 +61,57 @@ def find_companions(images: Photographs) -> Companions:
 
 
 def _read_coco(root: Path, name: str, known: set[str]) -> CocoSet | None:
-    """A JSON file if it is a COCO file of some of the images."""
-    with open(root / name, 'rb') as file:
+    """A JSON file if it is a COCO file of some of the images; one of COCO's that does not come along is named."""
+    path = str(root / name)
+    with open(path, 'rb') as file:
         if b'"images"' not in file.read():
             return None
-    content = read_json(str(root / name))
-    if not isinstance(content, dict) or not {'images', 'annotations', 'categories'} <= content.keys():
+    content = read_json(path)
+    lacks = [key for key in LISTS if key not in content] if isinstance(content, dict) else [*LISTS]
+    if 'images' in lacks or len(lacks) > 1:
         return None
-    listed = [image['file_name'] for image in CocoFile(content, str(root / name)).images]
-    split = re.fullmatch(r'instances_(.+)\.json', os.path.basename(name))
-    bases = [os.path.dirname(name), '', *([split[1]] if split else [])]
+    if lacks:
+        wrong = f'has no {lacks[0]}'
+    elif _is_panoptic(content['annotations']):
+        wrong = 'has panoptic segments, which are pictures of their own'
+    else:
+        base = _base_of(name, _check_coco(content, path), known)
+        if base is not None:
+            return CocoSet(name, base, content)
+        wrong = 'lists none of the images'
+    logger.warning('%s does not come along: it %s.', one_line(path), wrong)
+    return None
+
+
+def _is_panoptic(annotations: Any) -> bool:
+    rows = annotations if isinstance(annotations, list) else []
+    return any(isinstance(row, dict) and 'segments_info' in row for row in rows)
+
+
+def _check_coco(content: dict[str, Any], path: str) -> list[str]:
+    """File names of the images of a COCO file.
+
+    Raises:
+        UsageError: if it is none, an annotation is of no image of its list, or `info` is no object.
+    """
+    file = CocoFile(content, path)
+    numbers = {image['id']: number for number, image in enumerate(file.images)}
+    for number in range(len(file.annotations)):
+        file.look_up(number, 'image', numbers)
+    info = content.get('info') or {}
+    if not isinstance(info, dict):
+        raise file.mistake(f'info is a {type(info).__name__}, but has to be an object')
+    return [image['file_name'] for image in file.images]
+
+
+def _base_of(name: str, listed: list[str], known: set[str]) -> str | None:
+    """The folder that a COCO file's names are relative to: its own, the images', or that of the split in its name."""
+    stem = os.path.splitext(os.path.basename(name))[0]
+    splits = [stem[at + 1 :] for at, letter in enumerate(stem) if letter == '_']
+    bases = [os.path.dirname(name), '', *splits]
     found = {base: sum(os.path.normpath(os.path.join(base, one)) in known for one in listed) for base in bases}
     best = max(bases, key=lambda base: found[base])
-    return CocoSet(name, best, content) if found[best] else None
+    return best if found[best] else None
 
 
 def _label_files(root: Path, name: str) -> Iterator[str]:
@@ -101,7 +139,7 @@ def copy_companions(companions: Companions, brush: Brush, stems: dict[str, str])
     coco, labels = companions
     for one in coco:
         path = brush.out / one.name
-        if path.exists() and PAINTER_KEY not in (read_json(str(path)).get('info') or {}):
+        if path.exists() and not _is_ours(read_json(str(path))):
             raise UsageError(f'{path} was there before: it is not overwritten; give another OUT')
         write_text(path, json.dumps(painted_coco(one, brush, stems)))
     for name, files in labels.items():
@@ -129,6 +167,11 @@ def painted_coco(one: CocoSet, brush: Brush, stems: dict[str, str]) -> dict[str,
                 annotations.append({**annotation, 'id': len(annotations) + 1, 'image_id': len(images)})
     info = {**(one.content.get('info') or {}), PAINTER_KEY: PAINTER}
     return {**one.content, 'info': info, 'images': images, 'annotations': annotations}
+
+
+def _is_ours(content: Any) -> bool:
+    info = content.get('info') if isinstance(content, dict) else None
+    return isinstance(info, dict) and PAINTER_KEY in info
 
 
 def _write_once(path: Path, content: bytes) -> None:
