@@ -8,6 +8,7 @@ with another run, painter or seed is refused. `timm-repaint paint RUN IMAGES OUT
 import os
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from timm_repaint.repainter import MIN_SIZE_PX
 from timm_repaint.saved import PRETRAINED, PRETRAINED_FILE, load_repainter
 from timm_repaint.version import __version__
 
+NETWORKS = ('deeplabv2', 'deeplabv3')  # masks by weights of a file
+
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(
@@ -52,7 +55,8 @@ def build_parser() -> ArgumentParser:
     add('--strength', type=float, default=1.0, metavar='X', help='0: the original, 1: as drawn (default: 1)')
     add('--format', choices=tuple(FORMATS), default='png', help='of the repaints (default: png)')
     add('--mask', choices=tuple(BUILDERS), help="source of the masks (default: the run's, or fh)")
-    add('--mask-checkpoint', default='', metavar='FILE', help='deeplabv2, deeplabv3: file of the weights')
+    text = "deeplabv2, deeplabv3: file of the weights (default: the run's)"
+    add('--mask-checkpoint', default='', metavar='FILE', help=text)
     add('--mask-dir', metavar='DIR', help='label maps in a tree like that of IMAGES, or masks of timm-repaint masks')
     text = 'larger images are painted at this length of their longer side and enlarged again (default: 512)'
     add('--max-size', type=at_least(MIN_SIZE_PX), default=512, metavar='PX', help=text)
@@ -78,6 +82,11 @@ def parse_args(argv: list[str] | None = None) -> tuple[Namespace, Photographs]:
         parser.error(f'--strength is {args.strength}; it has to be from 0 (the original) to 1 (as drawn)')
     if args.mask and args.mask_dir:
         parser.error(f'--mask {args.mask} makes masks, --mask-dir {args.mask_dir} has them; leave one of them out')
+    if args.mask and args.painter == RANDCONV:
+        parser.error(f'--painter {RANDCONV} needs no masks; leave --mask {args.mask} out')
+    if args.mask_checkpoint and (args.mask_dir or args.painter == RANDCONV):
+        reason = f'--mask-dir {args.mask_dir} has masks' if args.mask_dir else f'--painter {RANDCONV} needs no masks'
+        parser.error(f'{reason}; leave --mask-checkpoint {args.mask_checkpoint} out')
     items = {word: expand(word) for word in images}
     for word, matches in items.items():
         if not matches:
@@ -106,24 +115,41 @@ def checkpoint_path(run: str) -> Path:
     return path
 
 
+def mask_options(args: Namespace) -> MaskOptions:
+    """How masks are made: as the command line says, or as the run's masks were, with the command line's weights.
+
+    Raises:
+        UsageError: if the run's options are not there, or there are weights for masks that need none.
+    """
+    options = MaskOptions(mask=args.mask or 'fh')
+    if args.run and not args.mask:
+        path = checkpoint_path(args.run)
+        advice = f'it says how the masks of {path.name} were made; copy it there, or give --mask'
+        options = MaskOptions.of(Namespace(**read_args(path.parent, advice)))
+    if not args.mask_checkpoint:
+        return options
+    if options.mask not in NETWORKS:
+        raise UsageError(
+            f'--mask-checkpoint {args.mask_checkpoint} is for {" and ".join(NETWORKS)}, the masks are {options.mask}; '
+            'leave it out, or give --mask'
+        )
+    return replace(options, mask_checkpoint=args.mask_checkpoint)
+
+
 def choose_masks(args: Namespace, root: Path, num_labels: int | None) -> Any:
     """Where the label maps of images come from: stored, of the named source, or of the run's.
 
     Raises:
         UsageError: if they are of other classes than the painter's, or the run's options are not there.
     """
-    if args.painter == RANDCONV:
-        return None
     masks: Any
     if args.mask_dir:
         cached = os.path.isfile(os.path.join(args.mask_dir, MANIFEST_NAME))
         masks = CachedMasks(args.mask_dir, root) if cached else FolderMasks(args.mask_dir, root, num_labels)
-    elif args.run and not args.mask:
-        path = checkpoint_path(args.run)
-        advice = f'it says how the masks of {path.name} were made; copy it there, or give --mask'
-        masks = create_mask_source(MaskOptions.of(Namespace(**read_args(path.parent, advice))))
+    elif args.painter == RANDCONV:
+        return None
     else:
-        masks = create_mask_source(MaskOptions(mask=args.mask or 'fh', mask_checkpoint=args.mask_checkpoint))
+        masks = create_mask_source(mask_options(args))
     if args.painter not in PAINTERS and masks.num_labels != num_labels:
         ours, theirs = ('segments' if n is None else f'{n} classes' for n in (num_labels, masks.num_labels))
         raise UsageError(f'the generator paints maps of {ours}, the masks have {theirs}; give another --mask')

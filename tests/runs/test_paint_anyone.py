@@ -8,11 +8,13 @@ import shutil
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from PIL import Image, ImageCms
 
 from tests.helpers import call_main, mtimes
 from tests.runs.test_paint import call, pixels
-from timm_repaint import FelzenszwalbMasks
+from tests.unit.masks.test_deeplab import small_v2
+from timm_repaint import DeepLabV2Masks, FelzenszwalbMasks, Repaint
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.__main__ import main as make_masks
 from timm_repaint.masks.folder import CachedMasks
@@ -127,6 +129,20 @@ def test_masks_of_ones_own_say_where_segments_are(photos, tmp_path):
     assert call(photos, tmp_path / 'other', *options) == 1, 'an image without a mask is named'
 
 
+def test_weights_of_the_command_line_stand_for_those_of_a_run_that_moved(photos, tmp_path):
+    weights, run = tmp_path / 'here.pth', tmp_path / 'run'
+    torch.save(small_v2().state_dict(), weights)
+    run.mkdir()
+    repaint = Repaint(mean=(0.5,) * 3, std=(0.5,) * 3, masks=DeepLabV2Masks(str(weights)))
+    torch.save(repaint.state_dict(), run / 'last.pth.tar')
+    (run / 'args.yaml').write_text(f'mask: deeplabv2\nmask_checkpoint: {tmp_path}/gone.pth\n')
+    words = (photos / 'cup', tmp_path / 'out', '--run', run, '--copies', 1, '--workers', 1)
+    with pytest.raises(UsageError, match=r'gone\.pth'):
+        call(*words)
+    assert call(*words, '--mask-checkpoint', weights) == 0
+    assert names(tmp_path / 'out') == {'coffee-1.png'}
+
+
 def test_a_source_of_masks_is_chosen_by_name(photos, tmp_path):
     shapes = {}
     for mask in ('fh', 'superpixels'):
@@ -168,6 +184,9 @@ def test_another_painter_or_strength_is_refused_in_the_same_folder(photos, tmp_p
         (('OUT', '--painter', 'oil'), "invalid choice: 'oil'"),
         (('OUT', '--painter', 'shift', '--run', 'x'), 'not allowed with argument'),
         (('OUT', '--painter', 'shift', '--mask', 'fh', '--mask-dir', 'x'), 'leave one of them out'),
+        (('OUT', '--painter', 'randconv', '--mask', 'deeplabv2'), 'needs no masks; leave --mask deeplabv2 out'),
+        (('OUT', '--painter', 'randconv', '--mask-checkpoint', 'x'), 'needs no masks; leave --mask-checkpoint x out'),
+        (('OUT', '--painter', 'mean', '--mask-dir', 'x', '--mask-checkpoint', 'y'), 'leave --mask-checkpoint y out'),
         (('*.heic', 'OUT', '--painter', 'shift'), '*.heic is no folder, no image and no pattern of any'),
         (('PHOTOS/out', '--painter', 'shift'), 'would be repainted; give a folder outside'),
     ],
@@ -177,6 +196,17 @@ def test_wrong_words_are_named_in_a_line(photos, tmp_path, capsys, words, messag
     with pytest.raises(SystemExit):
         call(photos, *(places.get(word, word) for word in words))
     assert message in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_weights_for_masks_that_need_none_and_a_missing_folder_of_masks_are_named(photos, tmp_path):
+    for options, message in (
+        (('--painter', 'mean', '--mask-checkpoint', 'x.pth'), 'x.pth is for deeplabv2 and deeplabv3, the masks are fh'),
+        (('--painter', 'mean', '--mask', 'superpixels', '--mask-checkpoint', 'x.pth'), 'the masks are superpixels'),
+        (('--painter', 'randconv', '--mask-dir', tmp_path / 'nosuch'), 'nosuch does not exist'),
+    ):
+        with pytest.raises(UsageError, match=message):
+            call(photos, tmp_path / 'out', *options)
     assert not (tmp_path / 'out').exists()
 
 

@@ -135,7 +135,8 @@ def test_a_file_of_another_form_in_the_way_of_a_coco_file_is_named(coco, tmp_pat
         call(coco, out, '--painter', 'shift', '--copies', 1, '--workers', 1)
 
 
-def test_label_files_and_label_maps_come_along(tmp_path):
+@pytest.mark.parametrize('painter', ['mean', 'randconv'])
+def test_label_files_and_label_maps_come_along(tmp_path, painter):
     images, out = tmp_path / 'set', tmp_path / 'out'
     (images / 'images/train').mkdir(parents=True)
     (images / 'labels/train').mkdir(parents=True)
@@ -145,7 +146,7 @@ def test_label_files_and_label_maps_come_along(tmp_path):
     labels = np.zeros((64, 96), np.uint8)
     labels[:, 48:] = 7
     save_labels(images / 'maps/images/train/7.png', labels)
-    options = ('--painter', 'mean', '--mask-dir', images / 'maps', '--copies', 2, '--workers', 1)
+    options = ('--painter', painter, '--mask-dir', images / 'maps', '--copies', 2, '--workers', 1)
     for _ in range(2):
         assert call(images, out, *options) == 0
     assert names(out) == {
