@@ -199,9 +199,12 @@ def test_images_of_one_name_but_other_endings_keep_apart(run, tmp_path):
     images.mkdir()
     ShapesDataset(image_size=32)[0][0].save(images / 'a.png')
     ShapesDataset(image_size=48)[1][0].save(images / 'a.jpg')
+    ShapesDataset(image_size=64)[2][0].save(images / 'a.jpg.png')
     assert call(run, images, out, '--copies', 1) == 0
-    assert {path.name for path in out.iterdir()} == {'a.png-1.png', 'a.jpg-1.png', 'manifest.json'}
-    assert pixels(out / 'a.jpg-1.png').shape == (48, 48, 3)
+    sizes = {'a.png-1.png': 32, 'a.jpg-1.png': 48, 'a.jpg.png-1.png': 64}
+    assert {path.name for path in out.iterdir()} == {*sizes, 'manifest.json'}
+    for name, size in sizes.items():
+        assert pixels(out / name).shape == (size, size, 3)
 
 
 def test_a_checkpoint_file_stands_for_its_run(run, images, tmp_path):

@@ -28,10 +28,11 @@ class Photographs:
 
     @property
     def stems(self) -> list[str]:
-        """Names without an ending; images that differ in nothing but their ending keep it."""
+        """Names without an ending; those that would be of several images keep it, as of a.jpg, a.png and a.jpg.png."""
         stems = [os.path.splitext(name)[0] for name in self.names]
-        count = Counter(stems)
-        return [name if count[stem] > 1 else stem for name, stem in zip(self.names, stems, strict=True)]
+        while len(count := Counter(stems)) < len(stems):
+            stems = [name if count[stem] > 1 else stem for name, stem in zip(self.names, stems, strict=True)]
+        return stems
 
 
 def find_photographs(items: Sequence[str], mask_dir: str | None = None) -> Photographs:
