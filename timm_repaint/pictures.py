@@ -6,6 +6,7 @@ Links are followed and hidden folders left out; images of more than 8 bits are s
 import os
 import tarfile
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any
@@ -17,6 +18,7 @@ from timm.data.readers.img_extensions import get_img_extensions
 from timm.utils import natural_key
 
 from timm_repaint.errors import UsageError, as_mistake
+from timm_repaint.log import logger
 
 # What Pillow raises for a file that it cannot read: damaged, of another kind, or suspiciously large.
 UNREADABLE = (
@@ -72,16 +74,32 @@ def ending_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def find_pictures(root: str | os.PathLike[str]) -> list[str]:
+def find_pictures(root: str | os.PathLike[str], read: str | None = None, tell: bool = False) -> list[str]:
     """Names of the images below a folder, relative to it, in timm's order: those whose endings timm reads.
 
     Beside COCO's annotations the label maps of COCO-Stuff are no images.
 
+    Args:
+        root: The folder.
+        read: Endings instead of timm's, as `--input-key` has them: '.jpg;.webp'.
+        tell: Whether images of other endings are named in a warning.
+
     Raises:
         UsageError: see `walk`.
     """
-    endings = get_img_extensions(as_set=True)
-    found = [os.path.join(folder, name) for folder, names in walk(root) for name in names if ending_of(name) in endings]
+    endings = set(read.split(';')) if read else get_img_extensions(as_set=True)
+    files = [os.path.join(folder, name) for folder, names in walk(root) for name in names]
+    found = [name for name in files if ending_of(name) in endings]
+    others = Counter(ending_of(name) for name in files)
+    unread = sorted(set(others) & set(Image.registered_extensions()) - endings)
+    if tell and unread:
+        told = ', '.join(f'{others[ending]} {ending}' for ending in unread)
+        logger.warning(
+            '%s has images that are not read: %s; files are read that end with %s',
+            root,
+            told,
+            ' '.join(sorted(endings)),
+        )
     if os.path.isdir(os.path.join(root, 'annotations')):
         found = [name for name in found if not name.startswith(COCO_STUFF)]
     return sorted(found, key=_order)
@@ -93,13 +111,16 @@ def is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> b
     return os.path.commonpath([top, os.path.realpath(path)]) == top
 
 
-def list_pictures(root: str | os.PathLike[str], what: str, outside: str | os.PathLike[str] = '') -> list[str]:
+def list_pictures(
+    root: str | os.PathLike[str], what: str, outside: str | os.PathLike[str] = '', read: str | None = None
+) -> list[str]:
     """The same of a folder that must have some.
 
     Args:
         root: The folder.
         what: What the images are, for messages.
         outside: A folder that must not lie in it, since files are written there; '': none.
+        read: As of `find_pictures`.
 
     Raises:
         UsageError: if there is no such folder, or no image in it, or `outside` lies in it.
@@ -109,7 +130,7 @@ def list_pictures(root: str | os.PathLike[str], what: str, outside: str | os.Pat
         raise UsageError(f'{what} folder {root} {wrong}')
     if outside and is_inside(outside, root):
         raise UsageError(f'{outside} lies inside the {what} folder {root}; choose one outside')
-    found = find_pictures(root)
+    found = find_pictures(root, read, tell=True)
     if not found:
         raise UsageError(f'{what} folder {root} has no images')
     return found

@@ -35,8 +35,9 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     add_options(parser, MaskOptions, groups=(MASKS,))
     packed = parser.add_argument_group('images of hfds/NAME and wds/, as for the training')
     packed.add_argument('--data-dir', metavar='DIR', help='folder of the shards, or of downloads')
-    packed.add_argument('--split', default='train', metavar='NAME', help='as --train-split (default: %(default)s)')
-    packed.add_argument('--input-key', metavar='KEY', help='where a sample has its image')
+    packed.add_argument('--split', metavar='NAME', help='as --train-split (default: train)')
+    text = "where a sample has its image; of a folder, as of the training: the endings to read, such as '.jpg;.webp'"
+    packed.add_argument('--input-key', metavar='KEY', help=text)
     add('--size', type=at_least(1), default=cache.DEFAULT_SIZE_PX, metavar='PX', help='longest shorter side of a mask')
     add('--workers', type=int, default=num_cpus(), metavar='N', help='processes (default: all CPUs: %(default)s)')
     add('--shard', type=shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
@@ -45,10 +46,16 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     add('--check', action='store_true', help='make nothing; list masks that are missing, unreadable or of wrong size')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where DeepLab and superpixels run')
     add('--batch-size', type=at_least(1), default=8, metavar='N', help='images a batch of DeepLab')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    unused = [name for name in ('data_dir', 'split') if getattr(args, name) is not None]
+    if unused and not is_packed_name(args.images):
+        parser.error(
+            f'--{unused[0].replace("_", "-")} is for hfds/ and wds/; name the folder of the images: IMAGES/train'
+        )
+    return args
 
 
-def report(outcome: cache.Outcome, checked: bool, skip_unreadable: bool = False) -> int:
+def report(outcome: cache.Outcome, checked: bool, skip_unreadable: bool) -> int:
     """Says what was done and lists the failures; returns the exit code."""
     for name, problem in outcome.failed:
         print(one_line(f'{"bad" if checked else "unreadable"}: {name}: {problem}'), file=sys.stderr)
@@ -64,17 +71,17 @@ def main() -> int:
     index, count = args.shard
     packed = None
     if is_packed_name(args.images):
-        packed = PackedImages(args.images, args.data_dir, args.split, args.input_key)
+        packed = PackedImages(args.images, args.data_dir, args.split or 'train', args.input_key)
     folders = cache.Folders(args.images, args.out, args.size, packed)
-    images: Sequence[Any] = cache.list_images(folders) if packed is None else packed_parts(packed.dataset)
+    images: Sequence[Any] = packed_parts(packed.dataset) if packed else cache.list_images(folders, args.input_key)
     names = images[index - 1 :: count]
     if args.check:
-        return report(cache.check_cache(folders, names, args.workers), checked=True)
+        return report(cache.check_cache(folders, names, args.workers), True, args.skip_unreadable)
     source: Any = create_mask_source(MaskOptions.of(args))
     source = source.to(find_device(args.device)) if source.on_device else source
     claim_folder(args.out, describe(args.mask, source, args.size, args.mask_checkpoint))
     made = cache.make_masks(folders, names, source, args.workers, args.batch_size)
-    return report(made, checked=False, skip_unreadable=args.skip_unreadable)
+    return report(made, False, args.skip_unreadable)
 
 
 if __name__ == '__main__':

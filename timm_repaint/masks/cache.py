@@ -22,7 +22,7 @@ from PIL import Image
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.archive import ArchiveMasks, PackedImages, is_sharded, packed_name, read_packed
 from timm_repaint.masks.folder import CachedMasks, mask_name, mask_size
-from timm_repaint.masks.label_png import digest, is_of, save_labels
+from timm_repaint.masks.label_png import digest, is_of, read_note, save_labels
 from timm_repaint.masks.workers import CHUNK, in_workers
 from timm_repaint.pictures import list_pictures, read_picture, read_picture_size, reason_of, to_pm1
 from timm_repaint.progress import progress
@@ -101,13 +101,13 @@ class _Image(NamedTuple):
         return self._replace(image_u8=None, made=True)
 
 
-def list_images(folders: Folders) -> list[str]:
-    """Names of all images below a folder, in timm's order, relative to it.
+def list_images(folders: Folders, endings: str | None = None) -> list[str]:
+    """Names of all images below a folder, in timm's order, relative to it; see `find_pictures`.
 
     Raises:
         UsageError: if there are none, the masks would lie among them, or two images would share a mask.
     """
-    names = list_pictures(folders.images, 'image', outside=folders.masks)
+    names = list_pictures(folders.images, 'image', folders.masks, endings)
     by_mask: dict[str, str] = {}
     for name in names:
         twin = by_mask.setdefault(mask_name(name), name)
@@ -180,7 +180,7 @@ def _count(done: Iterator[_Image], label: str, total: int) -> Outcome:
     for one in progress(done, label, total):
         outcome.made += one.made
         outcome.kept += not one.made and not one.problem
-        outcome.unreadable += bool(one.problem and not one.note)
+        outcome.unreadable += bool(one.problem and one.mask and not one.note)  # without a mask it is a shard
         if one.problem:
             outcome.failed.append((one.name, one.problem))
     outcome.failed.sort()
@@ -268,14 +268,19 @@ def _check(folders: Folders, masks: CachedMasks | ArchiveMasks, parts: list[Any]
     """Compares some masks with their images; runs in a worker."""
     done = []
     for image in _images(folders, parts):
-        problem = image.problem
+        problem, unreadable = image.problem, False
         try:
+            content = image.content or (Path(image.path).read_bytes() if image.path else b'')
             if not problem:
-                image_hw = read_picture_size(image.path or io.BytesIO(image.content))
-                masks.read(image.path or packed_name(image.content), image_hw)
+                image_hw = read_picture_size(io.BytesIO(content))
+                if not os.path.exists(image.mask):
+                    read_picture(io.BytesIO(content))  # a torn image has none
+                masks.read(image.path or packed_name(content), image_hw)
+                if image.path and read_note(image.mask) not in (None, digest(content)):
+                    problem = f'mask {image.mask} was made from another image; make the masks again'
         except UsageError as error:
             problem = str(error)
         except Exception as error:  # Pillow's errors have no class in common
-            problem = f'image: {reason_of(error)}'
-        done.append(_Image(image.name, made=not problem, problem=problem))
+            problem, unreadable = f'image: {reason_of(error)}', True
+        done.append(_Image(image.name, image.mask if unreadable else '', made=not problem, problem=problem))
     return done

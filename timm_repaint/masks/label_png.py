@@ -84,14 +84,19 @@ def digest(image: bytes) -> str:
 def is_of(mask_path: str, image_path: str) -> bool:
     """Whether a mask is its image's: by time, and by its note where the image is newer, as a copy of it is.
 
+    An image that was moved here is as new as the move, whatever its own time says.
+
     Raises:
         UsageError: if one of them cannot be read.
     """
     try:
-        if os.stat(mask_path).st_mtime_ns >= os.stat(image_path).st_mtime_ns:
+        image, made_ns = os.stat(image_path), os.stat(mask_path).st_mtime_ns
+        if made_ns >= max(image.st_mtime_ns, image.st_ctime_ns):
             return True
-        # Version 0.1 made no note: such a mask is of an older image for all we know.
-        return read_note(mask_path) == digest(Path(image_path).read_bytes())
+        note = read_note(mask_path)
+        if note is None:  # version 0.1 made none
+            return made_ns >= image.st_mtime_ns
+        return note == digest(Path(image_path).read_bytes())
     except OSError as error:
         raise UsageError(f'{error.filename}: {error.strerror}') from error
 
