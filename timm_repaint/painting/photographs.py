@@ -46,7 +46,7 @@ def find_photographs(items: Sequence[str], mask_dir: str | None = None) -> Photo
     root = items[0] if alone else os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in items])
     named: dict[str, None] = {}
     for path in items:
-        below = find_pictures(path) if os.path.isdir(path) else [os.curdir]
+        below = find_pictures(path, tell=True) if os.path.isdir(path) else [os.curdir]
         named.update(dict.fromkeys(os.path.relpath(os.path.join(path, name), root) for name in below))
     names = list(named)
     if mask_dir:
