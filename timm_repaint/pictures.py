@@ -7,7 +7,7 @@ import os
 import tarfile
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -74,6 +74,16 @@ def ending_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
+def unread_endings(read: set[str]) -> set[str]:
+    """Endings of images that Pillow reads, without some."""
+    return set(Image.registered_extensions()) - read
+
+
+def tell_counts(endings: Mapping[str, int]) -> str:
+    """How many files there are of each ending, for messages."""
+    return ', '.join(f'{count} {ending or "without an ending"}' for ending, count in sorted(endings.items()))
+
+
 def find_pictures(root: str | os.PathLike[str], read: str | None = None, tell: bool = False) -> list[str]:
     """Names of the images below a folder, relative to it, in timm's order: those whose endings timm reads.
 
@@ -90,16 +100,11 @@ def find_pictures(root: str | os.PathLike[str], read: str | None = None, tell: b
     endings = set(read.split(';')) if read else get_img_extensions(as_set=True)
     files = [os.path.join(folder, name) for folder, names in walk(root) for name in names]
     found = [name for name in files if ending_of(name) in endings]
-    others = Counter(ending_of(name) for name in files)
-    unread = sorted(set(others) & set(Image.registered_extensions()) - endings)
-    if tell and unread:
-        told = ', '.join(f'{others[ending]} {ending}' for ending in unread)
-        logger.warning(
-            '%s has images that are not read: %s; files are read that end with %s',
-            root,
-            told,
-            ' '.join(sorted(endings)),
-        )
+    if tell:
+        unread, others = unread_endings(endings), Counter(ending_of(name) for name in files)
+        if told := tell_counts({ending: count for ending, count in others.items() if ending in unread}):
+            known = ' '.join(sorted(endings))
+            logger.warning('%s has images that are not read: %s; files are read that end with %s', root, told, known)
     if os.path.isdir(os.path.join(root, 'annotations')):
         found = [name for name in found if not name.startswith(COCO_STUFF)]
     return sorted(found, key=_order)

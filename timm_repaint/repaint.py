@@ -77,8 +77,8 @@ class Repaint(GanModule):
                 network.float()  # whatever torch's default type is
         super().__init__(config, repainter, discriminator)
         self._labeller = labeller
-        self._begun = self._asked = self._told_no_grad = False
-        self._owes_consistency: bool | None = False  # for the latest batch; None: it was told already
+        self._begun = self._asked = self._told_no_grad = self._told_consistency = False
+        self._owes_consistency = False  # whether `consistency` was not called for the latest batch
         self._painted: Painted | None = None
         self._bad_task: Tensor | None = None  # whether T's gradient was not finite in the update so far
         self._seen, self._repainted = 0, 0  # images of the latest batch returned; repaints among them, its first ones
@@ -216,7 +216,7 @@ class Repaint(GanModule):
         Raises:
             UsageError: if the output is of another kind.
         """
-        self._owes_consistency = self._owes_consistency and False
+        self._owes_consistency = False
         weight, seen, repaints = self.config.consistency, self._seen, self._repainted
         if not weight or not repaints or not self._learns_here:
             return 0.0
@@ -231,7 +231,7 @@ class Repaint(GanModule):
         if self._painted is not None and self._painted.statistics is not None:
             keep_finite(self.repainter, self._painted.statistics)
         self._painted = None
-        self._owes_consistency = self._owes_consistency and False
+        self._owes_consistency = False
 
     def stop(self) -> None:
         """From here on images pass unchanged and `step()` does nothing; kept in the state."""
@@ -285,14 +285,13 @@ class Repaint(GanModule):
             raise UsageError(f'{which} changes the batch, got no target; call images, target = repaint(images, target)')
         if target is not None:
             batches.check_target(target, len(images))
-        if self._owes_consistency:
+        if self._owes_consistency and not self._told_consistency:
             logger.warning(
                 'consistency is %g and does nothing: add repaint.consistency(output) to the loss.',
                 self.config.consistency,
             )
-            self._owes_consistency = None
-        elif self._owes_consistency is not None:
-            self._owes_consistency = self.config.consistency > 0 and self._learns_here
+            self._told_consistency = True
+        self._owes_consistency = self.config.consistency > 0 and self._learns_here
         if not self._learns_here and not self._asked:
             raise RuntimeError(
                 'with separate_batches the network must not learn from this batch; ask repaint.task_learns ahead of '

@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from PIL import Image
 from timm.data.dataset_factory import _EVAL_SYNONYM, _TORCH_BASIC_DS, _TRAIN_SYNONYM, _search_split
 from timm.data.readers.class_map import load_class_map
 from timm.data.readers.img_extensions import get_img_extensions
@@ -20,7 +19,7 @@ from timm.utils import natural_key
 
 from timm_repaint.errors import UsageError, first_of
 from timm_repaint.log import logger
-from timm_repaint.pictures import HALF, ending_of, is_hidden, walk
+from timm_repaint.pictures import HALF, ending_of, is_hidden, tell_counts, unread_endings, walk
 
 SPLITS = ('train', 'training', 'val', 'valid', 'validation', 'eval', 'evaluation', 'test')
 READERS = ('torch', 'hfds', 'hfids', 'tfds', 'wds')
@@ -297,10 +296,12 @@ def _check_tree(tree: ClassTree, split: str) -> None:
             )
     _check_empty(tree, split)
     others = sum(tree.found.values(), Counter())
-    pictures = {ending: count for ending, count in others.items() if ending in _unread_endings(tree)}
+    pictures = {ending: count for ending, count in others.items() if ending in unread_endings(tree.endings)}
     if pictures:
         advice = _reading(tree, pictures)
-        logger.warning('%s split: %s has images that are not read: %s; %s', split, tree.root, _counts(pictures), advice)
+        logger.warning(
+            '%s split: %s has images that are not read: %s; %s', split, tree.root, tell_counts(pictures), advice
+        )
 
 
 def _check_empty(tree: ClassTree, split: str) -> None:
@@ -316,21 +317,12 @@ def _check_empty(tree: ClassTree, split: str) -> None:
     holds = sum((tree.found[name] for name in empty), Counter())
     raise UsageError(
         f'{split} split: no images in class folder {first_of([tree.path(name) for name in empty])}'
-        f'{f" ({_counts(holds)})" if holds else ""}; remove the folder or fill it; {_reading(tree, holds)}'
+        f'{f" ({tell_counts(holds)})" if holds else ""}; remove the folder or fill it; {_reading(tree, holds)}'
     )
-
-
-def _counts(endings: Mapping[str, int]) -> str:
-    return ', '.join(f'{count} {ending or "without an ending"}' for ending, count in sorted(endings.items()))
-
-
-def _unread_endings(tree: ClassTree) -> set[str]:
-    """Endings of images that Pillow reads and the data set does not."""
-    return set(Image.registered_extensions()) - tree.endings
 
 
 def _reading(tree: ClassTree, endings: Iterable[str]) -> str:
     """Which endings are read, and how to read others."""
-    more = sorted(set(endings) & _unread_endings(tree))
+    more = sorted(set(endings) & unread_endings(tree.endings))
     advice = f"; with --input-key '{';'.join(sorted(tree.endings) + more)}' these too" if more else ''
     return f'files are read that end with {" ".join(sorted(tree.endings))}{advice}'
