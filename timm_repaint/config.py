@@ -1,7 +1,7 @@
 """RepaintConfig: what `Repaint` is made of, each value once: default, meaning, limits, and what the paper has."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -186,17 +186,24 @@ LEARNING = (
 )  # fmt: skip
 
 
-def idle(config: RepaintConfig) -> tuple[str, list[str]]:
-    """Why options do nothing beside others, and those of them that are not at their defaults."""
-    reason = ''
-    names: tuple[str, ...] = ()
+def idle_beside(config: Any) -> tuple[str, tuple[str, ...]]:
+    """Options that do nothing beside another one: its name, '' for none, and theirs.
+
+    Args:
+        config: Has `generator`, `freeze`, `latent` and `checkpoint`.
+    """
     if config.generator in PAINTERS:
-        reason, names = f'with generator {config.generator!r}, which has no network,', (*SHAPE, *LEARNING)
-    elif config.freeze:
-        reason, names = 'with freeze', LEARNING
-    elif config.latent == 'global' and not config.checkpoint:
-        reason, names = "with latent 'global'", ('segment_kl_weight',)
-    return reason, [name for name in names if getattr(config, name) != DEFAULTS[name]]
+        return 'generator', (*SHAPE, *LEARNING)
+    if config.freeze:
+        return 'freeze', LEARNING
+    if config.latent == 'global' and not config.checkpoint:
+        return 'latent', ('segment_kl_weight',)
+    return '', ()
+
+
+def without_idle(config: RepaintConfig) -> RepaintConfig:
+    """The same with what does nothing at its default."""
+    return replace(config, **{name: DEFAULTS[name] for name in idle_beside(config)[1]})
 
 
 def _problems(config: RepaintConfig) -> Iterator[str]:

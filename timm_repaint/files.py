@@ -51,13 +51,14 @@ def write_whole(
             part.unlink(missing_ok=True)
 
 
-def check_ours(path: str | Path, mark: str, what: str) -> None:
+def check_ours(path: str | Path, mark: str, what: str, flag: str = '--output') -> None:
     """Refuse to write over somebody's file.
 
     Args:
         path: Where ours goes.
         mark: A text near the start of every file of ours of this kind.
         what: The kind, for the message.
+        flag: The option that names the place, for the message.
 
     Raises:
         UsageError: if there is a file without the mark, or it cannot be read.
@@ -66,7 +67,7 @@ def check_ours(path: str | Path, mark: str, what: str) -> None:
         if os.path.exists(path):
             with open(path, 'rb') as file:
                 if mark.encode() not in file.read(MARK_WITHIN):
-                    raise UsageError(f'{path} was there before and is no {what} of ours: give another --output')
+                    raise UsageError(f'{path} was there before and is no {what} of ours: give another {flag}')
 
 
 def write_text(path: str | Path, text: str, place: Callable[[Path, Path], None] = os.replace) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from timm_repaint import batches
-from timm_repaint.config import RepaintConfig, idle, plain_numbers
+from timm_repaint.config import DEFAULTS, RepaintConfig, idle_beside, plain_numbers
 from timm_repaint.errors import UsageError
 from timm_repaint.frozen import copy_buffers, frozen, keep_finite, learning
 from timm_repaint.gan_module import GanModule
@@ -62,9 +62,9 @@ class Repaint(GanModule):
     @takes(RepaintConfig)
     def __init__(self, mean: Sequence[float], std: Sequence[float], **options: Any) -> None:
         config = RepaintConfig(plain_numbers(mean), plain_numbers(std), **options)
-        reason, unused = idle(config)
-        if unused:
-            logger.warning('%s these options do nothing: %s', reason.capitalize(), ', '.join(unused))
+        name, names = idle_beside(config)
+        if unused := [one for one in names if getattr(config, one) != DEFAULTS[one]]:
+            logger.warning('With %s=%r these options do nothing: %s', name, getattr(config, name), ', '.join(unused))
         labeller = Labeller(config.masks, config.num_labels)
         networks = {**config.networks, 'num_labels': labeller.num_labels}
         repainter = load_networks(config.checkpoint, networks) if config.checkpoint else create_repainter(networks)

@@ -1,19 +1,19 @@
 """The repaint phase's parts from the options."""
 
 from argparse import Namespace
-from dataclasses import replace
 from typing import Any
 
 import torch
 from timm.data.random_erasing import RandomErasing
 
 from timm_repaint.baselines.cutout import CutOut
-from timm_repaint.config import DEFAULTS, RepaintConfig, idle
+from timm_repaint.config import DEFAULTS, RepaintConfig, without_idle
 from timm_repaint.engine.loaders import Loaders
 from timm_repaint.engine.parts import Erasing
 from timm_repaint.errors import UsageError
 from timm_repaint.log import logger
 from timm_repaint.options.conflicts import parse_schedule
+from timm_repaint.options.repaint_options import repaint_fields
 from timm_repaint.repaint import Repaint
 
 
@@ -30,8 +30,7 @@ def build_repaint(args: Namespace, data_config: dict[str, Any], loaders: Loaders
 
 def repaint_config(args: Namespace, data_config: dict[str, Any], masks: Any) -> RepaintConfig:
     """The `--repaint-…` options as a config; label maps come with the images, or from a network on the device."""
-    given = vars(args)
-    values = {name: given[f'repaint_{name}'] for name in DEFAULTS if f'repaint_{name}' in given}
+    values = {name: value for name, value in vars(repaint_fields(args)).items() if name in DEFAULTS}
     values |= {
         'masks': masks if masks.on_device else None,
         'num_labels': masks.num_labels,
@@ -40,7 +39,7 @@ def repaint_config(args: Namespace, data_config: dict[str, Any], masks: Any) -> 
         'schedule': parse_schedule(args.repaint_schedule),
     }
     config = RepaintConfig(tuple(data_config['mean']), tuple(data_config['std']), **values)
-    return replace(config, **{name: DEFAULTS[name] for name in idle(config)[1]})  # `warn_of_idle` has told of them
+    return without_idle(config)  # `warn_of_idle` has told of them
 
 
 def _train_sizes(args: Namespace, data_config: dict[str, Any]) -> list[int]:

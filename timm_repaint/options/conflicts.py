@@ -15,7 +15,7 @@ from timm_repaint.errors import UsageError
 from timm_repaint.option import options_of, problems
 from timm_repaint.options.idle import mixup_active, warn_of_idle
 from timm_repaint.options.option_table import check_numbers, check_words
-from timm_repaint.options.repaint_options import CONFIGS, PREFIX
+from timm_repaint.options.repaint_options import CONFIGS, repaint_fields
 from timm_repaint.saved import PRETRAINED
 
 MIN_IMAGE_PX = 32  # the generator starts from a map of 1/32 of the image's side
@@ -130,8 +130,7 @@ def _check_phases(args: Namespace) -> Iterator[str]:
 
 
 def _check_generator(args: Namespace) -> Iterator[str]:
-    own = {name.removeprefix(PREFIX): value for name, value in vars(args).items() if name.startswith(PREFIX)}
-    for problem in generator_problems(Namespace(**own)):
+    for problem in generator_problems(repaint_fields(args)):
         yield f'--repaint-{problem}'
     if args.repaint_checkpoint not in ('', PRETRAINED) and not os.path.isfile(args.repaint_checkpoint):
         yield f"--repaint-checkpoint: there is no file {args.repaint_checkpoint}; ours is '{PRETRAINED}'"

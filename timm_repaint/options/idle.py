@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from timm.optim import get_optimizer_info
 
-from timm_repaint.config import LEARNING, SHAPE
+from timm_repaint.config import idle_beside
 from timm_repaint.log import logger
 from timm_repaint.options.option_table import by_name
+from timm_repaint.options.repaint_options import PREFIX, repaint_fields
 from timm_repaint.options.roles import REPAINT_OPTIONS, unlike_defaults
-from timm_repaint.painters import PAINTERS
 
 STREAMS = ('tfds', 'wds', 'hfids')  # kinds of --dataset
 FH = 'fh_scale fh_sigma fh_min_size fh_backend'
@@ -87,15 +87,10 @@ def _repaint(args: Namespace) -> Iterator[tuple[str, str]]:
     if not args.repaint:
         yield 'without --repaint', ' '.join(sorted(REPAINT_OPTIONS))
         return
-    if args.repaint_generator in PAINTERS:
-        yield (
-            f'with --repaint-generator {args.repaint_generator}, which has no network,',
-            ' '.join(f'repaint_{name}' for name in (*SHAPE, *LEARNING)),
-        )
-    elif args.repaint_freeze:
-        yield 'with --repaint-freeze', ' '.join(f'repaint_{name}' for name in LEARNING)
-    elif args.repaint_latent == 'global' and not args.repaint_checkpoint:
-        yield 'with --repaint-latent global', 'repaint_segment_kl_weight'
+    name, names = idle_beside(repaint_fields(args))
+    if name:
+        value = '' if name == 'freeze' else f' {getattr(args, PREFIX + name)}'
+        yield f'with --repaint-{name}{value}', ' '.join(f'{PREFIX}{name}' for name in names)
     if args.mask != 'fh':
         yield f'with --mask {args.mask}', FH
     if args.mask not in ('deeplabv2', 'deeplabv3'):

@@ -4,6 +4,7 @@ Defaults are those of the trial in the project's notes on small photographs; whe
 used another value, the help says so. `recipes/paper.yaml` sets the paper's.
 """
 
+from argparse import Namespace
 from dataclasses import dataclass
 
 from timm_repaint.config import RepaintConfig, when
@@ -40,3 +41,9 @@ class PhaseOptions:
 
 # Each with what is ahead of its fields' names on the command line.
 CONFIGS = ((PhaseOptions, ''), (MaskOptions, ''), (RepaintConfig, PREFIX))
+
+
+def repaint_fields(args: Namespace) -> Namespace:
+    """The `--repaint-…` options under the names of RepaintConfig's fields."""
+    given = vars(args).items()
+    return Namespace(**{name.removeprefix(PREFIX): value for name, value in given if name.startswith(PREFIX)})

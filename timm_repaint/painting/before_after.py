@@ -9,8 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image, ImageOps
 
-from timm_repaint.errors import UsageError
-from timm_repaint.files import write_text, write_whole
+from timm_repaint.errors import UsageError, as_mistake
+from timm_repaint.files import check_ours, write_text, write_whole
 from timm_repaint.masks.label_png import image_comment, png_info, read_note
 from timm_repaint.painting.brush import Brush, load_image, working_image
 from timm_repaint.pictures import data_url
@@ -19,6 +19,7 @@ SHEET_ROWS, SHEET_COPIES, PAGE_ROWS = 8, 4, 100
 CELL_PX, GAP_PX = 224, 6
 SHEET_NOTE = '0'  # what a sheet of ours has where repaints have their image's mark
 TEMPLATE = Path(__file__).with_name('before_after.html')
+PAGE_MARK = TEMPLATE.read_text().partition('\n')[0]
 SHEET_ENDINGS = ('.png', '.jpg')
 
 
@@ -30,14 +31,11 @@ def check_places(sheet: str | None, page: str | None) -> None:
     """
     if sheet and Path(sheet).suffix not in SHEET_ENDINGS:
         raise UsageError(f'--sheet {sheet} is a picture; end its name in {" or ".join(SHEET_ENDINGS)}')
-    first_line = TEMPLATE.read_bytes().splitlines()[0]
-    try:
+    if page:
+        check_ours(page, PAGE_MARK, 'page', '--html')
+    with as_mistake(f'cannot read {sheet}'):
         if sheet and os.path.exists(sheet) and read_note(sheet) != SHEET_NOTE:
-            raise UsageError(f'--sheet {sheet} was there before and is no sheet: it is not overwritten')
-        if page and os.path.exists(page) and not Path(page).read_bytes().startswith(first_line):
-            raise UsageError(f'--html {page} was there before and is no page of ours: it is not overwritten')
-    except OSError as error:
-        raise UsageError(f'cannot read {error.filename}: {error.strerror}') from error
+            raise UsageError(f'{sheet} was there before and is no sheet of ours: give another --sheet')
 
 
 def spread(stems: dict[str, str], count: int) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ IDLE = [
     ('--repaint-width 8', 'without --repaint these options do nothing: --repaint-width'),
     (
         '--repaint --repaint-generator shift --repaint-width 8 --repaint-g-lr 0.1',
-        'which has no network, these options do nothing: --repaint-width, --repaint-g-lr',
+        'with --repaint-generator shift these options do nothing: --repaint-width, --repaint-g-lr',
     ),
     (
         '--repaint --repaint-freeze --repaint-checkpoint {file} --repaint-kl-weight 1 --repaint-gan-loss original',

@@ -223,11 +223,8 @@ def test_classes_of_another_number_than_a_named_sources_are_refused(monkeypatch)
 @pytest.mark.parametrize(
     ('options', 'idle'),
     [
-        (
-            {'generator': 'shift', 'g_lr': 0.5, 'width': 3},
-            'no network, these options do nothing: width, g_lr',
-        ),
-        ({'freeze': True, 'checkpoint': 'pretrained', 'g_lr': 0.5}, 'With freeze these options do nothing: g_lr'),
+        ({'generator': 'shift', 'g_lr': 0.5, 'width': 3}, "generator='shift' these options do nothing: width, g_lr"),
+        ({'freeze': True, 'checkpoint': 'pretrained', 'g_lr': 0.5}, 'With freeze=True these options do nothing: g_lr'),
         ({'latent': 'global', 'segment_kl_weight': 2.0}, 'do nothing: segment_kl_weight'),
     ],
 )
