@@ -77,11 +77,13 @@ else:
     sys.exit(f'scontrol: {sys.argv[1:]}')
 """
 # In the place of Python: writes down its call and ends with the next of the codes, the last one for good. What a recipe
-# says is answered by Python itself.
+# says is answered by Python itself, or stands in ANSWER.
 PYTHON = """
 import json, os, sys
 
 if sys.argv[1:4] == ['-m', 'timm_repaint.cli', 'options']:
+    if 'ANSWER' in os.environ:
+        sys.exit(print(os.environ['ANSWER'], end=''))
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 path = os.path.join(os.environ['CLUSTER'], 'calls')
 names = ('MASTER_ADDR', 'MASTER_PORT', 'RANK', 'WORLD_SIZE')

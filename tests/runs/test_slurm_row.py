@@ -6,8 +6,9 @@ import sys
 import pytest
 import yaml
 
-from tests.helpers import column, load_checkpoint
+from tests.helpers import call_main, column, load_checkpoint
 from tests.runs.test_slurm import TINY, Cluster, value_of
+from timm_repaint.commands import show_options
 from timm_repaint.report.tables import ROW_SCRIPT, command
 from timm_repaint.report.tables_runs import DETECTION, FIRST_PHASES, RECIPES, load_recipes, recipe_path
 
@@ -38,6 +39,17 @@ def test_a_recipe_that_is_not_there_ends_the_job_at_once(cluster, recipe):
     assert not cluster.calls()
 
 
+@pytest.fixture
+def answer(capsys):
+    """What `timm-repaint options` says of a recipe, without a process of its own: seconds a row."""
+
+    def of(recipe):
+        call_main(show_options.main, '-c', recipe, '--get', 'repaint', 'mask', 'task')
+        return capsys.readouterr().out
+
+    return of
+
+
 def test_weights_come_from_files_where_nodes_have_no_network(cluster):
     recipe = next(name for name in ROWS if name in DETECTORS and not load_recipes()[name]['repaint'])
     (call,) = calls_of(cluster, recipe, BACKBONE='/back bone.pth')
@@ -53,9 +65,9 @@ def calls_of(cluster, recipe, *words, **settings):
 
 
 @pytest.mark.parametrize('recipe', ONE_OF_EACH_KIND)
-def test_each_kind_of_recipe_runs_its_phases(cluster, recipe):
+def test_each_kind_of_recipe_runs_its_phases(cluster, recipe, answer):
     options, detection = load_recipes()[recipe], recipe in DETECTORS
-    calls = calls_of(cluster, recipe, '--amp')
+    calls = calls_of(cluster, recipe, '--amp', ANSWER=answer(recipe_path(recipe)))
     last = calls[0] if options['repaint'] else calls[-1]
     start = ['-m', 'timm_repaint.detection.train', '/data/coco']
     if not detection:
@@ -72,8 +84,9 @@ def test_each_kind_of_recipe_runs_its_phases(cluster, recipe):
     assert calls == [*first_phase, last, *fine_tune]
 
 
-def test_the_second_phase_of_shape_resnet_goes_on_from_the_first_and_later_from_itself(cluster, tmp_path):
-    first, second = calls_of(cluster, 'resnet50-shape-resnet', OUTPUT=tmp_path)
+def test_the_second_phase_of_shape_resnet_goes_on_from_the_first_and_later_from_itself(cluster, answer, tmp_path):
+    settings = {'OUTPUT': tmp_path, 'ANSWER': answer(recipe_path('resnet50-shape-resnet'))}
+    first, second = calls_of(cluster, 'resnet50-shape-resnet', **settings)
     assert first[:2] == ['train.py', '/stylized'] and second[:2] == ['train.py', '/data/imagenet']
     assert value_of(first, '--experiment') == 'resnet50-shape-resnet-stylized-seed3'
     assert value_of(first, '--resume') == 'auto'
@@ -81,7 +94,7 @@ def test_the_second_phase_of_shape_resnet_goes_on_from_the_first_and_later_from_
     checkpoint = tmp_path / 'resnet50-shape-resnet-seed3' / 'last.pth.tar'
     checkpoint.parent.mkdir()
     checkpoint.touch()
-    assert value_of(calls_of(cluster, 'resnet50-shape-resnet', OUTPUT=tmp_path)[-1], '--resume') == 'auto'
+    assert value_of(calls_of(cluster, 'resnet50-shape-resnet', **settings)[-1], '--resume') == 'auto'
 
 
 @pytest.mark.slow
@@ -108,8 +121,9 @@ def test_masks_that_are_there_are_used_and_those_of_coco_are_its_own(cluster, tm
         ('resnet50-shape-resnet', {'STYLIZED': ''}, 'STYLIZED: the folder of the stylized images'),
     ],
 )
-def test_what_a_row_lacks_is_told_before_it_starts(cluster, recipe, settings, message):
-    (row,) = cluster.sbatch(ROW, recipe_path(recipe), PYTHON='stand-in-python', CODES=0, **settings)
+def test_what_a_row_lacks_is_told_before_it_starts(cluster, recipe, settings, message, answer):
+    settings = {'ANSWER': answer(recipe_path(recipe)), 'CODES': 0, **settings}
+    (row,) = cluster.sbatch(ROW, recipe_path(recipe), PYTHON='stand-in-python', **settings)
     assert row['code'] != 0 and message in row['output']
     assert cluster.calls() == []
 
@@ -126,11 +140,12 @@ def test_a_row_without_a_recipe_says_so(cluster):
     assert row['code'] != 0 and 'the first argument is a recipe' in row['output']
 
 
-def test_nothing_follows_a_phase_that_failed_and_a_stopped_one_goes_back_into_the_queue(cluster):
+def test_nothing_follows_a_phase_that_failed_and_a_stopped_one_goes_back_into_the_queue(cluster, answer):
     path = recipe_path('resnet50-repaint-fh')
-    (failed,) = cluster.sbatch(ROW, path, PYTHON='stand-in-python', CODES='1 0')
+    settings = {'PYTHON': 'stand-in-python', 'ANSWER': answer(path)}
+    (failed,) = cluster.sbatch(ROW, path, **settings, CODES='1 0')
     assert (failed['code'], failed['starts'], len(cluster.calls())) == (1, 1, 1)
-    stopped = cluster.sbatch(ROW, path, PYTHON='stand-in-python', CODES='0 0 75 0')[-1]  # in the fine-tune phase
+    stopped = cluster.sbatch(ROW, path, **settings, CODES='0 0 75 0')[-1]  # in the fine-tune phase
     assert (stopped['code'], stopped['starts'], cluster.requeued()) == (0, 2, [str(stopped['job'])])
     assert [words[0] for words, _ in cluster.calls()[1:]] == ['train.py', 'fine_tune.py'] * 2
 
