@@ -179,11 +179,11 @@ def tell_failed(failed: Sequence[tuple[BenchRun, str]]) -> int:
 
 
 def make_masks(images: Path, masks: Path, workers: int) -> None:
-    """Make the masks of training images; those that are there stay.
+    """Make the masks of training images; those that are there stay, and unreadable images have none, as in training.
 
     Raises:
-        UsageError: if an image has no mask.
+        UsageError: if another image has no mask.
     """
-    command = [sys.executable, '-m', 'timm_repaint.masks', str(images), str(masks)]
+    command = [sys.executable, '-m', 'timm_repaint.masks', str(images), str(masks), '--skip-unreadable']
     if subprocess.run([*command, '--mask', 'fh', '--workers', str(workers)], cwd=REPO).returncode:
         raise UsageError(f'the masks of {images} could not be made, see above')

@@ -1,6 +1,7 @@
 """Train and test the arms of the bench, a few at a time; a second call goes on where the first stopped."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from bench.photos.arms import ARMS, NETWORK, NETWORKS, SETTINGS
@@ -11,7 +12,7 @@ from bench.photos.runs import Place, conflicts_of, corrupted_of, leave_result, m
 from bench.photos.table import write_results
 from bench.runner import RESULT, run_all, tell_failed
 from timm_repaint.commandline import at_least, goes_on
-from timm_repaint.errors import UsageError, first_of, run_command
+from timm_repaint.errors import UsageError, as_mistake, first_of, run_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,10 +31,12 @@ def parse_args() -> argparse.Namespace:
     add('--corruptions', action='store_true', help="test on ImageNet-C's corruptions of the validation photographs too")
     add('--conflicts', action='store_true', help="test classifiers on one class's shapes with another's textures too")
     args = parser.parse_args()
+    for name in ('settings', 'arms', 'seeds'):
+        setattr(args, name, list(dict.fromkeys(getattr(args, name) or ())))
     for name in args.settings:
         if SETTINGS[name].detects and args.model != NETWORK:
             parser.error(f'{name} has a detector of its own; leave out --model')
-        for arm in sorted({*(args.arms or ())} - {*SETTINGS[name].arms}):
+        for arm in sorted({*args.arms} - {*SETTINGS[name].arms}):
             parser.error(f'{arm} is not for the detector of {name}; it takes {", ".join(SETTINGS[name].arms)}')
     return args
 
@@ -52,13 +55,15 @@ def main() -> int:
     args = parse_args()
     folders = (args.data.resolve(), args.weights.resolve(), args.output.resolve())
     place = Place(*folders, args.corruptions, args.conflicts, args.model, args.epochs)
-    place.output.mkdir(parents=True, exist_ok=True)
+    with as_mistake(f'--output {place.output}'):
+        place.output.mkdir(parents=True, exist_ok=True)
     if not place.weights.is_file():
         raise UsageError(f'--weights {place.weights} does not exist')
     claim_for(place.weights, place.output / 'weights' / place.network)
     for setting in args.settings:
         check_setting(setting, place.data, place.output)
-        masks_of(place, setting)
+        if any(ARMS[arm].reads_masks for arm in args.arms or SETTINGS[setting].arms):
+            masks_of(place, setting)
         if place.corruptions:
             corrupt_validation(place, setting)
         if place.conflicts and not SETTINGS[setting].detects:
@@ -75,8 +80,16 @@ def main() -> int:
     print(f'{len(names)} runs, {len(names) - len(runs)} of them done before; results in {place.output}')
     if short := without(place, [run for run in planned if run not in runs]):
         print(f'{len(short)} of these were not tested for all that is asked; give another --output: {first_of(short)}')
-    failed = run_all(runs, args.jobs, leave_result, lambda: write_results(read_rows(place.output), place.output), False)
+    tell = partial(tell_results, place.output)
+    failed = run_all(runs, args.jobs, leave_result, tell, False)
+    tell()
     return tell_failed(failed)
+
+
+def tell_results(output: Path) -> None:
+    """Tables of the results so far, if there are some."""
+    if rows := read_rows(output):
+        write_results(rows, output)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ DETECTOR = (
     f'--model tf_efficientdet_lite0 --img-size 256 -b 8 --lr 1e-3 --epochs {DETECTOR_EPOCHS} --scale-jitter 0.5 1.5 '
     f'{_OPTIONS}'
 )
+PLAIN, DEFAULT = 'plain', 'default-aug'  # arms that others are compared with
 HALF = '--scale 0.5 1.0'
 CROP_AND_FLIP = f'{HALF} --color-jitter 0'
 STRONG = '--color-jitter 0.8 --color-jitter-prob 0.8 --grayscale-prob 0.2'
@@ -69,13 +70,18 @@ class Arm:
         return '--repaint ' in f'{self.first} '
 
     @property
+    def baseline(self) -> str:
+        """The arm that it is compared with: of the same crop."""
+        return PLAIN if HALF in self.both else DEFAULT
+
+    @property
     def reads_masks(self) -> bool:
         return '--mask fh' in f'{self.first} {self.both}'
 
 
 _ARMS = (
-    Arm('plain', 'crop and flip', detector=''),
-    Arm('default-aug', "timm's default augmentation", both=''),
+    Arm(PLAIN, 'crop and flip', detector=''),
+    Arm(DEFAULT, "timm's default augmentation", both=''),
     Arm('default-jitter', 'strong colour jitter and grayscale with its crop', both=STRONG),
     Arm('default-randaugment', 'RandAugment with its crop', both=NINE),
     Arm('default-augmix', 'AugMix with its crop', both=AUGMIX),

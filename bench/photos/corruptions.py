@@ -11,9 +11,9 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Resize
 from bench.photos.data import photographs_of
 from timm_repaint.detection.annotations import annotation_path
 from timm_repaint.detection.coco_file import read_json
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, as_mistake
 from timm_repaint.optional import load_optional
-from timm_repaint.pictures import read_picture
+from timm_repaint.pictures import UNREADABLE, read_picture
 from timm_repaint.progress import progress
 
 SEVERITIES = (1, 3, 5)
@@ -70,7 +70,7 @@ def make_corrupted_boxes(coco: Path, output: Path, split: str = 'val2017') -> No
     numbers = {image['id']: number for number, image in enumerate(content['images'])}
     images, boxes = [], []
     for image, number in zip(progress(content['images'], 'corruptions'), numbers.values(), strict=True):
-        pixels = np.asarray(read_picture(coco / split / image['file_name']))
+        pixels = np.asarray(read_photograph(coco / split / image['file_name']))
         if min(pixels.shape[:2]) < SMALLEST_PX:
             raise UsageError(f'{image["file_name"]} has a side below {SMALLEST_PX} px, too few for --corruptions')
         for place, kind in enumerate(kinds):
@@ -90,8 +90,22 @@ def make_corrupted_boxes(coco: Path, output: Path, split: str = 'val2017') -> No
 
 
 def square_u8(path: Path) -> np.ndarray:
-    """A photograph's centre, [146, 146, 3] uint8 RGB."""
-    return np.asarray(Compose([Resize(SIZE_PX), CenterCrop(SIZE_PX)])(read_picture(path)))
+    """A photograph's centre, [146, 146, 3] uint8 RGB.
+
+    Raises:
+        UsageError: If it cannot be read.
+    """
+    return np.asarray(Compose([Resize(SIZE_PX), CenterCrop(SIZE_PX)])(read_photograph(path)))
+
+
+def read_photograph(path: Path) -> Image.Image:
+    """A photograph in RGB.
+
+    Raises:
+        UsageError: If it cannot be read.
+    """
+    with as_mistake(f'cannot read {path}', *UNREADABLE):
+        return read_picture(path)
 
 
 def load_package() -> Any:

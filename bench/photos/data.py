@@ -1,5 +1,6 @@
 """The data of a setting: read by the tests as train.py reads it, and looked at before anything trains."""
 
+import os
 import sys
 from collections.abc import Mapping
 from hashlib import sha256
@@ -8,13 +9,13 @@ from pathlib import Path
 from timm.data import create_dataset
 
 from bench.photos.arms import BATCH, SETTINGS
-from bench.photos.table import NO_TESTS, OTHERS
+from bench.photos.table import MEAN, NO_TESTS, OTHERS
 from timm_repaint.claim import claim
 from timm_repaint.data.folders import check_classes, count_endings, tell_difference
 from timm_repaint.data.named import NamedImages
-from timm_repaint.detection.annotations import read_coco
+from timm_repaint.detection.images import CocoImages
 from timm_repaint.errors import UsageError, first_of
-from timm_repaint.pictures import find_pictures, is_hidden
+from timm_repaint.pictures import find_pictures, is_hidden, walk
 
 VALIDATION = 'validation'
 
@@ -67,7 +68,10 @@ def check_photographs(source: Path, per_class: int | None) -> None:
         UsageError: If there are too few, or a folder is missing, has other classes or the name of another figure.
     """
     numbers = read_split(source / 'train').reader.class_to_idx
-    count = sum(len(images[:per_class]) for images in photographs_of(source / 'train').values())
+    classes = photographs_of(source / 'train')
+    if inner := sorted(set(numbers) - set(classes)):
+        raise UsageError(f'{source}/train has classes in folders of classes: {first_of(inner)}; put them side by side')
+    count = sum(len(images[:per_class]) for images in classes.values())
     if count < BATCH:
         raise UsageError(
             f'{source}/train has {count} photographs to train on, a batch is of {BATCH}; give more classes'
@@ -76,18 +80,18 @@ def check_photographs(source: Path, per_class: int | None) -> None:
     if VALIDATION not in [folder.name for folder in tests]:
         raise UsageError(f'{source} has no {VALIDATION}/; it needs train/, {VALIDATION}/ and a folder of each domain')
     for folder in tests:
-        if folder.name in {*NO_TESTS, *OTHERS}:
+        if folder.name in {MEAN, *NO_TESTS, *OTHERS}:
             raise UsageError(f'{folder}: a column of the results has this name; rename the folder')
         read_split(folder, numbers)
 
 
 def check_boxes(source: Path) -> None:
-    """Refuse a folder in COCO's layout whose splits have other categories.
+    """Refuse a folder in COCO's layout that a detector could not be trained and tested on.
 
     Raises:
-        UsageError: If so, or if its annotations cannot be read.
+        UsageError: If annotations cannot be read or their images are not there, or the splits have other categories.
     """
-    ours, theirs = (read_coco(str(source), f'{split}2017').class_names for split in ('train', 'val'))
+    ours, theirs = (CocoImages(str(source), f'{split}2017').annotations.class_names for split in ('train', 'val'))
     if ours != theirs:
         raise UsageError(
             f'{source}: train2017 and val2017 list other categories, so that one number would mean two: '
@@ -112,8 +116,14 @@ def check_setting(name: str, data: Path, output: Path) -> None:
 
 
 def claim_for(source: Path, folder: Path) -> None:
-    """Note in a folder what a file, or all files of a folder, hold, which later calls must have too."""
+    """Note in a folder what a file, or all files of a folder, hold, which later calls must have too.
+
+    Links are followed, and hidden files left out, as in training.
+    """
     digest = sha256()
-    for path in [source] if source.is_file() else sorted(path for path in source.rglob('*') if path.is_file()):
-        digest.update(f'{path.relative_to(source)}\n'.encode(errors='surrogateescape') + path.read_bytes())
+    names = ['']
+    if source.is_dir():
+        names = [os.path.join(folder, name) for folder, files in walk(source) for name in files if not is_hidden(name)]
+    for name in sorted(names):
+        digest.update(f'{name}\n'.encode(errors='surrogateescape') + (source / name).read_bytes())
     claim(folder, {'content': digest.hexdigest()})

@@ -75,6 +75,8 @@ def images_of(place: Place, name: str) -> Path:
         for image in images[: setting.per_class]:
             link = target / image.relative_to(source)
             link.parent.mkdir(parents=True, exist_ok=True)
+            if link.is_symlink() and link.readlink() != image:  # the photographs were moved
+                link.unlink()
             if not link.is_symlink():
                 link.symlink_to(image)
     return target

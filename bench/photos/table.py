@@ -1,10 +1,10 @@
-"""Means of the arms over their seeds, and differences from plain training in pairs of one seed."""
+"""Means of the arms over their seeds, and differences from their crop alone in pairs of one seed."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.photos.arms import ARMS
+from bench.photos.arms import ARMS, PLAIN
 from bench.seeds import paired_difference, pd
 from timm_repaint.files import write_text
 from timm_repaint.markdown import markdown_table
@@ -12,7 +12,7 @@ from timm_repaint.markdown import markdown_table
 NO_TESTS = ('setting', 'arm', 'seed', 'classes', 'seconds')
 OWN = 'validation'
 OTHERS = ['corrupted', 'shape', 'texture', 'mAP', 'AP50', 'corrupted mAP', 'corrupted AP50']
-BASELINE = 'plain'
+MEAN = 'other domains'
 
 
 def write_results(rows: Sequence[dict[str, Any]], folder: Path) -> None:
@@ -51,19 +51,20 @@ def domains_of(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def make_table(frame: Any, domains: Sequence[str]) -> str:
-    """Markdown: a table a setting, a row an arm."""
+    """Markdown: a table for each setting and baseline, a row an arm."""
     parts = []
-    for setting, rows in frame.set_index('seed').groupby('setting', sort=False):
+    frame = frame.assign(baseline=[ARMS[arm].baseline if arm in ARMS else PLAIN for arm in frame['arm']])
+    for (setting, baseline), rows in frame.set_index('seed').groupby(['setting', 'baseline'], sort=False):
         own = [domain for domain in domains if rows[domain].notna().any()]
-        rows = rows.assign(**{'other domains': rows[own].mean(axis=1, skipna=False)})
-        plain = rows[rows['arm'] == BASELINE]
-        tests = [test for test in (OWN, *domains, *OTHERS, 'other domains') if rows[test].notna().any()]
+        rows = rows.assign(**{MEAN: rows[own].mean(axis=1, skipna=False)})
+        plain = rows[rows['arm'] == baseline]
+        tests = [test for test in (OWN, *domains, *OTHERS, MEAN) if rows[test].notna().any()]
         table = []
         for arm, group in rows.groupby('arm', sort=False):
-            others = None if arm == BASELINE else plain
+            others = None if arm == baseline else plain
             cells = [cell(group[test], None if others is None else others[test]) for test in tests]
             table.append([arm, ' '.join(map(str, sorted(group.index))), *cells])
-        parts += [f'## {setting}', markdown_table(('arm', 'seeds', *tests), table)]
+        parts += [f'## {setting}, against {baseline}', markdown_table(('arm', 'seeds', *tests), table)]
     return '\n\n'.join(parts) + '\n'
 
 

@@ -165,11 +165,13 @@ def test_a_run_trains_all_epochs_and_is_tested(place, arm, network):
 def test_a_finished_run_is_not_done_again(place, monkeypatch, capsys):
     run = plan_run(place, 'few', 'plain', 1)
     run.folder.mkdir(parents=True)
-    (run.folder / 'result.json').write_text('{}')
+    result = {'setting': 'few', 'arm': 'plain', 'seed': 1, 'validation': 50.0, 'seconds': 1}
+    (run.folder / 'result.json').write_text(json.dumps(result))
     words = [place.data, '--weights', place.weights, '--output', place.output, '--settings', 'few', '--arms', 'plain']
-    monkeypatch.setattr('sys.argv', ['photos', *map(str, words), '--seeds', '1', '--model', 'test_resnet'])
+    monkeypatch.setattr('sys.argv', ['photos', *map(str, words), '--seeds', '1', '1', '--model', 'test_resnet'])
     assert main() == 0
     assert '1 runs, 1 of them done before' in capsys.readouterr().out
+    assert 'against plain' in (place.output / 'table.md').read_text()
 
 
 def test_a_difference_has_the_interval_of_student_over_the_seeds_of_both():
@@ -209,7 +211,18 @@ def test_other_domains_than_these_have_columns_of_their_own(tmp_path):
     assert '| arm | seeds | validation | infograph | sketch | other domains |' in text
     assert '| repaint | 0 | 80.0 (+0.0) | 41.0 (+1.0) | 25.0 (+5.0) | 33.0 (+3.0) |' in text
     assert '| jitter | 0 | 80.0 (+0.0) | - | 22.0 (+2.0) | - |' in text, 'a mean is of all domains or of none'
-    assert text.startswith('## clothing-40\n\n| arm | seeds | validation |\n')
+    assert text.startswith('## clothing-40, against plain\n\n| arm | seeds | validation |\n')
+
+
+def test_an_arm_is_compared_with_its_crop_alone(tmp_path):
+    tops = {'plain': 80.0, 'jitter': 81.0, 'default-aug': 70.0, 'robust': 75.0, 'one of earlier times': 82.0}
+    rows = [
+        {'setting': 'clothing-40', 'seed': 0, 'arm': arm, 'validation': top, 'seconds': 1} for arm, top in tops.items()
+    ]
+    write_results(rows, tmp_path)
+    half, own = without_padding((tmp_path / 'table.md').read_text()).split('## clothing-40, against default-aug')
+    assert '| jitter | 0 | 81.0 (+1.0) |' in half and '| one of earlier times | 0 | 82.0 (+2.0) |' in half
+    assert '| default-aug | 0 | 70.0 |' in own and '| robust | 0 | 75.0 (+5.0) |' in own
 
 
 def test_classes_are_set_side_by_side_an_arm_a_column(tmp_path):

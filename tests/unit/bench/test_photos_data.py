@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,6 +74,11 @@ def test_hidden_files_and_others_are_no_photographs(data):
         (lambda folder: shutil.rmtree(folder / 'validation'), 'has no validation/'),
         (lambda folder: (folder / 'sketch').rename(folder / 'corrupted'), 'a column of the results has this name'),
         (lambda folder: (folder / 'sketch' / 'dog').rename(folder / 'sketch' / 'zebra'), 'do not have: zebra'),
+        (lambda folder: (folder / 'sketch').rename(folder / 'other domains'), 'a column of the results has this name'),
+        (
+            lambda folder: shutil.copytree(folder / 'validation' / 'dog', folder / 'train' / 'farm' / 'pig'),
+            'has classes in folders of classes: pig; put them side by side',
+        ),
         (lambda folder: shutil.rmtree(folder / 'train' / 'dog'), 'has 30 photographs to train on, a batch is of 32'),
     ],
 )
@@ -93,7 +99,20 @@ def test_an_output_is_of_the_data_that_it_began_with(data, tmp_path):
         check_setting('clothing-40', data, tmp_path / 'out')
 
 
-def test_splits_of_boxes_with_other_categories_are_refused(tmp_path):
+def test_photographs_behind_a_link_are_the_datas_and_hidden_files_are_not(data, tmp_path):
+    (data / 'pacs' / 'train').rename(tmp_path / 'elsewhere')
+    (data / 'pacs' / 'train').symlink_to(tmp_path / 'elsewhere')
+    check_setting('domain-shift', data, tmp_path / 'out')
+    (data / 'pacs' / '.DS_Store').write_text('')
+    check_setting('domain-shift', data, tmp_path / 'out')
+    Image.new('RGB', (40, 40)).save(tmp_path / 'elsewhere' / 'ant' / '0.png')
+    with pytest.raises(UsageError, match=r'content is .* use the same options, or another folder'):
+        check_setting('domain-shift', data, tmp_path / 'out')
+
+
+@pytest.fixture
+def coco(tmp_path) -> Path:
+    """A photograph and a box in each split, with the categories in another order."""
     (tmp_path / 'annotations').mkdir()
     for split, names in (('train', ('cat', 'dog')), ('val', ('dog', 'cat'))):
         categories = [{'id': number, 'name': name} for number, name in enumerate(names)]
@@ -103,8 +122,25 @@ def test_splits_of_boxes_with_other_categories_are_refused(tmp_path):
         (tmp_path / 'annotations' / f'instances_{split}2017.json').write_text(json.dumps(content))
         (tmp_path / f'{split}2017').mkdir()
         Image.new('RGB', (40, 40)).save(tmp_path / f'{split}2017' / '1.png')
+    return tmp_path
+
+
+def test_splits_of_boxes_with_other_categories_are_refused(coco):
     with pytest.raises(UsageError, match='their order differs'):
-        check_boxes(tmp_path)
+        check_boxes(coco)
+
+
+def test_boxes_whose_photographs_are_not_there_are_refused(coco):
+    (coco / 'val2017' / '1.png').unlink()
+    with pytest.raises(UsageError, match=r'1 of 1 images of .*instances_val2017\.json are not there'):
+        check_boxes(coco)
+
+
+def test_a_photograph_that_cannot_be_read_is_named(data, tmp_path):
+    path = data / 'pacs' / 'validation' / 'ant' / '0.png'
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(UsageError, match=r'cannot read .*validation/ant/0\.png'):
+        make_conflicts(data / 'pacs' / 'validation', tmp_path / 'conflicts', per_pair=4)
 
 
 def test_conflicts_need_more_photographs_than_a_pair_of_classes_takes(data, tmp_path):
@@ -129,6 +165,9 @@ def test_the_first_photographs_of_each_class_are_taken(data, tmp_path):
         shutil.copy(data / 'clothing/train/ant/0.png', data / f'clothing/train/ant/{index}.png')
     taken = photographs_of(images_of(place, 'clothing-10') / 'train')
     assert [path.name for path in taken['ant']] == sorted(f'{index}.png' for index in range(15))[:10]
+    data.rename(tmp_path / 'moved')
+    moved = images_of(replace(place, data=tmp_path / 'moved'), 'clothing-10')
+    assert all(path.is_file() for paths in photographs_of(moved / 'train').values() for path in paths)
 
 
 def test_the_seconds_of_a_run_are_those_of_all_its_tries(tmp_path):
