@@ -20,9 +20,9 @@ from timm_repaint.commandline import at_least, goes_on, num_cpus
 from timm_repaint.devices import find_device
 from timm_repaint.errors import UsageError, one_line, run_command
 from timm_repaint.files import remove_parts
-from timm_repaint.masks.choice import BUILDERS, MaskOptions, create_mask_source
+from timm_repaint.masks.choice import BUILDERS, NETWORKS, MaskOptions, create_mask_source
 from timm_repaint.masks.folder import CachedMasks, FolderMasks
-from timm_repaint.masks.manifest import MANIFEST_NAME, sha256
+from timm_repaint.masks.manifest import MANIFEST_NAME, describe, sha256
 from timm_repaint.masks.workers import in_workers
 from timm_repaint.options.run_file import read_args
 from timm_repaint.painters import PAINTERS, RANDCONV, AnyRepainter, SegmentPainter
@@ -35,8 +35,6 @@ from timm_repaint.progress import progress
 from timm_repaint.repainter import MIN_SIZE_PX
 from timm_repaint.saved import PRETRAINED, PRETRAINED_FILE, load_repainter
 from timm_repaint.version import __version__
-
-NETWORKS = ('deeplabv2', 'deeplabv3')  # masks by weights of a file
 
 
 def build_parser() -> ArgumentParser:
@@ -174,11 +172,15 @@ def create_brush(args: Namespace, root: Path, labelled: bool) -> tuple[Brush, di
         masks.to(find_device(args.device))
     manner = Manner(args.copies, args.strength, args.max_size, args.seed, args.format, as_stored)
     brush = Brush(root, Path(args.out), manner, repainter.to(find_device(args.device)).eval(), masks, args.device)
-    settings = {'mask_dir': os.path.abspath(args.mask_dir)} if args.mask_dir else getattr(masks, 'settings', {})
+    settings: dict[str, Any] = {'mask_dir': os.path.abspath(args.mask_dir)} if args.mask_dir else {}
+    if masks is not None and not args.mask_dir:
+        options = mask_options(args)
+        made = describe(options.mask, masks, checkpoint=options.mask_checkpoint)
+        settings = {'source': made.source, **made.parameters}
     manifest = {
         'kind': 'repaints',
         **who,
-        'masks': dict(settings),
+        'masks': settings,
         **{name: getattr(args, name) for name in ('seed', 'strength', 'format', 'max_size')},
         'as_stored': as_stored,
         'timm_repaint': __version__,

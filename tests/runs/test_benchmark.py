@@ -175,3 +175,17 @@ def test_mistakes_are_told_before_any_work(options, message, tmp_path, monkeypat
     logger.setLevel(level)
     assert message in f'{stop.value} {capsys.readouterr().err}'
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_file_in_the_place_of_the_output_or_of_others_in_it_is_left_alone(tmp_path, monkeypatch):
+    (tmp_path / 'benchmark.json').write_text('{}')
+    for output, message in (
+        (tmp_path / 'benchmark.json', 'File exists'),
+        (tmp_path, r'benchmark\.json was there before and is no benchmark of ours'),
+    ):
+        monkeypatch.setattr('sys.argv', ['benchmark', '--models', 'test_resnet', '--output', str(output)])
+        level = logger.level
+        with pytest.raises(UsageError, match=message):
+            main()
+        logger.setLevel(level)
+    assert (tmp_path / 'benchmark.json').read_text() == '{}'

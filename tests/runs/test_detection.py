@@ -112,12 +112,20 @@ def test_a_run_can_be_validated_again_and_on_another_split(whole, capsys):
     assert re.search(r'train2017: loss \d+\.\d{4}  mAP', capsys.readouterr().out)
 
 
-def test_what_is_no_run_of_a_detector_is_not_validated(tmp_path, whole):
+def test_what_cannot_be_validated_is_told_in_a_line(tmp_path, whole, capsys):
     with pytest.raises(UsageError, match=r'args\.yaml does not exist: RUN_DIR is the output folder'):
         call_main(validate_script.main, tmp_path)
     (tmp_path / 'args.yaml').write_text('model: resnet50\n')
     with pytest.raises(UsageError, match=r'is no run of timm_repaint\.detection\.train'):
         call_main(validate_script.main, tmp_path)
+    for words, message in (
+        (('-b', 0), '--batch-size is 0'),
+        (('--interpolation', 'nonsense'), '--interpolation'),
+        (('--val-split', ''), 'name one with --val-split'),
+    ):
+        with pytest.raises((SystemExit, UsageError)) as stop:
+            call_main(validate_script.main, whole, *words)
+        assert message in f'{capsys.readouterr().err} {stop.value}'
     shutil.copyfile(whole / 'args.yaml', tmp_path / 'args.yaml')
     with pytest.raises(UsageError, match=r'last\.pth\.tar does not exist: the run has no checkpoint yet'):
         call_main(validate_script.main, tmp_path)

@@ -1,6 +1,7 @@
 """Repainting a folder of images: python -m timm_repaint.paint RUN IMAGES OUT."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,10 @@ def test_a_file_of_ones_own_is_not_overwritten(run, images, tmp_path):
     with pytest.raises(UsageError, match=r'a-1\.png was there before and is no repaint'):
         call(run, images, out, '--copies', 1)
     assert (out / 'a-1.png').read_bytes() == mine
+    shutil.copy(next(images.glob('*.png')), images / 'new.png')
+    (out / 'a-1.png').rename(out / 'new-2.png')
+    with pytest.raises(UsageError, match=r'new-2\.png was there before and is no repaint'):
+        call(run, images, out, '--copies', 2)
 
 
 @pytest.mark.parametrize(

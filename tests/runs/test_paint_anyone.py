@@ -170,6 +170,7 @@ def test_another_painter_or_strength_is_refused_in_the_same_folder(photos, tmp_p
             r'is none, not [0-9a-f]{8}\.\.\.; painter is mean, not none; seed is',
         ),
         (('--painter', 'mean', '--format', 'jpg'), 'format is png, not jpg'),
+        (('--painter', 'mean', '--mask', 'superpixels'), 'source is fh, not superpixels'),
     ):
         with pytest.raises(UsageError, match=message):
             call(photos, out, *options, '--copies', 1)

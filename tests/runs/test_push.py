@@ -16,6 +16,11 @@ from tests.helpers import REPAINT, REPO, SHAPES, call_main, fine_tune_here, load
 from timm_repaint.errors import UsageError
 from timm_repaint.report import push
 
+
+class ConnectError(Exception):
+    """As the Hub's library raises it without a network: no OSError."""
+
+
 DOC = (REPO / 'docs/hub.md').read_text()
 
 
@@ -38,6 +43,8 @@ def hub(tmp_path, monkeypatch):
         def create_repo(self, repo_id, private, exist_ok):
             if repo_id == 'nobody/net':
                 raise OSError('401 Unauthorized')
+            if repo_id == 'nowhere/net':
+                raise ConnectError('Name or service not known')
             (folder / repo_id).mkdir(parents=True, exist_ok=True)
             return type('Url', (), {'repo_id': repo_id})
 
@@ -98,6 +105,8 @@ def test_a_card_that_is_there_stays_and_what_the_hub_says_is_one_line(run, hub):
     assert (hub / 'me/net/README.md').read_text() == 'mine'
     with pytest.raises(UsageError, match=r'the Hub refuses nobody/net: 401 Unauthorized; see hf auth login'):
         call_main(push.main, run, 'nobody/net')
+    with pytest.raises(UsageError, match=r'the Hub refuses nowhere/net: Name or service not known'):
+        call_main(push.main, run, 'nowhere/net')
 
 
 def test_a_folder_without_a_classifier_is_named(tmp_path, hub):

@@ -81,10 +81,11 @@ def test_each_image_gets_its_own_style_whatever_else_is_there():
     assert chosen == [style_of(f'a/{number}.jpg', styles) for number in range(200)]
 
 
-def test_the_command_mirrors_the_tree_and_goes_on_where_it_stopped(folders, weights):
-    done = run_script('-m timm_repaint.baselines.stylize', *command(folders, *weights))
+def test_the_command_mirrors_the_tree_and_goes_on_where_it_stopped(folders, weights, capsys):
+    done = run_script('-m timm_repaint.cli stylize', *command(folders, *weights))
     assert done.stdout.strip() == '3 images made, 0 were there, 0 failed'
     assert 'stylize: 100%' in done.stderr
+    (folders / 'out' / 'manifest.json').rename(folders / 'manifest.json')
     names = {f'{name}.stylized.jpg' for name in ('a/1.jpg', 'a/2.jpg', 'b/1.jpg')}
     before = mtimes(folders / 'out')
     assert set(before) == names
@@ -93,8 +94,9 @@ def test_the_command_mirrors_the_tree_and_goes_on_where_it_stopped(folders, weig
             image.load()
             assert min(image.size) == 32
     (folders / 'out' / 'a' / '2.jpg.stylized.jpg').unlink()
-    again = run_script('-m timm_repaint.baselines.stylize', *command(folders, *weights))
-    assert again.stdout.strip() == '1 images made, 2 were there, 0 failed'
+    (folders / 'manifest.json').rename(folders / 'out' / 'manifest.json')
+    assert main(command(folders, *weights)) == 0
+    assert capsys.readouterr().out.strip() == '1 images made, 2 were there, 0 failed'
     after = mtimes(folders / 'out')
     assert {name for name in names if before[name] != after[name]} == {'a/2.jpg.stylized.jpg'}
 
@@ -115,7 +117,19 @@ def test_originals_lie_beside_for_training_on_both(folders, weights):
     names = sorted(find_pictures(folders / 'out'))
     assert names == sorted(n + e for n in ('a/1.jpg', 'a/2.jpg', 'b/1.jpg') for e in ('', '.stylized.jpg'))
     assert (folders / 'out' / 'a' / '1.jpg').read_bytes() == (folders / 'images' / 'a' / '1.jpg').read_bytes()
-    assert main(command(folders, *weights, '--with-originals')) == 0
+    (folders / 'images').rename(folders / 'moved')
+    again = command(folders, *weights, '--with-originals')
+    assert main([str(folders / 'moved'), *again[1:]]) == 0
+    assert all((folders / 'out' / name).is_file() for name in names)
+
+
+def test_another_size_or_other_styles_are_refused_in_the_same_folder(folders, weights):
+    assert main(command(folders, *weights)) == 0
+    with pytest.raises(UsageError, match=r'size is 32, not 48; use the same options, or another folder'):
+        main([*command(folders, *weights), '--size', '48'])
+    (folders / 'styles' / '3.jpg').rename(folders / 'styles' / '5.jpg')
+    with pytest.raises(UsageError, match='styles is'):
+        main(command(folders, *weights))
 
 
 def test_an_unreadable_image_is_named_and_the_others_are_made(folders, weights, capsys):

@@ -16,10 +16,12 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from timm_repaint.baselines.adain import AdaIN, load_adain
+from timm_repaint.claim import claim
 from timm_repaint.commandline import at_least, goes_on, shard
 from timm_repaint.devices import find_device
 from timm_repaint.errors import run_command
 from timm_repaint.files import write_whole
+from timm_repaint.masks.manifest import sha256
 from timm_repaint.pictures import list_pictures, read_picture
 from timm_repaint.progress import progress
 
@@ -65,8 +67,10 @@ def stylize(args: Namespace, networks: AdaIN, names: list[str], styles: list[str
     for name in progress(names, 'stylize'):
         target = args.out / f'{name}{ENDING}'
         target.parent.mkdir(parents=True, exist_ok=True)
-        if args.with_originals and not (args.out / name).exists():
-            (args.out / name).symlink_to((args.images / name).resolve())
+        original = args.out / name
+        if args.with_originals and not original.exists():
+            original.unlink(missing_ok=True)  # a link to where the images were before
+            original.symlink_to((args.images / name).resolve())
         if target.exists():
             continue
         style = style_of(name, styles)
@@ -90,6 +94,9 @@ def main(argv: list[str] | None = None) -> int:
     names = sorted(list_pictures(args.images, 'image', outside=args.out))[index - 1 :: count]
     styles = sorted(list_pictures(args.styles, 'style'))
     networks = load_adain(args.vgg, args.decoder).to(find_device(args.device))
+    weights = {name: sha256(getattr(args, name)) for name in ('vgg', 'decoder')}
+    named = hashlib.sha256('\n'.join(styles).encode(errors='surrogateescape')).hexdigest()
+    claim(args.out, {'kind': 'stylized', 'size': args.size, 'styles': named, **weights})
     made, failed = stylize(args, networks, names, styles)
     for problem in failed:
         print(f'unreadable: {problem}', file=sys.stderr)

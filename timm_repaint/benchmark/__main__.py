@@ -20,7 +20,8 @@ from timm_repaint.benchmark.cost_tables import cost_table
 from timm_repaint.benchmark.measure import Arm, measure, num_stages
 from timm_repaint.commandline import at_least
 from timm_repaint.commands.show_environment import facts
-from timm_repaint.errors import UsageError, run_command
+from timm_repaint.errors import UsageError, as_mistake, run_command
+from timm_repaint.files import check_ours
 from timm_repaint.log import logger
 from timm_repaint.progress import progress
 
@@ -92,7 +93,9 @@ def run_cases(
         tables: Makes Markdown of the figures.
         look_into: What else is to be known of each repaint phase, by name.
     """
-    options.output.mkdir(parents=True, exist_ok=True)
+    with as_mistake(f'--output {options.output}'):
+        options.output.mkdir(parents=True, exist_ok=True)
+    check_ours(options.output / 'benchmark.json', '"machine"', 'benchmark')
     figures: list[dict[str, Any]] = []
 
     def stages() -> Iterator[dict[str, Any] | None]:

@@ -25,7 +25,7 @@ from timm_repaint.data.named import Skipping
 from timm_repaint.data.replay import label_picture
 from timm_repaint.data.shapes import CLASSES
 from timm_repaint.data.stored import known_classes, segment_ids
-from timm_repaint.detection.annotations import Annotations, read_coco
+from timm_repaint.detection.annotations import Annotations, annotation_path, read_coco
 from timm_repaint.detection.images import CocoImages
 from timm_repaint.detection.shapes_boxes import SHAPES, DetectionShapes
 from timm_repaint.detection.transforms import Augmentation, Moved, Transform, eval_transform, move, train_transform
@@ -38,7 +38,7 @@ from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import FolderMasks, StoredMasks
 
 NO_CLASS = -1
-COCO_SPLITS = {'train': 'train2017', 'validation': 'val2017'}  # for timm's names; others are taken as they are
+COCO_SPLITS = {'train': 'train2017', 'validation': 'val2017'}  # for timm's names, where no split is called so
 
 Masks = MaskSource | StoredMasks
 DetectionImages = CocoImages | DetectionShapes
@@ -135,14 +135,17 @@ def data_root(args: Namespace) -> str:
     return root
 
 
-def coco_split(split: str) -> str:
-    """COCO's name of a split."""
-    return COCO_SPLITS.get(split, split)
+def coco_split(root: str, split: str) -> str:
+    """The split of a folder that an option names."""
+    return split if os.path.isfile(annotation_path(root, split)) else COCO_SPLITS.get(split, split)
 
 
 def read_class_names(args: Namespace) -> tuple[str, ...]:
     """The classes of the training split."""
-    return CLASSES if args.dataset == SHAPES else read_coco(data_root(args), coco_split(args.train_split)).class_names
+    if args.dataset == SHAPES:
+        return CLASSES
+    root = data_root(args)
+    return read_coco(root, coco_split(root, args.train_split)).class_names
 
 
 def read_images(args: Namespace, split: str, size_px: int, training: bool) -> DetectionImages:
@@ -153,7 +156,8 @@ def read_images(args: Namespace, split: str, size_px: int, training: bool) -> De
     """
     if args.dataset == SHAPES:
         return DetectionShapes(split, args.train_num_samples if training else args.val_num_samples, size_px)
-    return CocoImages(data_root(args), coco_split(split), args.train_fraction if training else 1.0)
+    root = data_root(args)
+    return CocoImages(root, coco_split(root, split), args.train_fraction if training else 1.0)
 
 
 def build_loaders(network: Network, fresh_workers: bool) -> Loaders:

@@ -98,10 +98,10 @@ class SanitizeBoxesAlone(v2.SanitizeBoundingBoxes):
 
 
 class AlignedScaleJitter(v2.ScaleJitter):
-    """torchvision's, with masks that stay in line: see `resize`."""
+    """torchvision's, with masks that stay in line, see `resize`, and narrow images of a pixel or more."""
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return resize(inpt, params['size'], self.interpolation)
+        return resize(inpt, [max(1, side) for side in params['size']], self.interpolation)
 
 
 def resize(value: Any, size_hw: Sequence[int], interpolation: InterpolationMode) -> Any:

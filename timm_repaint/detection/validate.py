@@ -14,9 +14,10 @@ from timm import utils
 
 from timm_repaint.detection.installed import load_functions
 from timm_repaint.detection.options import build_parser, find_problems
+from timm_repaint.engine.mistakes import explained, refused
 from timm_repaint.engine.run import build_network
 from timm_repaint.errors import UsageError, run_command
-from timm_repaint.options.option_table import check_words
+from timm_repaint.options.option_table import check_numbers, check_words
 from timm_repaint.options.run_file import NO_WEIGHTS, is_detection, read_args
 
 
@@ -34,13 +35,16 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         raise UsageError(f'{run_dir} is no run of timm_repaint.detection.train')
     parser.set_defaults(**{**options, **NO_WEIGHTS, 'initial_checkpoint': checkpoint})
     args = parser.parse_args(argv)
-    for problem in (*check_words(args), *find_problems(build_parser(), args)):
+    for problem in (*check_numbers(args), *check_words(args), *find_problems(build_parser(), args)):
         parser.error(problem)
+    if not args.val_split:
+        parser.error('the run has no validation split; name one with --val-split')
     if not os.path.isfile(args.initial_checkpoint):
         raise UsageError(f'{args.initial_checkpoint} does not exist: the run has no checkpoint yet')
     return args
 
 
+@explained()
 def measure(args: Namespace) -> OrderedDict[str, float]:
     """'loss', 'map' and 'ap50' of the checkpoint on the split of the options; see `evaluate.validate`."""
     functions = load_functions()
@@ -49,7 +53,8 @@ def measure(args: Namespace) -> OrderedDict[str, float]:
 
     network = build_network(args, functions)
     device, precision = network.device, network.precision
-    loader = build_eval_loader(network)
+    with refused('the options of data, such as --interpolation'):
+        loader = build_eval_loader(network)
     return validate(network.model, loader, None, args, device, precision.autocast, precision.model_dtype)
 
 

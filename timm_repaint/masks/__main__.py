@@ -19,7 +19,7 @@ from timm_repaint.devices import find_device
 from timm_repaint.errors import one_line, run_command
 from timm_repaint.masks import cache
 from timm_repaint.masks.archive import PackedImages, is_packed_name, packed_parts
-from timm_repaint.masks.choice import MASKS, MaskOptions, create_mask_source
+from timm_repaint.masks.choice import MASKS, MaskOptions, create_mask_source, idle_beside
 from timm_repaint.masks.manifest import claim_folder, describe
 from timm_repaint.option import add_options
 
@@ -47,6 +47,10 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where DeepLab and superpixels run')
     add('--batch-size', type=at_least(1), default=8, metavar='N', help='images a batch of DeepLab')
     args = parser.parse_args(argv)
+    defaults = vars(MaskOptions(args.mask))
+    for name in idle_beside(args.mask):
+        if getattr(args, name) != defaults[name]:
+            parser.error(f'--{name.replace("_", "-")} does nothing with --mask {args.mask}; leave it out')
     unused = [name for name in ('data_dir', 'split') if getattr(args, name) is not None]
     if unused and not is_packed_name(args.images):
         parser.error(

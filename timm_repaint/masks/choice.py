@@ -1,6 +1,6 @@
 """The choice of a mask source: by the options of a command line, or by name. A new source is a line in BUILDERS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ SIGMA = Limit(lambda value: 0 <= value <= MAX_SIGMA, f'0 or more, at most {MAX_S
 MASKS, STORED_MASKS = 'Repaint: masks', 'Repaint: stored masks'  # groups of the command line
 made, stored = partial(option, group=MASKS), partial(option, group=STORED_MASKS)
 STORED = ('folder', 'outlines')  # have masks and make none
+NETWORKS = ('deeplabv2', 'deeplabv3')  # masks by weights of a file
 
 
 class MaskSource(Protocol):
@@ -93,6 +94,14 @@ class MaskOptions:
         """Those of a command line or of a saved run, whose version may have had fewer."""
         given = vars(args)
         return cls(**{name: given[name] for name in cls.__dataclass_fields__ if name in given})
+
+
+def idle_beside(mask: str) -> Iterator[str]:
+    """Names of MaskOptions that do nothing with a source of this name."""
+    if mask != 'fh':
+        yield from ('fh_scale', 'fh_sigma', 'fh_min_size', 'fh_backend')
+    if mask not in NETWORKS:
+        yield 'mask_checkpoint'
 
 
 def create_mask_source(options: MaskOptions) -> MaskSource:

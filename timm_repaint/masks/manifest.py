@@ -37,7 +37,7 @@ class Manifest:
     format: int = FORMAT
 
 
-def describe(name: str, source: Any, size_px: int, checkpoint: str = '') -> Manifest:
+def describe(name: str, source: Any, size_px: int = 0, checkpoint: str = '') -> Manifest:
     """The manifest of the masks that a source makes.
 
     Args:

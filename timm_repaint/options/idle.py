@@ -10,12 +10,12 @@ from timm.optim import get_optimizer_info
 
 from timm_repaint.config import idle_beside
 from timm_repaint.log import logger
+from timm_repaint.masks.choice import idle_beside as idle_masks
 from timm_repaint.options.option_table import by_name
 from timm_repaint.options.repaint_options import PREFIX, repaint_fields
 from timm_repaint.options.roles import REPAINT_OPTIONS, unlike_defaults
 
 STREAMS = ('tfds', 'wds', 'hfids')  # kinds of --dataset
-FH = 'fh_scale fh_sigma fh_min_size fh_backend'
 
 
 def warn_of_idle(parser: ArgumentParser, args: Namespace) -> None:
@@ -91,7 +91,4 @@ def _repaint(args: Namespace) -> Iterator[tuple[str, str]]:
     if name:
         value = '' if name == 'freeze' else f' {getattr(args, PREFIX + name)}'
         yield f'with --repaint-{name}{value}', ' '.join(f'{PREFIX}{name}' for name in names)
-    if args.mask != 'fh':
-        yield f'with --mask {args.mask}', FH
-    if args.mask not in ('deeplabv2', 'deeplabv3'):
-        yield f'with --mask {args.mask}', 'mask_checkpoint'
+    yield f'with --mask {args.mask}', ' '.join(idle_masks(args.mask))

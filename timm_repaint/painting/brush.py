@@ -1,6 +1,7 @@
 """One image after the other: read, segmented, repainted and written, in any process."""
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from timm_repaint.errors import UsageError
+from timm_repaint.errors import UsageError, as_mistake
 from timm_repaint.files import write_whole
 from timm_repaint.masks.folder import FolderMasks, resize_nearest
 from timm_repaint.masks.label_png import digest, image_comment, is_of, png_info, read_note
@@ -166,18 +167,13 @@ def are_painted(targets: list[Path], image: Path) -> bool:
     Raises:
         UsageError: if a file of that name is there that this command did not write.
     """
-    notes = []
-    for target in targets:
-        try:
-            notes.append(read_note(target))
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise UsageError(f'cannot read {target}: {error.strerror}') from error
-    for target, note in zip(targets, notes, strict=True):
+    there = [target for target in targets if os.path.lexists(target)]
+    for target in there:
+        with as_mistake(f'cannot read {target}'):
+            note = read_note(target)
         if note is None:
             raise UsageError(f'{target} was there before and is no repaint: it is not overwritten; give another OUT')
-    return all(is_of(str(target), str(image)) for target in targets)
+    return there == targets and all(is_of(str(target), str(image)) for target in targets)
 
 
 def load_image(content: bytes, as_stored: bool = False) -> Image.Image:

@@ -80,7 +80,10 @@ def main() -> int:
     """
     if sys.argv[1:2] == [MOVED]:
         raise UsageError('the evidence bench is in the repository: python -m bench.evidence DATA --output DIR')
-    args = build_parser().parse_args()
+    parser = build_parser()
+    args = parser.parse_args()
+    if args.command == 'html' and args.watch and args.output:
+        parser.error('--watch serves the page and writes none; leave out --output')
     if args.command == 'tables':
         write_tables(args.runs, args.output, args.seeds, args.runs_folder, args.tables)
     elif args.command == 'html' and args.watch:

@@ -90,7 +90,10 @@ def read_groups(folders: Sequence[Path]) -> list[Group]:
     times: Counter[str] = Counter()
     for folder in find_runs([folder.parent if folder.name == FINE_TUNE else folder for folder in folders]):
         run = read_shown_run(folder)
-        own = repr(sorted((name, repr(value)) for name, value in run.options.items() if name not in NEUTRAL))
+        options = {name: repr(value) for name, value in run.options.items() if name not in NEUTRAL}
+        if run.options.get('resume') == 'auto':  # a run that went on from itself
+            options['resume'] = repr('')
+        own = repr(sorted(options.items()))
         times[own + repr(run.seed)] += 1  # the same run once more is a group of its own
         groups.setdefault(f'{times[own + repr(run.seed)]} {own}', []).append(run)
     names: Counter[str] = Counter()

@@ -11,7 +11,6 @@ from typing import Any
 
 import huggingface_hub
 import timm
-from huggingface_hub.errors import HFValidationError
 from timm.data import resolve_data_config
 from timm.models import push_to_hf_hub
 from torch import nn
@@ -119,7 +118,7 @@ def main() -> int:
             safe_serialization=True,
             data_config=resolve_data_config(vars(saved), model=model),
         )
-    except (OSError, HFValidationError) as error:  # no network, login or right to write; no such name
+    except Exception as error:  # no network, login or right to write, no such name: of several libraries' classes
         raise UsageError(f'the Hub refuses {args.repo}: {error}; see hf auth login') from error
     print(f'https://huggingface.co/{args.repo}')
     return 0

@@ -282,6 +282,15 @@ def test_a_missing_folder_and_an_image_from_elsewhere_are_named(tmp_path):
         FolderMasks(tmp_path, tmp_path / 'images').mask_path(tmp_path / 'other/a.png')
 
 
+@pytest.mark.parametrize(
+    'words', [('--mask-checkpoint', 'x.pth'), ('--mask', 'superpixels', '--fh-scale', '3')], ids=' '.join
+)
+def test_options_that_do_nothing_with_a_mask_are_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        command.parse_args(['IMAGES', 'OUT', *words])
+    assert f'{words[-2]} does nothing with --mask ' in capsys.readouterr().err
+
+
 def test_without_options_the_command_makes_fh_masks_of_256_pixels_in_one_shard():
     args = command.parse_args(['IMAGES', 'OUT'])
     assert (args.mask, args.size, args.shard, args.check) == ('fh', 256, (1, 1), False)

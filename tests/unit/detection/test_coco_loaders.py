@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from contextlib import nullcontext
 
 import numpy as np
@@ -16,6 +17,7 @@ from timm_repaint.detection.coco_loaders import (
     DetectionDataset,
     build_loaders,
     check_boxes,
+    coco_split,
     collate,
     pad_objects,
 )
@@ -69,6 +71,17 @@ def test_a_target_is_in_the_order_of_effdet(coco):
     height, width = dataset.annotations.sizes_hw[0]
     assert torch.allclose(objects[:, :4], torch.from_numpy(boxes[:, [1, 0, 3, 2]]) * 128 / max(height, width))
     assert objects[:, 4].tolist() == classes.tolist()
+
+
+def test_a_split_that_is_called_train_is_that_one(coco, tmp_path):
+    for folder in ('annotations', 'train2017', 'val2017'):
+        (tmp_path / folder).symlink_to(coco / folder)
+    assert coco_split(str(tmp_path), 'train') == 'train2017' and coco_split(str(tmp_path), 'mine') == 'mine'
+    (tmp_path / 'annotations').unlink()
+    shutil.copytree(coco / 'annotations', tmp_path / 'annotations')
+    (tmp_path / 'annotations' / 'instances_train2017.json').rename(tmp_path / 'annotations' / 'instances_train.json')
+    (tmp_path / 'train2017').rename(tmp_path / 'train')
+    assert len(load(options(tmp_path, '-b', 4)).train) == len(load(options(coco, '-b', 4)).train)
 
 
 def test_training_batches_hold_boxes_and_validation_batches_the_numbers_of_the_images(coco):

@@ -68,6 +68,16 @@ def test_mask_and_boxes_are_those_of_the_image_that_comes_out(name, size_hw):
     assert seen > 20
 
 
+def test_an_image_that_is_narrower_than_a_pixel_after_the_jitter_keeps_one():
+    picture = Image.new('RGB', (900, 50), 'red')
+    labels = np.ones((50, 900), dtype=np.uint8)
+    small = train_transform(128, MEAN, Augmentation((0.02, 0.1)))
+    for seed in range(10):
+        torch.manual_seed(seed)
+        moved = move(small, picture, np.array([[0, 0, 900, 50]], np.float32), np.array([1]), labels)
+        assert moved.image.shape == (3, 128, 128) and moved.labels.any()
+
+
 def test_a_flipped_image_has_flipped_boxes_to_the_pixel():
     picture, boxes, classes, labels = scene(128, 128)
     moved = move(train_transform(128, MEAN, Augmentation((1, 1), 1.0, 1.0)), picture, boxes, classes, labels)

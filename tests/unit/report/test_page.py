@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers import call_main
 from tests.shown_runs import draw_gallery, make_run, row, write_rows
 from timm_repaint.errors import UsageError
 from timm_repaint.monitor.gallery import colorize_labels, read_gallery, save_gallery
+from timm_repaint.report.__main__ import main
 from timm_repaint.report.page import PAGE, render_page, summarise, write_page
 from timm_repaint.report.page_pictures import draw_galleries
 from timm_repaint.report.page_pictures import draw_gallery as draw_pictures
@@ -52,6 +54,12 @@ def test_runs_that_differ_in_the_seed_alone_are_a_group(runs):
     assert [(group.name, [run.seed for run in group.runs]) for group in groups] == [
         ('plain', ['0', '1']), ('repaint', ['0', '1', '2'])
     ]  # fmt: skip
+
+
+def test_a_seed_that_went_on_stays_in_its_group(tmp_path):
+    for seed, resume in ((0, ''), (1, 'auto')):
+        make_run(tmp_path / f'one-seed{seed}', 1, seed=seed, resume=resume)
+    assert [[run.seed for run in group.runs] for group in read_groups([tmp_path])] == [['0', '1']]
 
 
 def test_the_same_run_once_more_is_a_group_of_its_own(tmp_path):
@@ -258,6 +266,12 @@ def test_without_bokeh_its_install_line_is_said_before_anything_is_read(tmp_path
     monkeypatch.setitem(sys.modules, 'bokeh', None)
     with pytest.raises(UsageError, match=r"^the page needs bokeh: pip install '\.\[page\]'$"):
         render_page([tmp_path])
+
+
+def test_a_watched_page_is_not_written(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call_main(main, 'html', tmp_path, '--watch', '--output', tmp_path / 'page.html')
+    assert '--watch serves the page and writes none; leave out --output' in capsys.readouterr().err
 
 
 def test_the_watched_page_is_this_machines_alone_and_its_stamp_changes_with_the_run(tmp_path):
