@@ -51,7 +51,7 @@ def domains_of(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def make_table(frame: Any, domains: Sequence[str]) -> str:
-    """Markdown: a table for each setting and baseline, a row an arm."""
+    """Markdown: a table for each setting and baseline, a row an arm, and what the arms are."""
     parts = []
     frame = frame.assign(baseline=[ARMS[arm].baseline if arm in ARMS else PLAIN for arm in frame['arm']])
     for (setting, baseline), rows in frame.set_index('seed').groupby(['setting', 'baseline'], sort=False):
@@ -64,7 +64,9 @@ def make_table(frame: Any, domains: Sequence[str]) -> str:
             others = None if arm == baseline else plain
             cells = [cell(group[test], None if others is None else others[test]) for test in tests]
             table.append([arm, ' '.join(map(str, sorted(group.index))), *cells])
-        parts += [f'## {setting}, against {baseline}', markdown_table(('arm', 'seeds', *tests), table)]
+        shows = [f'- `{arm}`: {ARMS[arm].shows}' for arm in rows['arm'].unique() if arm in ARMS]
+        table_of_arms = markdown_table(('arm', 'seeds', *tests), table)
+        parts += [f'## {setting}, against {baseline}', table_of_arms, '\n'.join(shows)]
     return '\n\n'.join(parts) + '\n'
 
 

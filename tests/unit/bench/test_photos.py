@@ -222,6 +222,7 @@ def test_an_arm_is_compared_with_its_crop_alone(tmp_path):
     write_results(rows, tmp_path)
     half, own = without_padding((tmp_path / 'table.md').read_text()).split('## clothing-40, against default-aug')
     assert '| jitter | 0 | 81.0 (+1.0) |' in half and '| one of earlier times | 0 | 82.0 (+2.0) |' in half
+    assert "- `default-aug`: timm's default augmentation" in own and 'default-aug' not in half
     assert '| default-aug | 0 | 70.0 |' in own and '| robust | 0 | 75.0 (+5.0) |' in own
 
 
