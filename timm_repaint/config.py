@@ -153,7 +153,7 @@ class RepaintConfig:
     )
     max_nonfinite: int = loss(
         20,
-        'stop after N generator or discriminator updates in a row were skipped because their loss was not finite',
+        'stop after N updates in a row of the generator, the discriminator or the task network had no finite loss',
         paper='not said',
         limit=ONE_OR_MORE,
     )
@@ -174,15 +174,15 @@ class RepaintConfig:
 
 def plain_numbers(values: Any) -> tuple[float, ...]:
     """Numbers of any kind of sequence as plain ones, for `RepaintConfig` to look at."""
-    plain = values.tolist() if hasattr(values, 'tolist') else values
-    return tuple(plain) if isinstance(plain, Iterable) else (plain,)
+    plain = values if isinstance(values, Iterable) and getattr(values, 'ndim', None) != 0 else (values,)
+    return tuple(value.tolist() if hasattr(value, 'tolist') else value for value in plain)
 
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(RepaintConfig)}
 SHAPE = ('width', 'latent', 'latent_dim', 'temperature')
 LEARNING = (
     'schedule', 'separate_batches', 'task_weight', 'gan_loss', 'feat_weight', 'kl_weight', 'segment_kl_weight', 'g_lr',
-    'd_lr', 'max_nonfinite',
+    'd_lr',
 )  # fmt: skip
 
 

@@ -291,7 +291,7 @@ class Repaint(GanModule):
                 self.config.consistency,
             )
             self._told_consistency = True
-        self._owes_consistency = self.config.consistency > 0 and self._learns_here
+        self._owes_consistency = self.config.consistency > 0 and self._learns_here and torch.is_grad_enabled()
         if not self._learns_here and not self._asked:
             raise RuntimeError(
                 'with separate_batches the network must not learn from this batch; ask repaint.task_learns ahead of '

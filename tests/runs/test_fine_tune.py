@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import yaml
+from timm.utils import ModelEmaV3, unwrap_model
 
 import fine_tune
 from tests.helpers import (
@@ -24,6 +25,7 @@ from tests.helpers import (
     train_here,
 )
 from timm_repaint import classification
+from timm_repaint.engine import cue_conflict
 from timm_repaint.engine.run import run_training
 
 
@@ -55,7 +57,6 @@ def test_the_folder_alone_is_enough_and_the_schedule_goes_on(run, tmp_path):
         'last.pth.tar',
         'model_best.pth.tar',
         'checkpoint-3.pth.tar',
-        'best_epochs.json',
     }
     assert {path.name for path in folder.iterdir()} == names
     timm.create_model('test_resnet', num_classes=10, checkpoint_path=str(folder / 'last.pth.tar'))
@@ -127,6 +128,13 @@ def test_resume_auto_leaves_a_finished_phase_alone_and_goes_on_in_an_unfinished_
     assert mtimes(folder) == before
 
 
+def test_a_fine_tuning_of_another_name_starts_from_the_run_and_goes_on_from_itself(run):
+    fine_tune_here(run)
+    for stop in (4, 5):
+        fine_tune_here(run, '--epochs', 6, '--stop-epoch', stop, '--experiment', 'second', '--resume', 'auto')
+    assert column(run / 'second', 'epoch') == [3, 4] and not (run / 'second' / 'earlier-1').exists()
+
+
 def test_the_weight_average_goes_on(tmp_path):
     run = train_here(tmp_path, *REPAINT, '--epochs', 2, '--model-ema', '--model-ema-decay', '0.999999')
     folder = fine_tune_here(run)
@@ -150,6 +158,13 @@ def test_cue_conflict_is_measured_after_both_phases(tmp_path):
     assert first['images'] == second['images'] == 8
 
 
+def test_cue_conflict_is_of_the_weight_average_where_there_is_one(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cue_conflict, 'unwrap_model', lambda model: seen.append(model) or unwrap_model(model))
+    train_here(tmp_path, *REPAINT, '--epochs', 1, '--cue-conflict', '--model-ema')
+    assert isinstance(seen[0], ModelEmaV3)
+
+
 def test_mask_options_of_the_run_give_no_warning(tmp_path, caplog):
     run = train_here(tmp_path, *REPAINT, '--epochs', 2, '--fh-scale', 30)
     caplog.clear()
@@ -158,6 +173,11 @@ def test_mask_options_of_the_run_give_no_warning(tmp_path, caplog):
 
 
 # Refused -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('words', [('-c', 'robust'), ('--repaint',)])
+def test_repaints_are_refused(run, words, capsys):
+    assert 'fine-tuning is on originals, but --repaint is set; leave it out' in error_of(capsys, run, *words)
 
 
 def test_a_missing_folder_is_named(tmp_path, capsys):

@@ -80,8 +80,16 @@ def test_resume_auto_ends_bit_by_bit_as_the_whole_run(stopped, whole, tmp_path):
 
 
 def test_resume_from_a_file_ends_bit_by_bit_as_the_whole_run(stopped, whole, tmp_path):
-    copy_of(stopped, tmp_path)
-    assert_same(train_here(tmp_path, *OPTIONS, '--resume', stopped / 'last.pth.tar'), whole)
+    run = copy_of(stopped, tmp_path)
+    assert_same(train_here(tmp_path, *OPTIONS, '--resume', run / 'last.pth.tar'), whole)
+
+
+def test_the_average_of_weights_in_bfloat16_goes_on_bit_by_bit(tmp_path):
+    args = (*REPAINT, '--epochs', 2, '--repaint-epochs', 2, '--model-ema', '--model-dtype', 'bfloat16')
+    whole = train_here(tmp_path / 'whole', *args)
+    for more in ((), ('--resume', 'auto')):
+        run = train_here(tmp_path / 'parts', *args, '--stop-epoch', 2 if more else 1, *more)
+    assert same_tensors(learned(run), learned(whole))
 
 
 def test_another_seed_is_another_run(stopped, whole, tmp_path):
@@ -108,14 +116,11 @@ def test_a_recovery_checkpoint_goes_on_with_the_next_epoch_and_resume_auto_does_
     recovery = stopped / 'recovery-1-1.pth.tar'
     files = (stopped / 'checkpoint-0.pth.tar', recovery, stopped / 'last.pth.tar')
     assert [adam_steps(load_repaint(path))[0] for path in files] == [3, 5, 6]
-    assert column(copy_and_resume(stopped, tmp_path / 'by hand', *args, '--resume', recovery), 'epoch') == [0, 1, 2]
+    by_hand = copy_of(stopped, tmp_path / 'by hand')
+    again = train_here(tmp_path / 'by hand', *args, '--resume', by_hand / recovery.name)
+    assert column(again, 'epoch') == [0, 1, 2]
     shutil.copyfile(stopped / 'checkpoint-0.pth.tar', stopped / 'last.pth.tar')  # as if stopped at the recovery point
     assert_same(train_here(tmp_path, *args, '--resume', 'auto'), whole)
-
-
-def copy_and_resume(run, folder, *args):
-    copy_of(run, folder)
-    return train_here(folder, *args)
 
 
 def test_options_whose_state_is_in_no_checkpoint_are_named(tmp_path, caplog):
@@ -124,7 +129,7 @@ def test_options_whose_state_is_in_no_checkpoint_are_named(tmp_path, caplog):
 
 
 def test_without_repaint_nothing_is_seeded_anew(tmp_path, monkeypatch):
-    def refuse(args, epoch):
+    def refuse(*_):
         raise AssertionError
 
     monkeypatch.setattr('timm_repaint.engine.run.seed_epoch', refuse)

@@ -55,6 +55,16 @@ def test_a_run_that_does_not_go_on_puts_the_files_of_the_run_before_aside(tmp_pa
     assert column(run, 'epoch') == [0, 1, 2] and not (run / 'earlier-2').exists()
 
 
+def test_a_run_that_goes_on_from_elsewhere_puts_the_files_of_another_one_aside(tmp_path):
+    args = (*SHAPES, '--epochs', 2)
+    first = train_here(tmp_path, *args, '--stop-epoch', 1, name='first')
+    other = train_here(tmp_path, *args, '--seed', 1, name='other')
+    before = read_all(other)
+    train_here(tmp_path, *args, '--resume', first / LAST, name='other')
+    assert read_all(other / 'earlier-1') == before
+    assert column(other, 'epoch') == [1] and not (other / 'checkpoint-0.pth.tar').exists()
+
+
 def test_a_fine_tuning_of_a_run_that_was_trained_again_starts_anew(tmp_path, caplog):
     options = (*REPAINT, '--epochs', 3, '--repaint-epochs', 2, '--resume', 'auto')
     run = train_here(tmp_path, *options, '--stop-epoch', 2)

@@ -127,7 +127,7 @@ def check_rgb(image: Any) -> torch.Tensor:
         )
     image = torch.as_tensor(image)
     if image.ndim != 3 or image.shape[0] != IMAGE_CHANNELS:
-        raise ValueError(f'masks need RGB images [3, H, W] from the transform, got {tuple(image.shape)}')
+        raise UsageError(f'masks need RGB images [3, H, W] from the transform, got {tuple(image.shape)}')
     return image
 
 
@@ -138,7 +138,7 @@ def append_labels(image: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
         ValueError: if the sizes differ.
     """
     if labels.shape != tuple(image.shape[1:]):
-        raise ValueError(f'mask is {labels.shape}, its image is {tuple(image.shape[1:])}')
+        raise UsageError(f'mask is {labels.shape}, its image is {tuple(image.shape[1:])}')
     joined = image.new_empty((IMAGE_CHANNELS + 1, *labels.shape))
     joined[:IMAGE_CHANNELS] = image
     joined[IMAGE_CHANNELS] = torch.from_numpy(labels.astype(np.uint8))  # wraps

@@ -5,6 +5,7 @@ import os
 
 import torch
 from timm.data import create_loader
+from timm.utils import unwrap_model
 from torch import Tensor
 
 from timm_repaint.data.shapes import ShapesDataset
@@ -40,8 +41,8 @@ def report_cue_conflict(run: Run) -> None:
         img_dtype=run.precision.model_dtype or torch.float32,
         **own,
     )
-    model = run.task.get_eval_model()
-    assert model is not None
+    averaged = run.args.model_ema and not run.args.model_ema_force_cpu  # as in validation
+    model = unwrap_model(run.task.get_eval_model(ema=averaged))  # the other processes do not take part
     model.eval()
     predictions, shapes = [], []
     for images, target in loader:

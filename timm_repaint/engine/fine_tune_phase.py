@@ -47,9 +47,15 @@ def parse_args(
         parser.error(str(error))
     parser.set_defaults(**{**kept, 'output': run_dir, 'experiment': FINE_TUNE})
     args, _ = parse_options(parser, build_config_parser(), argv)
+    if args.repaint:
+        parser.error(
+            'fine-tuning is on originals, but --repaint is set; leave it out, and -c of a file that sets it: the other '
+            'options of the run are taken over'
+        )
     start = os.path.join(run_dir, CHECKPOINT)
     args.started_from = sha256(start) if os.path.isfile(start) else None
-    if not args.resume or (args.resume == 'auto' and not goes_on(run_dir, args.started_from)):
+    folder = os.path.join(args.output, args.experiment)
+    if not args.resume or (args.resume == 'auto' and not goes_on(run_dir, folder, args.started_from)):
         args.resume = start
         check_phase(args, Namespace(**run_options), parser, train_command)
         args.no_resume_opt |= optimizer_differs(args, run_options)
@@ -57,14 +63,14 @@ def parse_args(
     return args, yaml.safe_dump(vars(args), default_flow_style=False)
 
 
-def goes_on(run_dir: str, digest: str | None) -> bool:
+def goes_on(run_dir: str, folder: str, digest: str | None) -> bool:
     """Whether a run has a fine-tuning to go on with: one that started from the checkpoint that the run has now.
 
     Args:
         run_dir: The run's folder.
+        folder: The fine-tuning's.
         digest: Of its last checkpoint; None without one.
     """
-    folder = os.path.join(run_dir, FINE_TUNE)
     if not os.path.isfile(os.path.join(folder, CHECKPOINT)):
         return False
     theirs = read_args(folder).get(STARTED_FROM)  # earlier versions did not note it

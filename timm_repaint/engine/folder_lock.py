@@ -25,7 +25,7 @@ BEAT_SECONDS = 10.0
 PATIENCE = 2.5  # beats without a sign of life of a process on another machine
 RESULTS = ('last.pth.tar', 'model_best.pth.tar', 'checkpoint-*.pth.tar', 'milestone-*.pth.tar')
 OTHERS = (
-    *('summary.csv', 'best_epochs.json', 'report.html', ARGS, CUE_CONFLICT),
+    *('summary.csv', 'report.html', ARGS, CUE_CONFLICT),
     *('recovery-*.pth.tar', 'gallery-*.png', 'train-batch-*.jpg', 'tensorboard'),
 )
 

@@ -19,8 +19,8 @@ LOST += 'the last checkpoint'
 KNOWN = {
     'Expected more than 1 value per channel when training': 'batch norm needs more than one value a channel: give a '
     '--batch-size of 2 or more, or larger images (with --repaint, --repaint-mix both doubles a batch)',
-    'DataLoader worker': 'a process that loads images was killed or died, as a machine out of memory does: give fewer '
-    '--workers, or more (shared) memory; --resume auto goes on from the last checkpoint',
+    'DataLoader worker (pid': 'a process that loads images was killed or died, as a machine out of memory does: give '
+    'fewer --workers, or more (shared) memory; --resume auto goes on from the last checkpoint',
     'out of memory': NO_MEMORY,
     **dict.fromkeys(('Connection closed by peer', 'Connection reset by peer', 'NCCL communicator was aborted'), LOST),
     'No space left on device': 'no room on the disk, or in shared memory: give fewer --workers',

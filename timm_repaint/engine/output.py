@@ -186,8 +186,7 @@ class RunOutput:
             return
         self._run_folder = RunFolder(self.folder)
         self._run_folder.take()
-        # From the start, or from the checkpoint of the repaint phase above it.
-        if not checkpoint or os.path.samefile(os.path.dirname(checkpoint) or '.', os.path.join(self.folder, os.pardir)):
+        if not checkpoint or not is_in(checkpoint, self.folder):
             self._run_folder.set_aside()
         self.saver = SafeSaver(
             model=parts.task.get_trainable_module(),
@@ -274,13 +273,13 @@ class RunOutput:
             wandb = import_module('wandb')
             wandb.log({GALLERY: wandb.Image(path)}, commit=False)  # with the epoch's figures
 
-    def close(self, results: list[dict[str, Any]], metric: str, in_file: bool) -> None:
-        """Print the ten best epochs as JSON, behind the line `--result` and the best one's log line, as timm does.
+    def close(self, results: list[dict[str, Any]], metric: str, as_timm: bool) -> None:
+        """Print the ten best of these epochs as JSON, behind the line `--result`, as timm does.
 
         Args:
             results: Of each epoch.
             metric: By which they are ranked.
-            in_file: Whether they go to `best_epochs.json` in the run's folder too.
+            as_timm: Whether the best one of the run has timm's line in the log.
         """
         if self.saver is None:
             return
@@ -292,9 +291,7 @@ class RunOutput:
 
         ranked = sorted(results, key=rank, reverse=metric == 'loss')
         text = json.dumps(known_values(ranked[-10:]), indent=4)
-        if in_file:
-            write_text(os.path.join(str(self.folder), 'best_epochs.json'), f'{text}\n')
-        elif self.saver.best_metric is not None:
+        if as_timm and self.saver.best_metric is not None:
             logger.info('*** Best metric: %s (epoch %s)', self.saver.best_metric, self.saver.best_epoch)
         print(f'--result\n{text}', flush=True)
         if self.tensorboard is not None:

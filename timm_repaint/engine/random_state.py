@@ -11,16 +11,25 @@ from argparse import Namespace
 
 import numpy as np
 from timm import utils
+from torch import nn
 
 from timm_repaint.log import logger
 
 
-def seed_epoch(args: Namespace, epoch: int) -> None:
+def seed_epoch(args: Namespace, epoch: int, average: nn.Module | None = None) -> None:
     """Seed Python's, NumPy's and torch's generators, those of all devices included, for an epoch.
 
     By 32 bits that differ between runs' seeds, processes and epochs.
+
+    Args:
+        args: All options.
+        epoch: Which.
+        average: Of T's weights, by timm, which rounds bfloat16 by a generator of its own, alike in all processes.
     """
     utils.random_seed(int(np.random.SeedSequence((args.seed, args.rank, epoch)).generate_state(1)[0]))
+    rounding = getattr(average, '_sr_generator', None)
+    if rounding is not None:
+        rounding.manual_seed(epoch)
 
 
 def warn_of_inexact_resume(args: Namespace) -> None:

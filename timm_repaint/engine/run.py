@@ -16,6 +16,7 @@ from timm.task import TrainingTask
 from torch import nn
 
 from timm_repaint.baselines.isda import set_isda_epoch
+from timm_repaint.config import DEFAULTS
 from timm_repaint.engine.announce import announce_end, announce_epoch
 from timm_repaint.engine.checkpoint import CheckpointParts, resume, resume_repaint
 from timm_repaint.engine.criterion import build_optimizer, build_task, resolve_lr
@@ -124,7 +125,7 @@ def run_training(args: Namespace, args_text: str, functions: Functions, exact_re
             run.output.release()
             if run.args.distributed:
                 torch.distributed.destroy_process_group()
-    run.output.close(results, run.metric, in_file=exact_resume)
+    run.output.close(results, run.metric, as_timm=not exact_resume)
     if exact_resume:
         announce_end(run, results[-1]['epoch'] + 1 if results else plan.start_epoch, functions.fine_tune_command)
     if request.interrupted:
@@ -167,7 +168,8 @@ def build_run(
         optimizer = build_optimizer(task, args, args.lr)
     repaint = build_repaint(args, data_config, loaders, device) if args.repaint else None
     epochs_done = resume(task, checkpoint, optimizer, precision, args)
-    guard = TaskGuard(task, args.repaint_max_nonfinite * max(1, args.grad_accum_steps), device)
+    most = args.repaint_max_nonfinite if args.repaint else DEFAULTS['max_nonfinite']
+    guard = TaskGuard(task, most * max(1, args.grad_accum_steps), device)
     if to_train:
         if repaint is not None and checkpoint:
             resume_repaint(repaint, checkpoint, args)
@@ -226,7 +228,7 @@ def run_epochs(run: Run, functions: Functions, exact_resume: bool, results: list
     """Train and validate epoch by epoch, and add to `results` what was measured."""
     for epoch in range(run.plan.start_epoch, run.plan.stop_epoch):
         if exact_resume:
-            seed_epoch(run.args, epoch)
+            seed_epoch(run.args, epoch, run.task.get_trainable_module(ema=True))
         run.loaders.set_epoch(epoch, run.args.distributed)
         set_isda_epoch(run.task, epoch, run.plan.num_epochs)
         result = run_epoch(run, epoch, functions)

@@ -28,8 +28,8 @@ class Constants(nn.Module):
     def like(self, name: str, x: Tensor) -> Tensor:
         """A tensor in x's number format; the latest cast is kept."""
         own: Tensor = getattr(self, name)
-        if own.dtype == x.dtype or torch.compiler.is_compiling():
-            return own.to(x.dtype)
+        if own.dtype == x.dtype or torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+            return own.to(x.dtype)  # a cast of inference mode could not be saved for a backward pass
         if name not in self._cast or self._cast[name].dtype != x.dtype:
             self._cast[name] = own.to(x.dtype)
         return self._cast[name]

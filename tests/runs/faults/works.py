@@ -99,7 +99,7 @@ def result_of(output: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(output.rglob('*')):
         name = str(path.relative_to(output))
-        if path.is_dir() or path.name.startswith(('recovery', '.')) or path.name in ('args.yaml', 'best_epochs.json'):
+        if path.is_dir() or path.name.startswith(('recovery', '.')) or path.name == 'args.yaml':
             continue
         if name.endswith('.pth.tar'):
             content = load_checkpoint(path)

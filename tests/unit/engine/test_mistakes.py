@@ -98,6 +98,12 @@ def test_errors_that_a_user_can_mend_become_a_line(error, message):
     assert '\n' not in str(told.value)
 
 
+def test_an_error_in_a_worker_is_no_lack_of_memory():
+    with pytest.raises(ValueError, match='bad image') as told, explained():
+        raise ValueError('Caught ValueError in DataLoader worker process 0.\nOriginal Traceback ...\nbad image')
+    assert not isinstance(told.value, UsageError)
+
+
 def test_other_errors_stay_as_they_are():
     for error in (RuntimeError('a bug'), UsageError('out of memory'), KeyError('x')):
         with pytest.raises(type(error)) as told, explained():

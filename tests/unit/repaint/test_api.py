@@ -234,6 +234,24 @@ def test_options_that_do_nothing_are_named(options, idle, caplog):
     assert record.message.endswith(idle)
 
 
+@pytest.mark.parametrize('of', [np.float32, torch.tensor, np.float64])
+def test_mean_and_std_may_be_numbers_of_other_libraries(of):
+    repaint = Repaint(tuple(map(of, MEAN)), [of(value) for value in STD])
+    assert repaint.config.mean == pytest.approx(MEAN) and repaint.config.std == pytest.approx(STD)
+
+
+def test_a_preview_in_inference_mode_leaves_nothing_to_the_next_step():
+    repaint, model, batch = tiny_repaint(), tiny_classifier(), tiny_batch()[:1]
+    with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
+        repaint(*batch)
+    for _ in range(3):
+        with torch.autocast('cpu', torch.bfloat16):
+            output = model(repaint(*batch))
+        output.square().mean().backward()
+        repaint.step()
+    assert repaint.updates == 3
+
+
 def test_other_default_types_of_torch_make_no_difference():
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)

@@ -91,3 +91,14 @@ def test_a_batch_that_is_skipped_owes_nothing(caplog):
         repaint(*tiny_batch(8))
         repaint.drop()
     assert caplog.records == []
+
+
+def test_a_preview_owes_nothing(caplog):
+    repaint, model = tiny_repaint(mix='both', consistency=4.0, generator='shift'), tiny_classifier()
+    with torch.no_grad():
+        repaint(*tiny_batch(8))
+    images, _ = repaint(*tiny_batch(8))
+    repaint.consistency(model(images))
+    repaint.step()
+    repaint(*tiny_batch(8))
+    assert not [record for record in caplog.records if 'does nothing' in record.message]
