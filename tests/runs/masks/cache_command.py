@@ -27,7 +27,8 @@ NAMES = ['train/cat/a.png', 'train/cat/b.png', 'train/dog/c.png', 'val/cat/d.png
 def run(images: Path, out: Path, *options: object) -> int:
     """The command in this process; its exit code."""
     argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
-    sys.argv = ['masks', *map(str, (images, out, '--workers', 1, '--fh-scale', 10, '--fh-sigma', 0, *options))]
+    fh = () if '--mask' in options else ('--fh-scale', 10, '--fh-sigma', 0)
+    sys.argv = ['masks', *map(str, (images, out, '--workers', 1, *fh, *options))]
     try:
         return command.main()
     finally:

@@ -35,7 +35,8 @@ class Memory(nn.Module):
 
 
 def make_run(model, folder):
-    args = SimpleNamespace(val_num_samples=COUNT, validation_batch_size=None, batch_size=8, workers=0)
+    sizes = {'val_num_samples': COUNT, 'validation_batch_size': None, 'batch_size': 8, 'workers': 0}
+    args = SimpleNamespace(**sizes, model_ema=False, model_ema_force_cpu=False)
     config = {'input_size': (3, 32, 32), 'interpolation': 'bicubic', 'mean': MEAN, 'std': STD, 'crop_pct': 1.0}
     return SimpleNamespace(
         args=args,
