@@ -222,7 +222,7 @@ def test_shards_that_run_at_the_same_time_make_each_mask_once(tmp_path):
     arguments = [sys.executable, '-m', 'timm_repaint.masks', str(images), str(tmp_path / 'masks')]
     runs = [
         subprocess.Popen(
-            [*arguments, '--shard', f'{index}/3', '--workers', '2'], cwd=REPO, stdout=subprocess.PIPE, text=True
+            [*arguments, '--shard', f'{index}/3', '--workers', '1'], cwd=REPO, stdout=subprocess.PIPE, text=True
         )
         for index in (1, 2, 3)
     ]
