@@ -16,11 +16,11 @@ import torch
 
 from timm_repaint.commandline import at_least, goes_on, num_cpus, shard
 from timm_repaint.devices import find_device
-from timm_repaint.errors import one_line, run_command
+from timm_repaint.errors import UsageError, one_line, run_command
 from timm_repaint.masks import cache
 from timm_repaint.masks.archive import PackedImages, is_packed_name, packed_parts
 from timm_repaint.masks.choice import MASKS, MaskOptions, create_mask_source, idle_beside
-from timm_repaint.masks.manifest import claim_folder, describe
+from timm_repaint.masks.manifest import claim_folder, describe, read_manifest
 from timm_repaint.option import add_options
 
 
@@ -80,6 +80,8 @@ def main() -> int:
     images: Sequence[Any] = packed_parts(packed.dataset) if packed else cache.list_images(folders, args.input_key)
     names = images[index - 1 :: count]
     if args.check:
+        if args.mask != MaskOptions.mask and (there := read_manifest(args.out).source) != args.mask:
+            raise UsageError(f'{args.out} has masks of {there}, not of {args.mask}; leave --mask out')
         return report(cache.check_cache(folders, names, args.workers), True, args.skip_unreadable)
     source: Any = create_mask_source(MaskOptions.of(args))
     source = source.to(find_device(args.device)) if source.on_device else source

@@ -162,6 +162,13 @@ def test_other_parameters_are_refused_with_what_differs(tmp_path, options, diffe
     assert mtimes(tmp_path / 'masks') == before
 
 
+def test_masks_of_another_source_are_not_checked_for_good(tmp_path):
+    images = write_images(tmp_path / 'images', NAMES)
+    run(images, tmp_path / 'masks')
+    with pytest.raises(UsageError, match='has masks of fh, not of superpixels; leave --mask out'):
+        run(images, tmp_path / 'masks', '--check', '--mask', 'superpixels')
+
+
 def test_the_manifest_says_what_was_made_without_any_path(tmp_path):
     run(write_images(tmp_path / 'images', NAMES), tmp_path / 'masks', '--fh-backend', 'skimage', '--size', 64)
     manifest = json.loads((tmp_path / 'masks/manifest.json').read_text())
