@@ -176,7 +176,7 @@ def create_brush(args: Namespace, root: Path, labelled: bool) -> tuple[Brush, di
     if masks is not None and not args.mask_dir:
         options = mask_options(args)
         made = describe(options.mask, masks, checkpoint=options.mask_checkpoint)
-        settings = {'source': made.source, **made.parameters}
+        settings = {'mask_source': made.source, **made.parameters}
     manifest = {
         'kind': 'repaints',
         **who,

@@ -157,6 +157,12 @@ def test_a_source_of_masks_is_chosen_by_name(photos, tmp_path):
 # Refused -------------------------------------------------------------------------------------------------------------
 
 
+def test_a_learned_painter_is_refused_in_the_folder_of_one_without_masks(photos, tmp_path):
+    assert call(photos, tmp_path / 'out', '--painter', 'randconv', '--copies', 1, '--workers', 1) == 0
+    with pytest.raises(UsageError, match='painter is randconv, not none'):
+        call(photos, tmp_path / 'out', '--painter', 'pretrained', '--copies', 1)
+
+
 def test_another_painter_or_strength_is_refused_in_the_same_folder(photos, tmp_path):
     out = tmp_path / 'out'
     assert call(photos, out, '--painter', 'mean', '--copies', 1, '--workers', 1) == 0
@@ -170,7 +176,7 @@ def test_another_painter_or_strength_is_refused_in_the_same_folder(photos, tmp_p
             r'is none, not [0-9a-f]{8}\.\.\.; painter is mean, not none; seed is',
         ),
         (('--painter', 'mean', '--format', 'jpg'), 'format is png, not jpg'),
-        (('--painter', 'mean', '--mask', 'superpixels'), 'source is fh, not superpixels'),
+        (('--painter', 'mean', '--mask', 'superpixels'), 'mask_source is fh, not superpixels'),
     ):
         with pytest.raises(UsageError, match=message):
             call(photos, out, *options, '--copies', 1)
