@@ -175,7 +175,8 @@ def create_brush(args: Namespace, root: Path, labelled: bool) -> tuple[Brush, di
     settings: dict[str, Any] = {'mask_dir': os.path.abspath(args.mask_dir)} if args.mask_dir else {}
     if masks is not None and not args.mask_dir:
         options = mask_options(args)
-        made = describe(options.mask, masks, checkpoint=options.mask_checkpoint)
+        weights = options.mask_checkpoint if options.mask in NETWORKS else ''  # a run's may name idle ones
+        made = describe(options.mask, masks, checkpoint=weights)
         settings = {'mask_source': made.source, **made.parameters}
     manifest = {
         'kind': 'repaints',

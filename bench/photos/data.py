@@ -121,9 +121,9 @@ def claim_for(source: Path, folder: Path) -> None:
     Links are followed, and hidden files left out, as in training.
     """
     digest = sha256()
-    names = ['']
+    names = [os.curdir]
     if source.is_dir():
         names = [os.path.join(folder, name) for folder, files in walk(source) for name in files if not is_hidden(name)]
-    for name in sorted(names):
+    for name in sorted(names, key=lambda name: Path(name).parts):
         digest.update(f'{name}\n'.encode(errors='surrogateescape') + (source / name).read_bytes())
     claim(folder, {'content': digest.hexdigest()})

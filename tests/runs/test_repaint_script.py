@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -25,7 +26,7 @@ from tests.helpers import (
 )
 from tests.tiny import adam_steps, snapshot
 from timm_repaint.data.shapes import ShapesDataset
-from timm_repaint.engine.output import known_values
+from timm_repaint.engine.output import RunOutput
 from timm_repaint.errors import UsageError
 from timm_repaint.monitor.gallery import CAPTION_PX, GAP_PX, MIN_CELL_PX
 
@@ -316,10 +317,12 @@ def test_resume_from_a_run_of_version_0_1_says_how_to_start_from_it(run, tmp_pat
     assert not (tmp_path / 'run').exists()
 
 
-def test_unknown_values_of_the_results_are_null():
-    assert known_values([{'epoch': 0, 'train': {'leak': math.nan, 'loss': math.inf, 'd_loss': 1.5}}]) == [
-        {'epoch': 0, 'train': {'leak': None, 'loss': None, 'd_loss': 1.5}}
-    ]
+def test_unknown_values_of_the_printed_results_are_null(capsys):
+    output = SimpleNamespace(saver=SimpleNamespace(best_metric=None), tensorboard=None)
+    results = [{'epoch': 0, 'train': {'leak': math.nan, 'loss': math.inf, 'd_loss': 1.5}}]
+    RunOutput.close(output, results, 'loss', as_timm=False)
+    printed = json.loads(capsys.readouterr().out.removeprefix('--result\n'), parse_constant=pytest.fail)
+    assert printed == [{'epoch': 0, 'train': {'leak': None, 'loss': None, 'd_loss': 1.5}}]
 
 
 # Pictures where people look ------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from timm_repaint.masks.choice import MaskSource
 from timm_repaint.masks.folder import FolderMasks, StoredMasks
 
 NO_CLASS = -1
-COCO_SPLITS = {'train': 'train2017', 'validation': 'val2017'}  # for timm's names, where no split is called so
+COCO_SPLITS = {'train': 'train2017', 'validation': 'val2017'}  # for timm's names, where these are there
 
 Masks = MaskSource | StoredMasks
 DetectionImages = CocoImages | DetectionShapes
@@ -137,7 +137,9 @@ def data_root(args: Namespace) -> str:
 
 def coco_split(root: str, split: str) -> str:
     """The split of a folder that an option names."""
-    return split if os.path.isfile(annotation_path(root, split)) else COCO_SPLITS.get(split, split)
+    own = COCO_SPLITS.get(split, split)
+    there = [name for name in (own, split) if os.path.isfile(annotation_path(root, name))]
+    return there[0] if there else own
 
 
 def read_class_names(args: Namespace) -> tuple[str, ...]:

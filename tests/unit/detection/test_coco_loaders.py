@@ -78,8 +78,10 @@ def test_a_split_that_is_called_train_is_that_one(coco, tmp_path):
         (tmp_path / folder).symlink_to(coco / folder)
     assert coco_split(str(tmp_path), 'train') == 'train2017' and coco_split(str(tmp_path), 'mine') == 'mine'
     (tmp_path / 'annotations').unlink()
-    shutil.copytree(coco / 'annotations', tmp_path / 'annotations')
-    (tmp_path / 'annotations' / 'instances_train2017.json').rename(tmp_path / 'annotations' / 'instances_train.json')
+    annotations = shutil.copytree(coco / 'annotations', tmp_path / 'annotations')
+    shutil.copyfile(annotations / 'instances_train2017.json', annotations / 'instances_train.json')
+    assert coco_split(str(tmp_path), 'train') == 'train2017', "COCO's own comes first"
+    (annotations / 'instances_train2017.json').unlink()
     (tmp_path / 'train2017').rename(tmp_path / 'train')
     assert len(load(options(tmp_path, '-b', 4)).train) == len(load(options(coco, '-b', 4)).train)
 
