@@ -20,8 +20,8 @@ from timm_repaint.errors import UsageError, one_line, run_command
 from timm_repaint.masks import cache
 from timm_repaint.masks.archive import PackedImages, is_packed_name, packed_parts
 from timm_repaint.masks.choice import MASKS, MaskOptions, create_mask_source, idle_beside
-from timm_repaint.masks.manifest import claim_folder, describe, read_manifest
-from timm_repaint.option import add_options
+from timm_repaint.masks.manifest import claim_folder, describe, read_manifest, sha256
+from timm_repaint.option import add_options, options_of
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
@@ -43,10 +43,17 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     add('--shard', type=shard, default=(1, 1), metavar='I/N', help='do the I-th of N parts, as in a SLURM array')
     text = 'images that cannot be read are named and left out, as training leaves them out; the status is 0'
     add('--skip-unreadable', action='store_true', help=text)
-    add('--check', action='store_true', help='make nothing; list masks that are missing, unreadable or of wrong size')
+    text = (
+        'make nothing; list masks that are missing, unreadable or of wrong size; with options, also if made otherwise'
+    )
+    add('--check', action='store_true', help=text)
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where DeepLab and superpixels run')
     add('--batch-size', type=at_least(1), default=8, metavar='N', help='images a batch of DeepLab')
-    args = parser.parse_args(argv)
+    decisive = [*(name for name, one in options_of(MaskOptions).items() if one.group == MASKS), 'size']
+    args = parser.parse_args(argv, Namespace(**dict.fromkeys(decisive)))  # those that are not named stay None
+    args.named = [name for name in decisive if getattr(args, name) is not None]
+    for name in set(decisive) - set(args.named):
+        setattr(args, name, parser.get_default(name))
     defaults = vars(MaskOptions(args.mask))
     for name in idle_beside(args.mask):
         if getattr(args, name) != defaults[name]:
@@ -69,6 +76,27 @@ def report(outcome: cache.Outcome, checked: bool, skip_unreadable: bool) -> int:
     return 1 if len(outcome.failed) > skipped else 0
 
 
+def check_options(args: Namespace) -> None:
+    """Compares what the command line says of the masks with what they were made with.
+
+    Raises:
+        UsageError: if they were made otherwise.
+    """
+    there = read_manifest(args.out)
+    made = {'mask': there.source, 'size': there.size_px}
+    made |= {f'fh_{name}': value for name, value in there.parameters.items() if there.source == 'fh'}
+    asked = {name: getattr(args, name) for name in args.named if (name, getattr(args, name)) != ('fh_backend', 'auto')}
+    if 'mask_checkpoint' in asked:
+        asked['mask_checkpoint'] = sha256(args.mask_checkpoint)
+        made['mask_checkpoint'] = there.parameters.get('checkpoint_sha256')
+    for name, value in asked.items():
+        if made.get(name) != value:
+            word = name.replace('_', '-')
+            raise UsageError(
+                f'{args.out} has masks of {there.source} with {word} {made.get(name)}, not {value}; leave --{word} out'
+            )
+
+
 @goes_on
 def main() -> int:
     args = parse_args()
@@ -80,8 +108,7 @@ def main() -> int:
     images: Sequence[Any] = packed_parts(packed.dataset) if packed else cache.list_images(folders, args.input_key)
     names = images[index - 1 :: count]
     if args.check:
-        if args.mask != MaskOptions.mask and (there := read_manifest(args.out).source) != args.mask:
-            raise UsageError(f'{args.out} has masks of {there}, not of {args.mask}; leave --mask out')
+        check_options(args)
         return report(cache.check_cache(folders, names, args.workers), True, args.skip_unreadable)
     source: Any = create_mask_source(MaskOptions.of(args))
     source = source.to(find_device(args.device)) if source.on_device else source

@@ -25,10 +25,15 @@ NAMES = ['train/cat/a.png', 'train/cat/b.png', 'train/dog/c.png', 'val/cat/d.png
 
 
 def run(images: Path, out: Path, *options: object) -> int:
-    """The command in this process; its exit code."""
-    argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+    """The command in this process with options that suit these images; its exit code."""
     fh = () if '--mask' in options else ('--fh-scale', 10, '--fh-sigma', 0)
-    sys.argv = ['masks', *map(str, (images, out, '--workers', 1, *fh, *options))]
+    return run_plainly(images, out, *fh, *options)
+
+
+def run_plainly(images: Path, out: Path, *options: object) -> int:
+    """The same with these options alone."""
+    argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+    sys.argv = ['masks', *map(str, (images, out, '--workers', 1, *options))]
     try:
         return command.main()
     finally:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from tests.helpers import REPO, mtimes, run_script
-from tests.runs.masks.cache_command import NAMES, run, write_images
+from tests.runs.masks.cache_command import NAMES, run, run_plainly, write_images
 from timm_repaint.claim import differences
 from timm_repaint.errors import UsageError
 from timm_repaint.masks.cache import Folders, check_cache, list_images, make_masks, read_image
@@ -162,11 +163,30 @@ def test_other_parameters_are_refused_with_what_differs(tmp_path, options, diffe
     assert mtimes(tmp_path / 'masks') == before
 
 
-def test_masks_of_another_source_are_not_checked_for_good(tmp_path):
+@pytest.mark.parametrize(
+    ('made', 'asked', 'problem'),
+    [
+        (('--mask', 'superpixels'), ('--mask', 'fh'), 'superpixels with mask superpixels, not fh'),  # the default
+        (('--mask', 'superpixels'), ('--fh-scale', 20), 'superpixels with fh-scale None, not 20.0'),
+        (('--mask', 'superpixels'), ('--size', 64), 'superpixels with size 256, not 64'),
+        (('--fh-scale', 20), ('--fh-scale', 30, '--mask', 'fh'), 'fh with fh-scale 20.0, not 30.0'),
+        (('--fh-scale', 20), ('--mask', 'fh', '--fh-backend', 'auto'), ''),
+    ],
+)
+def test_masks_made_otherwise_are_not_checked_for_good(tmp_path, made, asked, problem):
+    images, masks = write_images(tmp_path / 'images', NAMES), tmp_path / 'masks'
+    assert run_plainly(images, masks, *made) == 0
+    with pytest.raises(UsageError, match=f'has masks of {problem}; leave') if problem else nullcontext():
+        assert run_plainly(images, masks, '--check', *asked) == 0
+    assert run_plainly(images, masks, '--check') == 0
+    assert run_plainly(images, masks, '--check', *made) == 0
+
+
+def test_a_check_leaves_a_new_folder_alone(tmp_path):
     images = write_images(tmp_path / 'images', NAMES)
-    run(images, tmp_path / 'masks')
-    with pytest.raises(UsageError, match='has masks of fh, not of superpixels; leave --mask out'):
-        run(images, tmp_path / 'masks', '--check', '--mask', 'superpixels')
+    with pytest.raises(UsageError, match='make the masks with: timm-repaint masks'):
+        run(images, tmp_path / 'masks', '--check', '--mask', 'fh')
+    assert not (tmp_path / 'masks').exists()
 
 
 def test_the_manifest_says_what_was_made_without_any_path(tmp_path):
@@ -236,7 +256,7 @@ def test_shards_that_run_at_the_same_time_make_each_mask_once(tmp_path):
     said = [process.communicate(timeout=300)[0] for process in runs]
     assert [process.returncode for process in runs] == [0, 0, 0]
     assert [int(text.split()[0]) for text in said] == [4, 4, 3]
-    assert run(images, tmp_path / 'masks', '--check') == 0
+    assert run_plainly(images, tmp_path / 'masks', '--check') == 0
 
 
 @pytest.fixture
