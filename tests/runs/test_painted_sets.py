@@ -166,6 +166,34 @@ def test_label_files_and_label_maps_come_along(tmp_path, painter):
         call(images, out, *options)
 
 
+def test_label_files_that_name_their_image_name_its_repaint(tmp_path):
+    images, out = tmp_path / 'VOC', tmp_path / 'out'
+    (images / 'Annotations').mkdir(parents=True)
+    (images / 'JPEGImages').mkdir()
+    for number in (5, 6):
+        Image.fromarray(skimage.data.chelsea()).resize((96, 64)).save(images / f'JPEGImages/{number} & 7.png')
+    box = '<object><name>filename</name></object>'
+    voc = f'<annotation><filename>{{0}}</filename>\n<path>{{0}}</path><folder>a</folder>{box}</annotation>'
+    (images / 'Annotations/5 & 7.xml').write_text(voc.format('5 &amp; 7.png'))
+    labelme = {'shapes': [{'points': [[1, 2], [3, 4]]}], 'imagePath': '6 & 7.png', 'imageData': 'aGVsbG8='}
+    (images / 'JPEGImages/6 & 7.json').write_text(json.dumps(labelme))
+    (images / 'JPEGImages/5 & 7.json').write_text('"imagePath", and no JSON')
+    options = ('--painter', 'shift', '--copies', 2, '--format', 'jpg', '--workers', 1)
+    for _ in range(2):
+        assert call(images, out, *options) == 0
+    assert (out / 'Annotations/5 & 7-2.xml').read_text() == voc.format('5 &amp; 7-2.jpg')
+    painted = json.loads((out / 'JPEGImages/6 & 7-1.json').read_text())
+    assert painted == {**labelme, 'imagePath': '6 & 7-1.jpg', 'imageData': None}, 'its picture is of the original'
+    assert (out / 'JPEGImages/5 & 7-1.json').read_text() == '"imagePath", and no JSON'
+
+
+def test_a_json_file_that_cannot_be_read_is_named(coco, tmp_path):
+    (coco / 'away.json').symlink_to(tmp_path / 'not there.json')
+    with pytest.raises(UsageError, match=r'away\.json: No such file or directory; move it away'):
+        call(coco, tmp_path / 'out', '--painter', 'shift', '--copies', 1, '--workers', 1)
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize('ending', ['png', 'jpg'])
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_images_with_labels_are_turned_as_they_were_to_look_at_and_known_again(tmp_path, ending, orientation):

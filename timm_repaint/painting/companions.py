@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 from timm_repaint.claim import MANIFEST_NAME
 from timm_repaint.detection.coco_file import LISTS, CocoFile, read_json
-from timm_repaint.errors import UsageError, one_line
+from timm_repaint.errors import UsageError, as_mistake, one_line
 from timm_repaint.files import write_text, write_whole
 from timm_repaint.log import logger
 from timm_repaint.masks.folder import FolderMasks, mask_name
@@ -63,7 +66,7 @@ def find_companions(images: Photographs) -> Companions:
 def _read_coco(root: Path, name: str, known: set[str]) -> CocoSet | None:
     """A JSON file if it is a COCO file of some of the images; one of COCO's that does not come along is named."""
     path = str(root / name)
-    with open(path, 'rb') as file:
+    with as_mistake(path, advice='; move it away if it is of no use'), open(path, 'rb') as file:
         if b'"images"' not in file.read():
             return None
     content = read_json(path)
@@ -144,9 +147,10 @@ def copy_companions(companions: Companions, brush: Brush, stems: dict[str, str])
         write_text(path, json.dumps(painted_coco(one, brush, stems)))
     for name, files in labels.items():
         for file in files if name in stems else ():
+            ending = os.path.splitext(file)[1]
             content = (brush.root / file).read_bytes()
             for target in brush.targets(os.path.join(os.path.dirname(file), os.path.basename(stems[name]))):
-                _write_once(target.with_suffix(os.path.splitext(file)[1]), content)
+                _write_once(target.with_suffix(ending), _renamed(content, ending, target.name))
     if isinstance(brush.masks, FolderMasks):
         _copy_masks(brush, brush.masks, stems)
 
@@ -172,6 +176,19 @@ def painted_coco(one: CocoSet, brush: Brush, stems: dict[str, str]) -> dict[str,
 def _is_ours(content: Any) -> bool:
     info = content.get('info') if isinstance(content, dict) else None
     return isinstance(info, dict) and PAINTER_KEY in info
+
+
+def _renamed(content: bytes, ending: str, name: str) -> bytes:
+    """A label file with another name of its image where it says one: Pascal VOC's and LabelMe's do."""
+    if ending == '.xml':
+        tags = re.compile(rb'<(filename|path)>[^<]*</')
+        return tags.sub(lambda tag: b'<%b>%b</' % (tag[1], escape(name).encode()), content)
+    if ending == '.json' and b'"imagePath"' in content:
+        with suppress(ValueError):
+            values = json.loads(content)
+            if isinstance(values, dict) and 'imagePath' in values:
+                return json.dumps({**values, 'imagePath': name, 'imageData': None}, indent=2).encode()
+    return content
 
 
 def _write_once(path: Path, content: bytes) -> None:
