@@ -8,7 +8,17 @@ from bench.photos.arms import ARMS, NETWORK, NETWORKS, SETTINGS
 from bench.photos.conflict import make_conflicts
 from bench.photos.corruptions import make_corrupted, make_corrupted_boxes
 from bench.photos.data import check_setting, claim_for
-from bench.photos.runs import Place, conflicts_of, corrupted_of, leave_result, masks_of, plan_run, read_rows, without
+from bench.photos.runs import (
+    Place,
+    claim_run,
+    conflicts_of,
+    corrupted_of,
+    leave_result,
+    masks_of,
+    plan_run,
+    read_rows,
+    without,
+)
 from bench.photos.table import write_results
 from bench.runner import RESULT, run_all, tell_failed
 from timm_repaint.commandline import at_least, goes_on
@@ -76,6 +86,8 @@ def main() -> int:
         for arm in args.arms or SETTINGS[setting].arms
     ]
     planned = [plan_run(place, *name) for name in names]
+    for (setting, arm, _), run in zip(names, planned, strict=True):
+        claim_run(place, setting, arm, run.folder)
     runs = [run for run in planned if not (run.folder / RESULT).is_file()]
     print(f'{len(names)} runs, {len(names) - len(runs)} of them done before; results in {place.output}')
     if short := without(place, [run for run in planned if run not in runs]):

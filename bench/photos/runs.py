@@ -14,6 +14,7 @@ from bench.photos.arms import ARMS, COMMON, DETECTOR, EPOCHS, NETWORK, NETWORKS,
 from bench.photos.conflict import BY
 from bench.photos.data import photographs_of, tests_of
 from bench.runner import REPO, RESULT, make_masks
+from timm_repaint.claim import MANIFEST_NAME, claim
 from timm_repaint.files import write_text
 from timm_repaint.options.conflicts import resolve_repaint_epochs
 
@@ -104,6 +105,19 @@ def plan_run(place: Place, setting: str, arm: str, seed: int) -> Run:
     tests = plan_tests(place, setting, folder / 'fine_tune' if ARMS[arm].first else folder, folder / TESTS)
     commands = [(sys.executable, *command) for command in (*phases, last, tests)]
     return Run(place.label(setting), arm, seed, folder, tuple(commands))
+
+
+def claim_run(place: Place, setting: str, arm: str, folder: Path) -> None:
+    """Note in a run's folder with which options its arm trains; a folder of before they were noted is left alone.
+
+    Raises:
+        UsageError: If it was begun with others, as an arm may have had in another version.
+    """
+    first, both, shared = ARMS[arm].first, ARMS[arm].both, f'{COMMON} {NETWORKS[place.network].options}'
+    if SETTINGS[setting].detects:
+        both, shared = ARMS[arm].detector or '', DETECTOR
+    if not folder.exists() or (folder / MANIFEST_NAME).is_file():
+        claim(folder, {'first phase': first, 'both phases': both, 'all arms': shared})
 
 
 def plan_tests(place: Place, name: str, last_phase: Path, out: Path) -> list[str]:

@@ -19,7 +19,7 @@ from bench.photos.__main__ import main
 from bench.photos.arms import ARMS, NETWORK, SETTINGS, Network, Setting
 from bench.photos.conflict import make_conflicts, mix_amplitudes
 from bench.photos.corruptions import make_corrupted, make_corrupted_boxes
-from bench.photos.runs import Place, leave_result, masks_of, plan_phases, plan_run, read_rows
+from bench.photos.runs import Place, claim_run, leave_result, masks_of, plan_phases, plan_run, read_rows
 from bench.photos.table import cell, write_results
 from bench.photos.vit_weights import to_timm
 from bench.runner import execute_all
@@ -172,6 +172,24 @@ def test_a_finished_run_is_not_done_again(place, monkeypatch, capsys):
     assert main() == 0
     assert '1 runs, 1 of them done before' in capsys.readouterr().out
     assert 'against plain' in (place.output / 'table.md').read_text()
+
+
+def test_a_run_does_not_go_on_with_other_options_of_its_arm(place, monkeypatch):
+    folders = {}
+    for setting in ('few', 'animals'):
+        folders[setting] = plan_run(place, setting, 'jitter', 0).folder
+        for _ in range(2):
+            claim_run(place, setting, 'jitter', folders[setting])
+    monkeypatch.setitem(ARMS, 'jitter', replace(ARMS['jitter'], both='--color-jitter 0.1', detector='--no-aug'))
+    with pytest.raises(UsageError, match=r'others: both phases is --scale [^;]*, not --color-jitter 0[.]1'):
+        claim_run(place, 'few', 'jitter', folders['few'])
+    with pytest.raises(UsageError, match=r'both phases is --color-jitter 0[.]8, not --no-aug'):
+        claim_run(place, 'animals', 'jitter', folders['animals'])
+    earlier = place.output / 'runs' / 'of-an-earlier-version'
+    earlier.mkdir()
+    (earlier / 'result.json').write_text('{}')
+    claim_run(place, 'few', 'jitter', earlier)
+    assert [path.name for path in earlier.iterdir()] == ['result.json']
 
 
 def test_a_difference_has_the_interval_of_student_over_the_seeds_of_both():
