@@ -144,6 +144,12 @@ _ARMS = (
         NINE,
     ),
     Arm(
+        'robust-all',
+        '-c robust --repaint-prob 1: each image beside its repaint',
+        f'{REPAINT} --repaint-generator shift {ONE_ANSWER} --repaint-prob 1',
+        NINE,
+    ),
+    Arm(
         'shift-randconv-consistency',
         'one answer to an image and its colour shift, every second one under a random convolution',
         f'{REPAINT} --repaint-generator shift-randconv {ONE_ANSWER}',
