@@ -19,7 +19,8 @@ if __name__ == '__main__':
     data = CocoDetection(*paths, transforms=v2.Compose(steps))
     data.ids = [image for image in data.ids if data.coco.getAnnIds(image)]  # those with boxes
     data = wrap_dataset_for_transforms_v2(data, target_keys=('boxes', 'labels'))
-    loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True, num_workers=4, collate_fn=list)
+    whole = {'drop_last': len(data) > 16}  # batch norm cannot learn from a last batch of one image
+    loader = torch.utils.data.DataLoader(data, 16, shuffle=True, num_workers=4, collate_fn=list, **whole)
     model = ssdlite320_mobilenet_v3_large(weights_backbone=None, num_classes=max(data.coco.getCatIds()) + 1).to(device)
     repaint = Repaint(mean=(0, 0, 0), std=(1, 1, 1)).to(device)  # images in [0, 1]: the detector normalises inside
     optimizer = torch.optim.AdamW(model.parameters())

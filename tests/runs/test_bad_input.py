@@ -78,7 +78,7 @@ OPTION_MISTAKES = {
     ),
     'argument and option': (
         ('--model-kwargs', 'drop_path_rate=0.1'),
-        '--model-kwargs drop_path_rate: train.py has an option of its own for it',
+        '--model-kwargs drop_path_rate: there is an option of its own for it',
     ),
     'model argument': (('--model-kwargs', 'no_such=1'), "unexpected keyword argument 'no_such'"),
     'weights': (('--initial-checkpoint', 'no.pth'), '--initial-checkpoint no.pth: there is no such file'),

@@ -1,5 +1,6 @@
 """Real runs on COCO photographs: both phases, their files, exact resume, two processes, reports."""
 
+import json
 import math
 import re
 import shutil
@@ -110,6 +111,21 @@ def test_a_run_can_be_validated_again_and_on_another_split(whole, capsys):
     assert f'validation: loss {row["eval_loss"]:.4f}  mAP@0.5:0.95 {row["eval_map"]:.2f}' in capsys.readouterr().out
     call_main(validate_script.main, whole / 'fine_tune', '--val-split', 'train2017')
     assert re.search(r'train2017: loss \d+\.\d{4}  mAP', capsys.readouterr().out)
+
+
+def test_images_whose_categories_are_other_classes_are_not_validated(whole, coco, tmp_path):
+    other = shutil.copytree(coco, tmp_path / 'other')
+    for path in (other / 'annotations').glob('instances_*.json'):
+        content = json.loads(path.read_text())
+        ids = [category['id'] for category in content['categories']]
+        renumbered = dict(zip(ids, reversed(ids), strict=True))
+        for row in content['categories']:
+            row['id'] = renumbered[row['id']]
+        for row in content['annotations']:
+            row['category_id'] = renumbered[row['category_id']]
+        path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match='list other categories, so that one number would mean two classes'):
+        call_main(validate_script.main, whole, '--data-dir', other)
 
 
 def test_what_cannot_be_validated_is_told_in_a_line(tmp_path, whole, capsys):

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import huggingface_hub
@@ -10,6 +11,7 @@ import pytest
 import timm
 import timm.models._hub as timm_hub
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from tests.helpers import REPAINT, REPO, SHAPES, call_main, fine_tune_here, load_checkpoint, train_here
@@ -77,6 +79,20 @@ def test_the_network_of_the_last_phase_its_config_card_and_gallery_are_pushed(ru
     for part in ('**Top-1 on its validation split:** ', '--model: test_', '![repaints](gallery.png)', 'hf_hub:me/net'):
         assert part in card
     assert str(run.parent) not in card and '--output' not in card, 'places on this machine'
+    assert '--repaint: True' in card and '--repaint-epochs: 1' in card, 'those of the first phase'
+
+
+def test_no_place_on_this_machine_is_in_a_card_and_no_data_are_needed(tmp_path, hub):
+    torch.save(timm.create_model('test_resnet', num_classes=10).state_dict(), tmp_path / 'x.pth')
+    run = train_here(tmp_path / 'runs', *SHAPES, '--epochs', 1, '--initial-checkpoint', tmp_path / 'x.pth')
+    options = yaml.safe_load((run / 'args.yaml').read_text())
+    (run / 'args.yaml').write_text(yaml.safe_dump({**options, 'dataset': '', 'data': '/nowhere/photos'}))
+    saved = load_checkpoint(run / 'model_best.pth.tar')
+    args = Namespace(**{**vars(saved['args']), 'dataset': '', 'data': '/nowhere/photos'})
+    torch.save({**saved, 'args': args}, run / 'model_best.pth.tar')
+    assert call_main(push.main, run, 'me/net') == 0
+    card = (hub / 'me/net/README.md').read_text()
+    assert '--epochs: 1' in card and 'x.pth' not in card and '/nowhere' not in card
 
 
 @pytest.mark.parametrize(('options', 'name'), [((), 'state_dict_ema'), (('--model-ema-force-cpu',), 'state_dict')])

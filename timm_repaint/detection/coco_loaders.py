@@ -187,7 +187,7 @@ def build_loaders(network: Network, fresh_workers: bool) -> Loaders:
         extend_normalization(loader_train)
     loader_eval = build_eval_loader(network) if args.val_split else None
     if loader_eval is not None:
-        check_same_classes(dataset_train, loader_eval.dataset)
+        check_same_classes(images.annotations.class_names, loader_eval.dataset.annotations.class_names)
         if args.train_split != args.val_split:
             check_apart(dataset_train, loader_eval.dataset)
     return finish(Loaders(loader_train, loader_eval, dataset_train, None, masks), args.batch_size)
@@ -248,9 +248,8 @@ def check_apart(train: DetectionDataset, validation: DetectionDataset) -> None:
         )
 
 
-def check_same_classes(train: DetectionDataset, validation: DetectionDataset) -> None:
-    """Refuse splits whose class numbers do not mean the same."""
-    ours, theirs = train.annotations.class_names, validation.annotations.class_names
+def check_same_classes(ours: Sequence[str], theirs: Sequence[str]) -> None:
+    """Refuse a training and a validation split whose class numbers do not mean the same."""
     if ours == theirs:
         return
     raise UsageError(

@@ -111,12 +111,14 @@ def average_precision(annotations: Annotations, indices: Sequence[int], detectio
     Args:
         annotations: Of all images.
         indices: Images that were looked at, N; one that comes again (the share of another process is filled up) counts
-            once.
+            once. Objects of others, of images that cannot be read, are not missed.
         detections: x0, y0, x1, y1, score, class of M boxes an image, [N, M, 6]; class 0 is none.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    wanted = annotations.to_coco()
+    wanted, seen = annotations.to_coco(), {index + 1 for index in indices}
+    wanted['images'] = [row for row in wanted['images'] if row['id'] in seen]
+    wanted['annotations'] = [row for row in wanted['annotations'] if row['image_id'] in seen]
     if all(row['iscrowd'] for row in wanted['annotations']):
         return float('nan'), float('nan')
     first = {index: number for number, index in reversed(list(enumerate(indices)))}

@@ -79,14 +79,12 @@ def build_model(args: Namespace, create_model: Callable[..., Any]) -> nn.Module:
     model = create_from_files(
         create_model,
         args,
-        args.model,
         num_classes=num_classes,
         pretrained=args.pretrained,
         pretrained_backbone=args.pretrained_backbone and not backbone_path,
         checkpoint_path=args.initial_checkpoint,
         checkpoint_ema=True,  # where it holds a weight average, as timm's factory does
         **size,
-        **args.model_kwargs,
     )
     if backbone_path:
         load_backbone(model, backbone_path)
@@ -107,16 +105,17 @@ def load_backbone(model: Any, path: str) -> None:
     if not os.path.isfile(path):
         raise UsageError(f'--pretrained-backbone-path {path}: there is no such file')
     name, out_indices = model.config.backbone_name, model.config.backbone_indices or (2, 3, 4)
-    wanted = Namespace(model=name, initial_checkpoint='', pretrained_path=path, pretrained=True)
+    backbone_args = {**model.config.backbone_args}
+    wanted = Namespace(
+        model=name, initial_checkpoint='', pretrained_path=path, pretrained=True, model_kwargs=backbone_args
+    )
     backbone = create_from_files(
         timm.create_model,
         wanted,
-        name,
         pretrained=True,
         pretrained_cfg_overlay={'file': path},
         features_only=True,
         out_indices=out_indices,
-        **model.config.backbone_args,
     )
     known = {_fingerprint(weight) for weight in _tensors(read_checkpoint(path))}
     unknown = [

@@ -9,6 +9,7 @@ import os
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 
 from timm import utils
 
@@ -44,17 +45,28 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     return args
 
 
+def trained_classes(args: Namespace) -> tuple[str, ...]:
+    """The classes of the run's own training split; where its data are elsewhere now, of the one beside the images."""
+    from timm_repaint.detection.coco_loaders import read_class_names
+
+    own = read_args(args.run_dir)
+    with suppress(UsageError):
+        return read_class_names(Namespace(**{name: own.get(name, value) for name, value in vars(args).items()}))
+    return read_class_names(args)
+
+
 @explained()
 def measure(args: Namespace) -> OrderedDict[str, float]:
     """'loss', 'map' and 'ap50' of the checkpoint on the split of the options; see `evaluate.validate`."""
     functions = load_functions()
-    from timm_repaint.detection.coco_loaders import build_eval_loader
+    from timm_repaint.detection.coco_loaders import build_eval_loader, check_same_classes
     from timm_repaint.detection.evaluate import validate
 
     network = build_network(args, functions)
     device, precision = network.device, network.precision
     with refused('the options of data, such as --interpolation'):
         loader = build_eval_loader(network)
+    check_same_classes(trained_classes(args), loader.dataset.annotations.class_names)
     return validate(network.model, loader, None, args, device, precision.autocast, precision.model_dtype)
 
 

@@ -124,11 +124,17 @@ def check_source(args: Namespace) -> None:
 
 
 def build_model(args: Namespace, create_model: Callable[..., Any]) -> nn.Module:
-    """Create the classifier with timm's factory, on the CPU, with `num_classes` from the options or the data.
-
-    Ahead of it, and of the download of its weights, stands the look at the data.
-    """
+    """The classifier of a training; ahead of it, and of its weights' download, stands the look at the data."""
     check_source(args)
+    return build_classifier(args, create_model)
+
+
+def build_classifier(args: Namespace, create_model: Callable[..., Any]) -> nn.Module:
+    """Create the classifier with timm's factory, on the CPU; it needs no data.
+
+    Raises:
+        UsageError: if the factory cannot make it.
+    """
     in_chans = args.in_chans or (args.input_size[0] if args.input_size else 3)
     num_classes = args.num_classes
     if num_classes is None and args.dataset == 'shapes':
@@ -143,9 +149,7 @@ def build_model(args: Namespace, create_model: Callable[..., Any]) -> nn.Module:
     if args.pretrained_path:
         # num_classes=-1 makes timm adapt the head to ours.
         given['pretrained_cfg_overlay'] = {'file': args.pretrained_path, 'num_classes': -1}
-    if twice := first_of([name for name in args.model_kwargs if name in given]):
-        raise UsageError(f'--model-kwargs {twice}: train.py has an option of its own for it; see --help')
-    model = create_from_files(create_model, args, args.model, **given, **args.model_kwargs)
+    model = create_from_files(create_model, args, **given)
     _init_head(model, args.head_init_scale, args.head_init_bias)
     if args.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)
@@ -154,12 +158,14 @@ def build_model(args: Namespace, create_model: Callable[..., Any]) -> nn.Module:
     return model
 
 
-def create_from_files(create_model: Callable[..., Any], args: Namespace, *values: Any, **kwargs: Any) -> Any:
-    """Call timm's factory; a name, an argument or a file of weights that it cannot use is the user's mistake.
+def create_from_files(create_model: Callable[..., Any], args: Namespace, **given: Any) -> Any:
+    """Call timm's or effdet's factory, with `--model-kwargs` too; what it cannot use is the user's mistake.
 
     Raises:
         UsageError: for every error of the factory.
     """
+    if twice := first_of([name for name in args.model_kwargs if name in given]):
+        raise UsageError(f'--model-kwargs {twice}: there is an option of its own for it; see --help')
     weights = [('--initial-checkpoint', args.initial_checkpoint)]
     if args.pretrained:
         weights.append(('--pretrained-path', args.pretrained_path))
@@ -168,18 +174,18 @@ def create_from_files(create_model: Callable[..., Any], args: Namespace, *values
             raise UsageError(f'{flag} {path}: there is no such file')
     path = next((path for _, path in weights if path), None)
     try:
-        return create_model(*values, **kwargs)
+        return create_model(args.model, **given, **args.model_kwargs)
     except UsageError:
         raise
     except Exception as error:  # timm, its models and the readers of weights have no error in common
         cause = error.__cause__ if isinstance(error.__cause__, pickle.UnpicklingError) else error
         if path and isinstance(cause, (pickle.UnpicklingError, EOFError)):
             raise unreadable(path, cause) from error
-        wanted = args.pretrained or getattr(args, 'pretrained_backbone', False)
-        if isinstance(error, OSError) and wanted and not path:
+        if isinstance(error, OSError) and not path and (which := _downloaded(args)):
+            flag, instead = which
             raise UsageError(
                 f'the pretrained weights of {args.model} cannot be downloaded ({type(error).__name__}); '
-                'give --pretrained-path FILE, or leave out --pretrained'
+                f'give {instead} FILE, or leave out {flag}'
             ) from error
         told = one_line(str(error))[:MAX_TOLD] or type(error).__name__
         if 'loading state_dict' in told:
@@ -188,6 +194,14 @@ def create_from_files(create_model: Callable[..., Any], args: Namespace, *values
                 f'--pretrained-path {path} takes all but a head of other classes'
             ) from error
         raise UsageError(f'cannot make --model {args.model}{f" from {path}" if path else ""}: {told}') from error
+
+
+def _downloaded(args: Namespace) -> tuple[str, str] | None:
+    """The option that downloads weights, if one is set, and the one that takes a file in its place."""
+    detects = 'pretrained_backbone' in args
+    if detects and args.pretrained_backbone:
+        return '--pretrained-backbone', '--pretrained-backbone-path'
+    return ('--pretrained', '--initial-checkpoint' if detects else '--pretrained-path') if args.pretrained else None
 
 
 def check_input(model: nn.Module, args: Namespace, data_config: dict[str, Any]) -> None:

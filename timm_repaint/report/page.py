@@ -123,7 +123,7 @@ def _at_equal_epochs(
 
 
 def _epochs(group: Group) -> str:
-    done = {len(run.rows) for run in group.runs}
+    done = {sum(run.spans) for run in group.runs}
     return f'{" to ".join(map(str, sorted({min(done), max(done)})))} of {group.runs[0].options.get("epochs", "?")}'
 
 

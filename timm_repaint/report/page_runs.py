@@ -59,6 +59,17 @@ class ShownRun:
         values = {int(row['epoch']): row.get(column, math.nan) for row in self.rows}
         return {epoch: value for epoch, value in values.items() if math.isfinite(value)}
 
+    @property
+    def spans(self) -> tuple[int, int]:
+        """Epochs that the first phase and the fine-tune phase have done; with `--val-interval` not each has a row."""
+        if not self.rows:
+            return 0, 0
+        end, start = int(self.rows[-1]['epoch']) + 1, self.fine_tune_from
+        interval = self.options.get('val_interval')
+        begin = int(self.rows[0]['epoch']) + 1 - (interval if isinstance(interval, int) else 1)
+        begin = max(0, begin)
+        return (end - begin, 0) if start is None else (start - begin, end - start)
+
     def galleries(self) -> dict[int, Path]:
         """Paths of its galleries, by epoch."""
         found = {int(match[1]): path for path in self.folder.iterdir() if (match := GALLERY.fullmatch(path.name))}
@@ -114,9 +125,11 @@ def read_shown_run(folder: Path) -> ShownRun:
     rows, remark = read_rows(folder)
     later, later_remark = read_rows(folder / FINE_TUNE)
     start = int(later[0]['epoch']) if later else None
-    rows = [row for row in rows if start is None or row['epoch'] < start] + later
+    first = [row for row in rows if start is None or row['epoch'] < start]
+    if start is not None and first:  # a phase's last epoch has a row, its first one need not
+        start = int(first[-1]['epoch']) + 1
     remarks = tuple(one_line(text) for text in (remark, later_remark) if text)
-    return ShownRun(folder, read_args(folder), rows, start, remarks)
+    return ShownRun(folder, read_args(folder), first + later, start, remarks)
 
 
 def changed_options(groups: Sequence[Group]) -> list[tuple[str, str, list[str]]]:
@@ -174,13 +187,11 @@ def _find_alarms(options: dict[str, Any], row: dict[str, float]) -> dict[str, st
 
 def run_seconds(run: ShownRun) -> tuple[float | None, float | None]:
     """Seconds an epoch of the first phase, and of all epochs; by the times of the checkpoints, None where unknown."""
-    first = epoch_seconds(run.folder)
-    start = run.fine_tune_from
-    if first is None or start is None:
-        return first, first and first * len(run.rows)
+    first, (before, behind) = epoch_seconds(run.folder), run.spans
+    if first is None or not behind:
+        return first, first and first * before
     second = epoch_seconds(run.folder / FINE_TUNE)
-    before = sum(row['epoch'] < start for row in run.rows)
-    return first, second and first * before + second * (len(run.rows) - before)
+    return first, second and first * before + second * behind
 
 
 def epoch_seconds(folder: Path) -> float | None:

@@ -15,15 +15,13 @@ from timm.data import resolve_data_config
 from timm.models import push_to_hf_hub
 from torch import nn
 
-from timm_repaint.engine.setup import build_model
 from timm_repaint.errors import UsageError, run_command
 from timm_repaint.options.parser import build_parser
-from timm_repaint.options.roles import Role
-from timm_repaint.options.run_file import FINE_TUNE, NO_WEIGHTS, is_detection, read_args
-from timm_repaint.report.classifier import read_classifier
+from timm_repaint.options.roles import REPAINT_OPTIONS, Role
+from timm_repaint.options.run_file import ARGS, FINE_TUNE, is_detection, read_args
+from timm_repaint.report.classifier import make_classifier, read_classifier
 from timm_repaint.report.summary import read_rows
 from timm_repaint.version import __version__
-from timm_repaint.weights import fill
 
 CHECKPOINT = 'model_best.pth.tar'
 GALLERY = 'gallery.png'
@@ -53,14 +51,12 @@ def load_classifier(folder: Path) -> tuple[nn.Module, Namespace, int]:
     options = read_args(folder, 'RUN is the output folder of a train.py run')
     if is_detection(options):
         raise UsageError(f'{folder} is a detector; the Hub takes classifiers of timm')
-    args = Namespace(**{**vars(build_parser().parse_args([])), **options, 'rank': 0})
     path = folder / CHECKPOINT
     if not path.is_file():
         raise UsageError(f'{path} does not exist: the run has no checkpoint yet')
-    model = build_model(Namespace(**{**vars(args), **NO_WEIGHTS}), timm.create_model)
     saved = read_classifier(path)
-    fill(model, saved.state, str(path), f'a {args.model}')
-    return model.eval(), args, saved.epoch
+    model, _ = make_classifier(saved, path)
+    return model, Namespace(**{**vars(build_parser().parse_args([])), **options}), saved.epoch
 
 
 def top1_of(folder: Path, epoch: int) -> str:
@@ -76,19 +72,28 @@ def last_gallery(run: Path) -> Path | None:
     return max(pictures, key=os.path.getmtime, default=None)
 
 
+def changed_options(folder: Path, args: Namespace) -> dict[str, Any]:
+    """Options of a phase that differ from the defaults, without places on this machine; its repaints' are the run's."""
+    parser = build_parser()
+    values = vars(args)
+    if folder.name == FINE_TUNE and (folder.parent / ARGS).is_file():
+        run = read_args(folder.parent)
+        values = {**values, **{name: run[name] for name in REPAINT_OPTIONS | {'repaint'} if name in run}}
+    private = PRIVATE | {action.dest for action in parser._actions if action.metavar in ('FILE', 'DIR')}
+    return {
+        '--' + name.replace('_', '-'): value
+        for name, value in sorted(values.items())
+        if name in parser.parse_args([]) and name not in private and value != parser.get_default(name)
+    }
+
+
 def describe(folder: Path, args: Namespace, repo: str, top1: str, gallery: bool) -> dict[str, Any]:
     """A model card in timm's words."""
-    parser = build_parser()
-    changed = {
-        '--' + name.replace('_', '-'): value
-        for name, value in sorted(vars(args).items())
-        if name in parser.parse_args([]) and name not in PRIVATE and value != parser.get_default(name)
-    }
     details: dict[str, Any] = {'Model type': f'image classification, {args.model}'}
     if top1:
         details['Top-1 on its validation split'] = top1
     details['Trained with'] = f'timm-repaint {__version__}, timm {timm.__version__}'
-    details['Options that differ from the defaults'] = changed
+    details['Options that differ from the defaults'] = changed_options(folder, args)
     usage = f"```python\nimport timm\n\nmodel = timm.create_model('hf_hub:{repo}', pretrained=True).eval()\n```\n"
     if gallery:
         usage += f'\n## Repaints\n\nOriginals, their masks and repaints of them:\n\n![repaints]({GALLERY})\n'

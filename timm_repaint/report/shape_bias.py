@@ -13,14 +13,12 @@ import torch
 import yaml
 from PIL import Image
 from timm.data import ImageNetInfo, create_transform, resolve_data_config
-from timm.models import create_model
 from torch import Tensor, nn
 
 from timm_repaint.errors import UsageError, as_mistake
 from timm_repaint.pictures import UNREADABLE, read_picture, reason_of
 from timm_repaint.progress import progress
-from timm_repaint.report.classifier import read_classifier
-from timm_repaint.weights import fill
+from timm_repaint.report.classifier import make_classifier, read_classifier
 
 _LISTS = yaml.safe_load(Path(__file__).with_name('sixteen_classes.yaml').read_text(encoding='utf-8'))
 CATEGORIES: dict[str, list[str]] = {name: text.split() for name, text in _LISTS.items()}
@@ -104,13 +102,12 @@ def load_classifier(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         UsageError: if the file is no such checkpoint, or the classes are not those of ImageNet-1k.
     """
     saved = read_classifier(path)
-    args = saved.args
-    if args.num_classes != NUM_CLASSES:
-        raise UsageError(f'{path} has {args.num_classes} classes, but shape bias needs the 1000 of ImageNet-1k')
+    classes = saved.args.num_classes
+    if classes != NUM_CLASSES:
+        raise UsageError(f'{path} has {classes} classes, but shape bias needs the 1000 of ImageNet-1k')
     with as_mistake(f'{path} holds no network of timm', Exception):  # options of any kind may stand there
-        model = create_model(args.model, num_classes=NUM_CLASSES, in_chans=3, **args.model_kwargs)
-        fill(model, saved.state, str(path), f'a {args.model}')
-        return model.eval(), resolve_data_config(vars(args), model=model)
+        model, args = make_classifier(saved, path)
+        return model, resolve_data_config(vars(args), model=model)
 
 
 def read_stimulus(stimulus: Stimulus) -> Image.Image:

@@ -71,7 +71,7 @@ def compare(runs: Sequence[TableRun], figures: Any) -> Any:
     Returns:
         The figures with 'ours' (the mean over seeds), 'seeds', 'trial' (whether they are smaller trials), and the gain
         over our baseline by the paper's rule: 'gain' of the means, 'min' of our worst run against the best baseline
-        run, 'max' the reverse. Missing: for the baseline itself, without runs, and where only one is a trial.
+        run, 'max' the reverse. Missing: for the baseline itself, without runs, and where trials differ in size.
     """
     values = [(run.recipe, name, run.seed, value) for run in runs for name, value in run.metrics.items()]
     ours = load_pandas().DataFrame(values, columns=['recipe', 'metric', 'seed', 'value']).sort_values('seed')
@@ -83,9 +83,10 @@ def compare(runs: Sequence[TableRun], figures: Any) -> Any:
     )
     rows = figures.join(by_row, on=['recipe', 'metric'])
     rows = rows.join(by_row.add_prefix('base_'), on=['baseline', 'metric']).fillna({'seeds': ''})
-    trials = {run.recipe for run in runs if run.scaled}
-    rows['trial'] = rows['recipe'].isin(trials)
-    fair = (rows['recipe'] != rows['baseline']) & (rows['trial'] == rows['baseline'].isin(trials))
+    scales = {run.recipe: run.scale for run in runs}
+    rows['trial'] = rows['recipe'].isin({run.recipe for run in runs if run.scaled})
+    own_scale, base_scale = (rows[name].map(scales) for name in ('recipe', 'baseline'))
+    fair = (rows['recipe'] != rows['baseline']) & (own_scale == base_scale)
     for gain, own, other in (('gain', 'ours', 'ours'), ('min', 'worst', 'best'), ('max', 'best', 'worst')):
         rows[gain] = (rows[own] - rows[f'base_{other}']).where(fair)
     return rows

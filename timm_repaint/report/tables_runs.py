@@ -71,6 +71,11 @@ class TableRun:
     metrics: dict[str, float]
     scaled: tuple[str, ...]
 
+    @property
+    def scale(self) -> frozenset[str]:
+        """The same without the recipe's values and what plain training has not: equal in trials that compare."""
+        return frozenset(text.partition(' (')[0] for text in self.scaled if not text.startswith('repaint_'))
+
 
 def load_pandas() -> Any:
     """pandas, which the tables are made with.
@@ -126,6 +131,11 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[TableRun], list[str]]:
     full = {run.recipe for run in runs.values() if not run.scaled}
     out = [run for run in runs.values() if run.scaled and run.recipe in full]
     remarks += [f'{run.folder} is left out: {run.recipe} has runs of full size' for run in out]
+    first: dict[str, TableRun] = {}
+    for run in (run for run in runs.values() if run not in out):
+        if first.setdefault(run.recipe, run).scale != run.scale:
+            out.append(run)
+            remarks.append(f'{run.folder} is left out: {first[run.recipe].folder} is a trial of another size')
     return [run for run in runs.values() if run not in out], remarks
 
 

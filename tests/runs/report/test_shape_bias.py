@@ -86,6 +86,11 @@ def test_the_checkpoints_weights_are_the_models(checkpoint):
     assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
 
 
+def test_the_network_is_the_one_that_was_trained(tmp_path):
+    run = train_here(tmp_path, *SHAPES, '--num-classes', 1000, '--epochs', 1, '--gp', 'max')
+    assert load_classifier(run / 'last.pth.tar')[0].global_pool.pool_type == 'max'
+
+
 def test_the_average_is_measured_where_validation_measured_it(tmp_path):
     average = ('--model-ema', '--model-ema-decay', 0.5)
     run = train_here(tmp_path, *SHAPES, '--num-classes', 1000, '--epochs', 1, *average)
@@ -113,7 +118,7 @@ def test_what_does_not_fit_is_told(tmp_path, checkpoint):
         'empty': ({'state_dict': {}}, 'holds no tensors by name'),
         'model': (
             {'args': Namespace(**{**vars(saved['args']), 'model': 'resnet0'})},
-            'holds no network of timm: Unknown',
+            'cannot make --model resnet0: Unknown model',
         ),
         'kwargs': ({'args': Namespace(**{**vars(saved['args']), 'model_kwargs': 1})}, 'holds no network of timm: '),
     }

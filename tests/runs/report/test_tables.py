@@ -207,6 +207,22 @@ def test_a_smaller_trial_counts_and_is_said_to_be_one(tmp_path):
     assert 'epochs 3 (recipe: 200)' in remark and 'batch_size 2 (recipe: 128)' in remark
 
 
+def test_trials_of_different_sizes_do_not_mix_and_have_no_gain(tmp_path):
+    for seed, (value, epochs) in enumerate([(75.0, 90), (60.0, 2)]):
+        write_run(tmp_path / 'runs', 'resnet50-baseline', seed, value, epochs=epochs)
+    write_run(tmp_path / 'runs', 'resnet50-mixup', 1, 76.0, epochs=90)
+    write_run(tmp_path / 'runs', 'resnet50-cutmix', 1, 77.0, epochs=80)
+    write_run(tmp_path / 'runs', 'resnet50-repaint', 1, 78.0, epochs=90, repaint_epochs=60)
+    write_tables([tmp_path / 'runs'], tmp_path / 'out', [1], tables=[1, 3])
+    rows = table_rows(tmp_path / 'out')
+    gains = {row['recipe']: row['gain'] for row in rows.values() if row['ours']}
+    assert gains == {
+        'resnet50-baseline': '', 'resnet50-mixup': '1.0', 'resnet50-cutmix': '', 'resnet50-repaint': '3.0'
+    }  # fmt: skip
+    text = (tmp_path / 'out' / 'tables.md').read_text()
+    assert 'resnet50-baseline-seed1 is left out: ' in text and 'seed0 is a trial of another size' in text
+
+
 @pytest.mark.parametrize(
     ('recipe', 'changes', 'reason'),
     [

@@ -84,6 +84,14 @@ def test_an_image_that_comes_twice_counts_once_and_nothing_found_is_zero():
     assert all(map(math.isnan, average_precision(annotated([], []), [0, 1], torch.zeros(2, 5, 6))))
 
 
+def test_objects_of_an_image_that_was_not_looked_at_are_not_missed():
+    truth = annotated([(10, 10, 40, 40, 1)], [(20, 20, 30, 50, 2)], [(5, 5, 9, 9, 1)])
+    found = detected([(5, 5, 9, 9, 0.9, 1)], [(10, 10, 40, 40, 0.9, 1)])
+    assert average_precision(truth, [2, 0], found) == pytest.approx((100, 100))
+    crowd = annotated([(10, 10, 40, 40, 1)], [(20, 20, 30, 50, 2)], crowds=((0, (10, 10, 40, 40, 1)),))
+    assert all(map(math.isnan, average_precision(crowd, [0], torch.zeros(1, 5, 6))))
+
+
 def test_a_box_that_reaches_out_of_its_image_is_found_by_the_part_inside():
     truth = annotated([(80, 80, 60, 60, 1)], [(-30, 10, 60, 40, 2), (99.5, 0, 9, 9, 2)])
     found = detected([(80, 80, 20, 20, 0.9, 1)], [(0, 10, 30, 40, 0.8, 2)])

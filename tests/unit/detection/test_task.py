@@ -85,6 +85,27 @@ def test_an_unknown_model_is_refused_with_the_known_ones():
         build_model(args, effdet.create_model)
 
 
+@pytest.mark.parametrize(
+    ('option', 'advice'),
+    [
+        ('--pretrained-backbone', 'give --pretrained-backbone-path FILE, or leave out --pretrained-backbone'),
+        ('--pretrained', 'give --initial-checkpoint FILE, or leave out --pretrained'),
+    ],
+)
+def test_without_a_network_the_advice_is_for_a_detector(option, advice):
+    def create_model(*_, **__):
+        raise ConnectionError('no network')
+
+    with pytest.raises(UsageError, match=f'{advice}$'):
+        build_model(backbone_options(option), create_model)
+
+
+def test_arguments_that_have_an_option_are_named():
+    args = backbone_options('--img-size', 128, '--model-kwargs', 'image_size=256')
+    with pytest.raises(UsageError, match='--model-kwargs image_size: there is an option of its own'):
+        build_model(args, effdet.create_model)
+
+
 def backbone_options(*argv):
     argv = ['--dataset', 'shapes', '--model', 'tf_efficientdet_lite0', *map(str, argv)]
     return argparse.Namespace(**vars(build_parser().parse_args(argv)), rank=0)

@@ -118,6 +118,24 @@ def test_the_fine_tune_phase_goes_on_behind_the_first(tmp_path):
     assert list(shown.points('train_d_loss')) == [0, 1, 2]
 
 
+def test_epochs_are_counted_where_not_each_has_a_row(tmp_path):
+    run = make_run(tmp_path / 'run', 11, repaint=True, seed=0, val_interval=3)
+    write_rows(run, [row(epoch, {'seed': 0, 'repaint': True}) for epoch in (2, 5, 7)])  # the last one of its phase
+    make_run(run / 'fine_tune', 11, seed=0)
+    write_rows(run / 'fine_tune', [row(epoch, {'seed': 0, 'repaint': False}) for epoch in (8, 10)])
+    for folder, step in ((run, 10), (run / 'fine_tune', 4)):
+        for path in folder.glob('checkpoint-*'):
+            path.unlink()
+        for epoch in (8, 9):
+            path = folder / f'checkpoint-{epoch}.pth.tar'
+            path.touch()
+            os.utime(path, (step * epoch, step * epoch))
+    (group,) = read_groups([run])
+    assert group.runs[0].fine_tune_from == 8 and group.runs[0].spans == (8, 3)
+    _, (figures,) = summarise([group])
+    assert figures['epochs'] == '11 of 11' and figures['whole'] == f'{(8 * 10 + 3 * 4) / 60:.1f} min'
+
+
 def test_alarms_are_those_of_training_with_the_epochs_that_they_hold(tmp_path):
     run = make_run(tmp_path / 'run', 6, repaint=True, seed=0)
     rows = [row(epoch, {'seed': 0, 'repaint': True}) for epoch in range(6)]
