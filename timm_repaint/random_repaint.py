@@ -19,6 +19,7 @@ from timm_repaint.pictures import to_pm1, to_u8
 class RandomRepaint(v2.Transform):
     """Gives an image's segments new colours, at random; boxes, masks and labels beside it stay as they are.
 
+    Masks that are PIL images are to be wrapped in `tv_tensors.Mask`.
     A transform of torchvision's v2 pipelines; in albumentations: `A.Lambda(image=RandomRepaint(p=1), p=0.5)`.
 
     Args:
@@ -118,6 +119,7 @@ def to_array(image: Any) -> np.ndarray:
         kind = image.mode if isinstance(image, Image.Image) else f'{tuple(image.shape)} {image.dtype}'
         raise UsageError(
             f'got an image {type(image).__name__} {kind}; RandomRepaint takes RGB: a PIL image, a uint8 tensor '
-            '[3, H, W] or a uint8 array [H, W, 3]. Put it ahead of conversions to float and of normalisation'
+            '[3, H, W] or a uint8 array [H, W, 3]. Put it ahead of conversions to float and of normalisation, and wrap '
+            'a mask beside the image in tv_tensors.Mask'
         )
     return np.ascontiguousarray(array)

@@ -204,6 +204,7 @@ class Repaint(GanModule):
     def consistency(self, output: Any) -> Tensor | float:
         """What to add to T's loss so that it answers alike to repaints and to their originals, with `mix='both'`.
 
+        Not with MixUp or CutMix: they mix a repaint and its original with different images.
         It is a mean over the K repaints, T's loss one over N images. E and G, which have N / K times the gradient of
         that loss, learn from N / K times this term.
 
@@ -222,7 +223,7 @@ class Repaint(GanModule):
             return 0.0
         if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != seen:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise UsageError(f'consistency compares logits [{seen}, classes], the output is {shape}; leave it out')
+            raise UsageError(f'consistency compares logits [{seen}, classes], the output is {shape}; give the logits')
         originals = output[repaints : 2 * repaints]
         return weight * js_divergence(output[:repaints], originals)
 
@@ -260,11 +261,14 @@ class Repaint(GanModule):
     # Its parts --------------------------------------------------------------------------------------------------------
 
     def _may_learn(self) -> bool:
-        if self.discriminator is None or torch.is_grad_enabled():
-            return self.discriminator is not None
+        learns = self.discriminator is not None
+        if torch.is_grad_enabled():
+            return learns
         if not self._told_no_grad:
             logger.warning(
-                'repaint(images) in training mode under torch.no_grad(): images are repainted, nobody learns.'
+                'repaint(images) in training mode under torch.no_grad(): images are repainted%s. To validate, call '
+                'repaint.eval() first.',
+                ', nobody learns' if learns else '',
             )
         self._told_no_grad = True
         return False

@@ -27,15 +27,17 @@ def load_repainter(path: str | os.PathLike[str]) -> AnyRepainter:
 
     Args:
         path: A checkpoint of `train.py --repaint`, or any file of torch's or safetensors' with the state of a
-            `Repaint` in it: by itself, under 'repaint', 'task_state', 'state_dict' or 'model', or in a module's state.
+            `Repaint` in it: by itself, in a module's state, or under any name; 'repaint', 'task_state', 'state_dict'
+            and 'model' come first.
             'pretrained': the one that comes with the package.
 
     Raises:
         UsageError: if the file cannot be read, or has no generator.
     """
     content = read_checkpoint(str(PRETRAINED_FILE) if path == PRETRAINED else path)
-    for name in ('repaint', 'task_state', 'state_dict', 'model', None):
-        state = content.get(name) if name and isinstance(content, Mapping) else content
+    inside = content if isinstance(content, Mapping) else {}
+    first = [inside.get(name) for name in ('repaint', 'task_state', 'state_dict', 'model')]
+    for state in (*first, content, *inside.values()):
         found = _find_state(state) if isinstance(state, Mapping) else None
         if found is not None:
             return _build(path, read_header(found[STATE_KEY]).get('networks'), _without(found, 'repainter.'))

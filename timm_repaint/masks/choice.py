@@ -26,7 +26,8 @@ class MaskSource(Protocol):
     Attributes:
         kind: 'segment' (ids without meaning) or 'semantic' (class ids, 255 = unknown).
         num_labels: number of classes of a semantic source, None for a segment source.
-        on_device: whether it works on batches where they are, by `labels(image_pm1)`, instead of in loader workers.
+        on_device: whether it works on batches where they are, by `to(device)` and `labels(image_pm1)`, instead of in
+            loader workers.
     """
 
     kind: str
@@ -139,7 +140,9 @@ def find_source(masks: Any) -> Any:
         return NAMED_SOURCES[masks]()
     if isinstance(masks, type):
         raise UsageError(f'masks is the class {masks.__name__}; give one of it: {masks.__name__}(…)')
-    lacks = [name for name in ('__call__', 'kind', 'num_labels', 'on_device') if not hasattr(masks, name)]
+    needed = ['__call__', 'kind', 'num_labels', 'on_device']
+    needed += ['to', 'labels'] if getattr(masks, 'on_device', False) else []
+    lacks = [name for name in needed if not hasattr(masks, name)]
     if masks is not None and lacks:
         raise UsageError(
             f'masks is a {type(masks).__name__} without {", ".join(lacks)}; it must be a name, a MaskSource or None'

@@ -150,7 +150,8 @@ def _download_deeplabv3() -> StateDict:
         return dict(V3_WEIGHTS.get_state_dict(progress=True, check_hash=True))
     except (OSError, RuntimeError) as error:  # no network, no room, or another hash
         raise UsageError(
-            f'deeplabv3 could not download {V3_WEIGHTS.url} ({error}); give a local file with --mask-checkpoint FILE'
+            f'deeplabv3 could not download {V3_WEIGHTS.url} ({error}); give a local file with --mask-checkpoint FILE, '
+            'in a loop DeepLabV3Masks(FILE)'
         ) from error
 
 

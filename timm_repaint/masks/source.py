@@ -53,7 +53,7 @@ class Labeller:
             return labels
         start = time.perf_counter()
         images_u8 = ((image_pm1.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
-        maps = np.stack([self.source(image_u8).astype(np.int64) for image_u8 in images_u8])
+        maps = np.stack([np.asarray(self.source(image_u8)).astype(np.int64) for image_u8 in images_u8])
         self._tell_cost(time.perf_counter() - start)
         return torch.from_numpy(maps).to(image_pm1.device)
 

@@ -109,6 +109,30 @@ def test_under_no_grad_images_are_repainted_and_nobody_learns(caplog):
         repaint.step()
 
 
+def test_a_validation_that_would_be_of_repaints_is_told_without_a_network_too(caplog):
+    repaint, (batch, target) = tiny_repaint(generator='shift', mix='both'), tiny_batch(8)
+    with torch.no_grad(), caplog.at_level(logging.WARNING, logger='timm_repaint'):
+        assert len(repaint.eval()(batch, target)[0]) == 8 and 'no_grad' not in caplog.text
+        for _ in range(2):
+            assert len(repaint.train()(batch, target)[0]) == 12
+    (said,) = [line for line in caplog.messages if 'no_grad' in line]
+    assert said.endswith('images are repainted. To validate, call repaint.eval() first.')
+
+
+def test_a_source_of_ones_own_may_give_tensors_and_on_the_device_needs_two_methods_more():
+    class Source:
+        kind, num_labels, on_device = 'segment', None, False
+
+        def __call__(self, image_u8):
+            return torch.arange(image_u8.shape[1]).expand(image_u8.shape[:2]) // 8
+
+    batch = tiny_batch(8)[0][:, :3]
+    assert not torch.equal(tiny_repaint(generator='shift', masks=Source())(batch), batch)
+    Source.on_device = True
+    with pytest.raises(UsageError, match='masks is a Source without to, labels; it must be'):
+        tiny_repaint(generator='shift', masks=Source())
+
+
 def test_a_painter_without_a_network_repaints_and_has_nothing_to_learn():
     repaint, (batch, _) = tiny_repaint(generator='shift'), tiny_batch(8)
     for _ in range(3):

@@ -179,6 +179,13 @@ def test_another_repaint_can_start_from_it_with_its_shape_left_out_and_that_is_s
         Repaint(MEAN, STD, masks=None, width=8, checkpoint=str(tmp_path / 'file.pth'))
 
 
+def test_the_state_may_have_any_name_in_a_loops_file(tmp_path):
+    repaint, _ = trained(width=4)
+    torch.save({'net': {'weight': torch.ones(1)}, 'rp': repaint.state_dict()}, tmp_path / 'file.pth')
+    found = load_repainter(tmp_path / 'file.pth')
+    assert changed(found, snapshot(repaint.repainter)) == set()
+
+
 @pytest.mark.parametrize('state', [{'state_dict': {'weight': torch.ones(1)}}, {'weight': torch.ones(1)}, [1], {}])
 def test_a_file_without_a_generator_is_named(state, tmp_path):
     path = tmp_path / 'plain.pth.tar'

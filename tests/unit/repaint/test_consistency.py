@@ -53,7 +53,7 @@ def test_an_output_that_is_no_logits_of_the_batch_is_refused():
     repaint, output = shown()
     with pytest.raises(UsageError, match=r'logits \[12, classes\], the output is \(8, 5\)'):
         repaint.consistency(output[:8])
-    with pytest.raises(UsageError, match='the output is tuple'):
+    with pytest.raises(UsageError, match='the output is tuple; give the logits'):
         repaint.consistency((output, output))
 
 
