@@ -220,6 +220,7 @@ def test_one_of_mean_and_std_alone_is_refused():
 def test_a_source_for_the_device_is_sent_to_repaint():
     class Net(Halves):
         on_device = True
+        to = labels = Halves.__call__
 
     with pytest.raises(ValueError, match=r'must work on the CPU, .* a network belongs into Repaint\(masks=…\)'):
         with_masks(transforms.ToTensor(), masks=Net())
