@@ -66,8 +66,7 @@ class ShownRun:
             return 0, 0
         end, start = int(self.rows[-1]['epoch']) + 1, self.fine_tune_from
         interval = self.options.get('val_interval')
-        begin = int(self.rows[0]['epoch']) + 1 - (interval if isinstance(interval, int) else 1)
-        begin = max(0, begin)
+        begin = max(0, int(self.rows[0]['epoch']) + 1 - (interval if isinstance(interval, int) else 1))
         return (end - begin, 0) if start is None else (start - begin, end - start)
 
     def galleries(self) -> dict[int, Path]:

@@ -75,7 +75,7 @@ def last_gallery(run: Path) -> Path | None:
 def changed_options(folder: Path, args: Namespace) -> dict[str, Any]:
     """Options of a phase that differ from the defaults, without places on this machine; its repaints' are the run's."""
     parser = build_parser()
-    values = vars(args)
+    defaults, values = vars(parser.parse_args([])), vars(args)
     if folder.name == FINE_TUNE and (folder.parent / ARGS).is_file():
         run = read_args(folder.parent)
         values = {**values, **{name: run[name] for name in REPAINT_OPTIONS | {'repaint'} if name in run}}
@@ -83,7 +83,7 @@ def changed_options(folder: Path, args: Namespace) -> dict[str, Any]:
     return {
         '--' + name.replace('_', '-'): value
         for name, value in sorted(values.items())
-        if name in parser.parse_args([]) and name not in private and value != parser.get_default(name)
+        if name in defaults and name not in private and value != defaults[name]
     }
 
 

@@ -21,7 +21,6 @@ from bench.photos.conflict import make_conflicts, mix_amplitudes
 from bench.photos.corruptions import make_corrupted, make_corrupted_boxes
 from bench.photos.runs import Place, claim_run, leave_result, masks_of, plan_phases, plan_run, read_rows
 from bench.photos.table import cell, write_results
-from bench.photos.vit_weights import to_timm
 from bench.runner import execute_all
 from bench.seeds import pd
 from tests.helpers import without_padding
@@ -314,32 +313,6 @@ def test_photographs_with_boxes_are_corrupted_once_at_their_size_with_their_boxe
     assert {picture.size for picture in pictures} == {(48, 36)}
     monkeypatch.setitem(sys.modules, 'imagecorruptions', None)  # a finished set needs no package
     make_corrupted_boxes(tmp_path, tmp_path / 'out')
-
-
-def test_weights_of_a_vit_get_the_names_that_timm_gives_them():
-    model = timm.create_model('vit_small_patch14_dinov2', num_classes=0, depth=1, embed_dim=12, num_heads=2)
-    state = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
-    theirs = {
-        'embeddings.cls_token': state['cls_token'],
-        'layernorm.weight': state['norm.weight'],
-        'layernorm.bias': state['norm.bias'],
-    }
-    names = {
-        'attention.output.dense': 'attn.proj', 'mlp.fc1': 'mlp.fc1', 'mlp.fc2': 'mlp.fc2', 'norm1': 'norm1',
-        'norm2': 'norm2',
-    }  # fmt: skip
-    for kind in ('weight', 'bias'):
-        theirs[f'embeddings.patch_embeddings.projection.{kind}'] = state[f'patch_embed.proj.{kind}']
-        parts = state[f'blocks.0.attn.qkv.{kind}'].chunk(3)
-        for part, value in zip(('query', 'key', 'value'), parts, strict=True):
-            theirs[f'encoder.layer.0.attention.attention.{part}.{kind}'] = value
-        for name, ours in names.items():
-            theirs[f'encoder.layer.0.{name}.{kind}'] = state[f'blocks.0.{ours}.{kind}']
-    for number in (1, 2):
-        theirs[f'encoder.layer.0.layer_scale{number}.lambda1'] = state[f'blocks.0.ls{number}.gamma']
-    found = to_timm(theirs, state['pos_embed'])
-    assert found.keys() == state.keys()
-    assert all(torch.equal(value, found[name]) for name, value in state.items())
 
 
 def test_conflicts_have_the_edges_of_one_class_and_the_frequencies_of_another(place):
